@@ -1,0 +1,58 @@
+# Linux and macOS. On Windows: py -m venv .venv, then .venv\Scripts\pip install -c constraints.txt -e .[dev]
+
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+# -qq: errors only, without pip's remarks on progress and configuration.
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq
+
+# The CPU build of torch spares the large CUDA libraries. It is taken from where pip is set up to look, else from
+# PyTorch's own index; where neither has it, the installation that follows brings the default build.
+define INSTALL_CPU_TORCH
+$(PIP) install --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
+  || $(PIP) install --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$(TORCH)+cpu" \
+  || echo "No CPU build of torch found; installing the default build."
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo demo-clean test test-slow lint format clean
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+venv: .venv/.installed ## Install everything into .venv.
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@echo "Installing into .venv; the first time, this takes a few minutes ..."
+	@$(PYTHON) -m venv .venv
+	@if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then $(INSTALL_CPU_TORCH); fi
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/.installed ## Run the whole recipe on the toy world; ends with a table and the report's path.
+	@$(BIN)/python -m stages.pipeline $(ARGS)
+
+demo-clean: ## Remove what `make demo` made.
+	rm -rf runs/toy
+
+test: .venv/.installed ## Run the tests (offline; without those marked slow or gpu).
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: .venv/.installed ## Run the tests marked slow.
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: .venv/.installed ## Check style, formatting, types and import rules.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed ## Put imports and formatting right.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv, builds and caches; runs/ stays.
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

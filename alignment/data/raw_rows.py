@@ -1,0 +1,134 @@
+"""Raw rows of a source, each with its place: JSON, JSON Lines, both also gzipped, Parquet, Hub dataset."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.errors import UserError
+
+_HUB_NAME = re.compile(r"(?P<owner>[\w-]+)/(?P<name>[\w.-]+)(:(?P<split>[\w\[\]%:+-]+))?")
+_FILE_SUFFIXES = (
+    ".json",
+    ".jsonl",
+    ".gz",
+    ".parquet",
+    ".csv",
+    ".txt",
+    ".zip",
+    ".zst",
+    ".arrow",
+    ".yaml",
+    ".tsv",
+)
+
+
+class UnreadableRow(ValueError):
+    """A row that could not even be read."""
+
+
+class Place(NamedTuple):
+    """Where a row stands, as people would say it."""
+
+    unit: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.number}"
+
+
+def iter_rows(source: str) -> Iterator[tuple[Place, Any]]:
+    """Yield (place as people would name it, row or ``UnreadableRow``)."""
+    path = Path(source)
+    if path.is_dir():
+        raise UserError(f"{source} is a folder: give one file of it.")
+    if path.is_file():
+        return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    hub = _HUB_NAME.fullmatch(source)
+    if hub is None or source.lower().endswith(_FILE_SUFFIXES) or Path(hub["owner"]).exists():
+        raise UserError(f"no such file: {source}")
+    return _hub_rows(f"{hub['owner']}/{hub['name']}", hub["split"] or "train")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[Place, Any]]:
+    """Rows of a JSON array (``item N``) or of JSON Lines (``line N``), told apart by the first character."""
+    try:
+        lines = _open(path)
+        with lines:
+            first = next((line for line in lines if line.strip()), "")
+            lines.seek(0)
+            if first.lstrip("\ufeff \t").startswith("["):
+                yield from _array_items(path, lines.read())
+            else:
+                yield from _json_lines(path, lines)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: the gzip file is damaged or cut off ({error}). Fetch it again.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _open(path: Path) -> Any:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
+
+
+def _array_items(path: Path, text: str) -> Iterator[tuple[Place, Any]]:
+    try:
+        items = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    yield from ((Place("item", number), item) for number, item in enumerate(items, start=1))
+
+
+def _json_lines(path: Path, lines: Any) -> Iterator[tuple[Place, Any]]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            if line.strip() == "{":
+                raise UserError(
+                    f"{path}, line {number}: a JSON object over several lines. Expected a list of objects, "
+                    "or one object a line."
+                ) from error
+            row = UnreadableRow(f"not JSON ({error})")
+        yield Place("line", number), row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[Place, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Place("row", number), row
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _hub_rows(name: str, split: str) -> Iterator[tuple[Place, Any]]:
+    import datasets
+
+    try:
+        dataset = datasets.load_dataset(name, split=split)
+    except Exception as error:  # the library raises a dozen unrelated types for "not there" and "no network"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{name!r} is neither a file here nor a Hub dataset that could be loaded (split {split!r}): "
+            f"{reason}"
+        ) from error
+    for number, row in enumerate(dataset, start=1):
+        yield Place("row", number), row

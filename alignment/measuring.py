@@ -1,0 +1,69 @@
+"""Answers of a policy to prompts, with everything that needs a model: length, stop, KL to SFT, reward scores.
+
+Verdicts are added by whoever may know the judge (``stages.evaluate``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from alignment.config import SamplingSection
+from alignment.data.records import Prompt
+from alignment.evaluation import JudgedAnswer
+from alignment.models.backbone import Backbone
+from alignment.models.policies import answer_prompts
+from alignment.models.reward_model import RewardModel
+from alignment.rl.masking import masked_sum
+from alignment.rl.rollout import Episodes, reward_scores, score_responses
+
+SCORING_BATCH = 64
+
+
+def measure_policy(
+    policy_backbone: Backbone,
+    role: str | None,
+    prompts: Sequence[Prompt],
+    sampling: SamplingSection,
+    *,
+    sft_backbone: Backbone,
+    reward_models: Mapping[str, RewardModel],
+    on_batch: Callable[[int], None] | None = None,
+) -> list[JudgedAnswer]:
+    """One answer per prompt, in the order of the prompts.
+
+    Args:
+        policy_backbone: holds the policy; the SFT backbone itself, except for the base model.
+        role: the policy's adapter, ``None`` for the bare model.
+        prompts: what to answer.
+        sampling: temperature and length.
+        sft_backbone: the frozen SFT model, for the KL, with the reward models' adapters.
+        reward_models: any of ``helpfulness`` and ``safety``.
+        on_batch: called with the number of answers just drawn.
+    """
+    prompt_ids, samples = answer_prompts(policy_backbone, role, prompts, sampling, on_batch=on_batch)
+    episodes = Episodes.collect(
+        prompts, prompt_ids, samples, pad_id=sft_backbone.encoder.pad_id, device=sft_backbone.device
+    )
+    passes = {"temperature": sampling.temperature, "micro_batch_size": SCORING_BATCH}
+    own = score_responses(policy_backbone, role, episodes, **passes)
+    sft = score_responses(sft_backbone, None, episodes, **passes)
+    kl = masked_sum(own.logprobs - sft.logprobs, episodes.response_mask, dim=1)
+    scores = reward_scores(dict(reward_models), episodes, batch_size=SCORING_BATCH)
+    rows: dict[str, JudgedAnswer] = {}
+    for row, prompt in enumerate(episodes.prompts):
+        rows[prompt.id] = JudgedAnswer(
+            prompt_id=prompt.id,
+            kind=prompt.kind,
+            group=prompt.group,
+            dimension=prompt.dimension,
+            answer=sft_backbone.encoder.decode(episodes.response_ids(row)),
+            helpfulness=None,
+            unsafe=None,
+            refusal=None,
+            n_tokens=int(episodes.response_lengths[row]),
+            stopped=bool(episodes.stopped[row]),
+            kl_nats=kl[row].item(),
+            reward_helpfulness=scores["helpfulness"][row].item() if "helpfulness" in scores else None,
+            reward_safety=scores["safety"][row].item() if "safety" in scores else None,
+        )
+    return [rows[prompt.id] for prompt in prompts]

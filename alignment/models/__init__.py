@@ -1,0 +1,1 @@
+"""The frozen base with its named adapters, reward heads, reward models and sampling."""

@@ -1,0 +1,334 @@
+"""One frozen base, many roles: every role is a LoRA adapter on the same weights (design: five roles on one base).
+
+A role switch sets which adapter the layers use and nothing else. PEFT's own ``set_adapter`` and ``disable_adapter``
+also toggle ``requires_grad``, which silently leaves a policy without gradient when another role is scored between its
+forward and its backward pass; here trainability is fixed when a role is added. Forward and backward of one role must
+still not be interleaved with another role's.
+
+Shapes: B batch, T prompt+response, N selected tokens, V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from alignment.config import LoraSection, ModelSection
+from alignment.data.dialogue import DialogueEncoder
+from alignment.errors import UserError
+
+LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+def pick_device() -> torch.device:
+    """The device this process works on."""
+    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """The number format of the frozen base; ``auto`` is bfloat16 where the hardware multiplies in it."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a folder or the Hub; raise ``UserError`` if there is none."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name_or_path={path}: no tokenizer there ({_first_line(error)})") from error
+    return tokenizer
+
+
+def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) -> PreTrainedModel:
+    """Load a causal language model in the configured precision, in ``eval`` mode.
+
+    Sampling defaults that come with a model (top-k, repetition penalty, ...) are dropped: what is sampled must be what
+    the log-probabilities describe.
+
+    Raises:
+        UserError: nothing loadable at ``path``, or its logits are transformed after the output layer.
+    """
+    dtype = resolve_dtype(settings.dtype)
+    quantization = None
+    if quantize and settings.quantization == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            quantization_config=quantization,
+            trust_remote_code=settings.trust_remote_code,
+            device_map={"": pick_device()} if quantization else None,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.name_or_path={path}: no causal language model there ({_first_line(error)})"
+        ) from error
+    transformed = [
+        name for name in LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1, 1.0)
+    ]
+    if transformed:
+        raise UserError(
+            f"{path}: models with {transformed[0]} are not supported: log-probabilities would be wrong"
+        )
+    if quantization:
+        _keep_nf4_differentiable(model)
+    else:
+        model.to(pick_device())
+    model.generation_config = GenerationConfig()
+    model.config.use_cache = False
+    return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
+
+
+def _keep_nf4_differentiable(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking weights for a CPU kernel that has no backward pass.
+
+    One no-grad forward in ``eval`` would do so, and every later gradient would be wrong (cosine 0.67 to the truth).
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+class Backbone:
+    """A frozen causal LM, its tokenizer, and named LoRA adapters on it."""
+
+    def __init__(
+        self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, sampling_copy: bool
+    ) -> None:
+        base.requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.encoder = DialogueEncoder(tokenizer)
+        self.base = base
+        self.path = str(base.config._name_or_path)
+        self.peft: PeftModel | None = None
+        self._lora_layers: list[LoraLayer] = []
+        self._copy = copy.deepcopy(base) if sampling_copy else None
+
+    @classmethod
+    def load(cls, path: str | Path, settings: ModelSection) -> Backbone:
+        """Load base and tokenizer from a folder or the Hub."""
+        base = load_causal_lm(str(path), settings)
+        tokenizer = load_tokenizer(str(path), trust_remote_code=settings.trust_remote_code)
+        if settings.sampling_copy and settings.quantization != "none":
+            raise UserError(
+                "model.sampling_copy needs model.quantization=none: adapters do not merge into 4-bit weights"
+            )
+        return cls(base, tokenizer, sampling_copy=settings.sampling_copy)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.base.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of activations."""
+        return self.base.get_input_embeddings().weight.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """Width H of the trunk."""
+        return int(self.base.config.get_text_config().hidden_size)
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest dialogue the base can read."""
+        return int(self.base.config.get_text_config().max_position_embeddings)
+
+    # -- adapters ------------------------------------------------------------------------------------------------
+
+    def add_adapter(self, name: str, lora: LoraSection, *, trainable: bool = True) -> None:
+        """Add a fresh adapter (its update starts at zero)."""
+        self._inject(name, _lora_config(lora, self.path))
+        self._set_trainable(name, trainable)
+
+    def train_adapter(self, name: str, lora: LoraSection) -> nn.Module:
+        """Add a fresh trainable adapter and return the model to hand to a trainer."""
+        self.add_adapter(name, lora)
+        assert self.peft is not None
+        return self.peft
+
+    def unfreeze(self) -> nn.Module:
+        """Make every weight of the base trainable (full fine-tuning) and return the base."""
+        if self.base.config.to_dict().get("quantization_config"):
+            raise UserError(
+                "sft.method=full cannot train 4-bit weights; use sft.method=lora or model.quantization=none"
+            )
+        self.base.requires_grad_(True)
+        return self.base
+
+    def load_adapter(self, name: str, folder: Path, *, trainable: bool = False) -> None:
+        """Add an adapter from a folder that ``save_adapter`` (or PEFT) wrote."""
+        self._inject(name, LoraConfig.from_pretrained(str(folder)))
+        from safetensors.torch import load_file
+
+        state = load_file(str(folder / "adapter_model.safetensors"))
+        assert self.peft is not None
+        report = set_peft_model_state_dict(self.peft, state, adapter_name=name)
+        if report.unexpected_keys:
+            raise UserError(
+                f"{folder}: adapter does not fit this base model (unexpected {report.unexpected_keys[0]})"
+            )
+        self._set_trainable(name, trainable)
+
+    def copy_adapter(self, source: str, target: str, *, trainable: bool) -> None:
+        """Add an adapter with the weights that another one has now."""
+        assert self.peft is not None, "no adapter to copy from"
+        config = copy.deepcopy(self.peft.peft_config[source])
+        self._inject(target, config)
+        set_peft_model_state_dict(self.peft, self.adapter_state(source), adapter_name=target)
+        self._set_trainable(target, trainable)
+
+    def adapter_state(self, name: str) -> dict[str, Tensor]:
+        """The weights of one adapter, detached copies."""
+        assert self.peft is not None
+        state = get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
+        return {key: value.detach().clone() for key, value in state.items()}
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """Write one adapter as a standard PEFT folder (safetensors and JSON)."""
+        assert self.peft is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {key: value.contiguous().cpu() for key, value in self.adapter_state(name).items()}
+        save_file(state, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+        config = copy.deepcopy(self.peft.peft_config[name])
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+
+    def adapter_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters of one adapter, in a fixed order."""
+        assert self.peft is not None
+        return [p for key, p in self.peft.named_parameters() if f".{name}." in key and "lora_" in key]
+
+    def _inject(self, name: str, config: LoraConfig) -> None:
+        # Adapters stay in the base's number format: a float32 adapter on a bfloat16 base costs 2.5 times as much per
+        # forward pass. Optimisers keep float32 master copies (alignment.models.optimizer).
+        if self.peft is None:
+            self.peft = get_peft_model(self.base, config, adapter_name=name, autocast_adapter_dtype=False)
+        else:
+            self.peft.add_adapter(name, config, autocast_adapter_dtype=False)
+        self.peft.eval()
+        self._lora_layers = [module for module in self.peft.modules() if isinstance(module, LoraLayer)]
+
+    def _set_trainable(self, name: str, trainable: bool) -> None:
+        for parameter in self.adapter_parameters(name):
+            parameter.requires_grad_(trainable)
+
+    @contextmanager
+    def role(self, name: str | None) -> Iterator[None]:
+        """Use one adapter (``None``: the bare base) inside the block; never touches ``requires_grad``."""
+        before = [(layer._active_adapter, layer._disable_adapters) for layer in self._lora_layers]
+        for layer in self._lora_layers:
+            layer._active_adapter = [name] if name is not None else []
+            layer._disable_adapters = name is None
+        try:
+            yield
+        finally:
+            for layer, (active, disabled) in zip(self._lora_layers, before, strict=True):
+                layer._active_adapter, layer._disable_adapters = active, disabled
+
+    # -- passes --------------------------------------------------------------------------------------------------
+
+    def hidden_states(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Last hidden states of right-padded sequences under the current role.
+
+        Args:
+            token_ids: (B, T), padded on the right with anything.
+            lengths: (B,) tokens that count.
+
+        Returns:
+            (B, T, H); positions past the length hold garbage.
+        """
+        mask = (
+            torch.arange(token_ids.shape[1], device=token_ids.device) < lengths.to(token_ids.device)[:, None]
+        )
+        output = self.base.base_model(input_ids=token_ids, attention_mask=mask.long(), use_cache=False)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits (N, V) of selected hidden states (N, H)."""
+        logits: Tensor = self.base.get_output_embeddings()(hidden)
+        return logits
+
+    # -- sampling and export -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def sampling_model(self, name: str | None) -> Iterator[PreTrainedModel]:
+        """A causal LM to generate with under a role: a merged copy where configured, else the base with its adapter.
+
+        The copy is refilled from the base each time, never merged and unmerged in place: that drifts in bfloat16.
+        """
+        if self._copy is None:
+            with self.role(name):
+                yield self.base
+        else:
+            self._fill_copy(name)
+            yield self._copy
+
+    @torch.no_grad()
+    def _fill_copy(self, name: str | None) -> None:
+        assert self._copy is not None
+        targets = dict(self._copy.named_modules())
+        for path, layer in self.base.named_modules():
+            if not isinstance(layer, LoraLayer):
+                continue
+            weight = layer.get_base_layer().weight
+            if name is not None and name in layer.lora_A:
+                weight = weight + layer.get_delta_weight(name).to(weight.dtype)
+            targets[path].weight.copy_(weight)
+
+
+def _lora_config(lora: LoraSection, base_path: str) -> LoraConfig:
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_path,
+    )
+
+
+def merge_and_save(base: str, adapter: Path, settings: ModelSection, folder: Path) -> None:
+    """Merge an adapter into an unquantised copy of its base and save a standard model folder."""
+    model = load_causal_lm(base, settings, quantize=False)
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.save_pretrained(str(folder))

@@ -1,0 +1,167 @@
+"""Heads that turn hidden states of a transformer into scores: one per answer (reward) or per token (value).
+
+A reward head is a small module with one method and one entry in ``HEADS``. To add one, subclass
+``RewardHead``, give its options as keyword-only arguments of ``__init__``, and name it in the table. A
+saved reward model carries the name and the arguments of its head, so that ``build_head`` makes the same one
+again.
+
+Llama 2, section 3.2.2, replaces the next-token head by a regression head with a scalar output; its initial
+scale is from Huang et al. 2024 (arXiv:2403.17031). Scores are always computed in float32, whatever the
+transformer or autocast runs in.
+
+Shapes: B batch, T prompt+response, R response, H hidden.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alignment.errors import UserError
+
+
+class RewardHead(nn.Module, ABC):
+    """Scores an answer from the hidden states of the dialogue that it ends."""
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, last_index: Tensor) -> Tensor:
+        """Score each dialogue.
+
+        Args:
+            hidden: (B, T, H) last hidden states.
+            last_index: (B,) index of the last token that counts.
+
+        Returns:
+            (B,) float32 raw scores, before any sigmoid.
+        """
+
+
+def pool_last(hidden: Tensor, last_index: Tensor) -> Tensor:
+    """Hidden state (B, H) of the last token that counts, from (B, T, H) and (B,)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), last_index]
+
+
+def _linear_float32(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """Apply a layer in float32 even inside autocast, which would round scores to bf16's three digits."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        bias = None if layer.bias is None else layer.bias.float()
+        return functional.linear(inputs.float(), layer.weight.float(), bias)
+
+
+def _scalar_layer(width: int) -> nn.Linear:
+    """``width`` -> 1 without bias, weights of standard deviation 1 / sqrt(width + 1): a unit-sized start."""
+    layer = nn.Linear(width, 1, bias=False)
+    nn.init.normal_(layer.weight, std=1 / math.sqrt(width + 1))
+    return layer
+
+
+class LinearHead(RewardHead):
+    """One linear map of the last token's hidden state.
+
+    Without bias, as in ``AutoModelForSequenceClassification``: ``score.weight`` (1, H) can be exported as
+    it is.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        """Make a head for hidden states of size ``hidden_size``."""
+        super().__init__()
+        self.score = _scalar_layer(hidden_size)
+
+    def forward(self, hidden: Tensor, last_index: Tensor) -> Tensor:
+        """Score (B, T, H) at (B,) -> (B,) float32."""
+        return _linear_float32(self.score, pool_last(hidden, last_index)).squeeze(-1)
+
+
+class MlpHead(RewardHead):
+    """One hidden layer with GELU on the last token's hidden state, then a linear map."""
+
+    def __init__(self, hidden_size: int, *, width: int = 256) -> None:
+        """Make a head with ``width`` units between hidden state and score."""
+        super().__init__()
+        if width != int(width) or width < 1:
+            raise UserError(f"reward head 'mlp': width must be a whole number of at least 1, got {width}")
+        self.inner = nn.Linear(hidden_size, int(width))
+        self.score = _scalar_layer(int(width))
+
+    def forward(self, hidden: Tensor, last_index: Tensor) -> Tensor:
+        """Score (B, T, H) at (B,) -> (B,) float32."""
+        inner = functional.gelu(_linear_float32(self.inner, pool_last(hidden, last_index)))
+        return _linear_float32(self.score, inner).squeeze(-1)
+
+
+HEADS: dict[str, type[RewardHead]] = {"linear": LinearHead, "mlp": MlpHead}
+"""Name in the configuration -> class."""
+
+
+def head_arguments(name: str) -> tuple[str, ...]:
+    """Names of the arguments that a head takes.
+
+    Raises:
+        UserError: there is no such head; lists the valid names.
+    """
+    if name not in HEADS:
+        raise UserError(f"unknown reward head {name!r}; valid heads: {', '.join(sorted(HEADS))}")
+    parameters = inspect.signature(HEADS[name]).parameters.values()
+    return tuple(item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+def build_head(
+    name: str, hidden_size: int, *, arguments: Mapping[str, float | int] | None = None
+) -> RewardHead:
+    """Make the reward head of a name, freshly initialised.
+
+    Args:
+        name: a key of ``HEADS``.
+        hidden_size: H of the transformer.
+        arguments: options of that head; those left out take their defaults.
+
+    Raises:
+        UserError: an unknown head or argument, or a value that the head refuses.
+    """
+    given = dict(arguments or {})
+    known = head_arguments(name)
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise UserError(
+            f"reward head {name!r} has no argument {', '.join(map(repr, unknown))}; "
+            f"valid arguments: {', '.join(known) or 'none'}"
+        )
+    return HEADS[name](hidden_size, **given)
+
+
+class TokenValueHead(nn.Module):
+    """The value function's head: a linear map with bias of each token's hidden state."""
+
+    def __init__(self, hidden_size: int) -> None:
+        """Make a head that values everything at zero until it is trained."""
+        super().__init__()
+        self.value = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    @classmethod
+    def from_reward_head(cls, head: RewardHead) -> TokenValueHead:
+        """Start from a copy of a linear reward head (bias 0); the reward head itself is not touched.
+
+        Raises:
+            UserError: the head is of another kind.
+        """
+        if not isinstance(head, LinearHead):
+            raise UserError(
+                f"a value head can start from the reward head 'linear' only, not from {type(head).__name__}; "
+                "train the helpfulness model with the linear head, or start the value head from zero"
+            )
+        made = cls(head.score.in_features)
+        with torch.no_grad():
+            made.value.weight.copy_(head.score.weight)
+        return made.to(head.score.weight.device)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Value of each position: (B, R, H) -> (B, R) float32."""
+        return _linear_float32(self.value, hidden).squeeze(-1)

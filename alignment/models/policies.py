@@ -1,0 +1,92 @@
+"""The policies of a run by name: where each lies, and loading it as a role of one backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from alignment.config import ModelSection, SamplingSection
+from alignment.data.loading import encode_prompts
+from alignment.data.records import Prompt
+from alignment.errors import UserError
+from alignment.models.backbone import Backbone
+from alignment.models.sampling import Sample, sample
+from alignment.run import RunFolder
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy of a run: ``sft`` is the bare base of the backbone, others are adapters on it."""
+
+    name: str
+    role: str | None
+    checkpoint: str
+
+
+def policy_names(folder: RunFolder) -> list[str]:
+    """Names that ``load_policy`` accepts, in the order in which they were made."""
+    names = ["sft"] if folder.finished("sft") else []
+    for round_number in range(
+        1, 1 + max(folder.latest_round("rejection") or 0, folder.latest_round("ppo") or 0)
+    ):
+        names += [
+            f"{stage}-{round_number}"
+            for stage in ("rejection", "ppo")
+            if folder.finished(stage, round_number)
+        ]
+    return names
+
+
+def load_backbone(folder: RunFolder, settings: ModelSection) -> Backbone:
+    """The SFT model of a run as the frozen base of all roles."""
+    return Backbone.load(folder.require("sft", command="python -m stages.sft"), settings)
+
+
+def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
+    """Load a policy: ``sft``, ``rejection`` or ``ppo`` (of the latest round), ``ppo-1``, or ``newest``.
+
+    Raises:
+        UserError: the run has no such policy; lists those it has.
+    """
+    known = policy_names(folder)
+    if name == "newest":
+        newest = folder.policy
+        name = newest["stage"] if newest["round"] is None else f"{newest['stage']}-{newest['round']}"
+    stage, _, number = name.partition("-")
+    if not number and stage in ("rejection", "ppo"):
+        number = str(folder.latest_round(stage) or "")
+        name = f"{stage}-{number}"
+    if name not in known:
+        raise UserError(f"{folder.root} has no policy {name!r}; it has: {', '.join(known) or 'none yet'}")
+    if name == "sft":
+        return Policy("sft", None, str(folder.stage("sft")))
+    path = folder.stage(stage, int(number))
+    if backbone.peft is None or name not in backbone.peft.peft_config:
+        backbone.load_adapter(name, path)
+    return Policy(name, name, str(path))
+
+
+def answer_prompts(
+    backbone: Backbone,
+    role: str | None,
+    prompts: Sequence[Prompt],
+    settings: SamplingSection,
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> tuple[list[list[int]], list[Sample]]:
+    """Sample one answer per prompt; returns the encoded prompts and the answers."""
+    prompt_ids = encode_prompts(
+        prompts,
+        backbone.encoder,
+        max_new_tokens=settings.max_new_tokens,
+        context_tokens=backbone.context_tokens,
+    )
+    return prompt_ids, sample(
+        backbone,
+        prompt_ids,
+        role=role,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size_prompts=settings.batch_size_prompts,
+        on_batch=on_batch,
+    )

@@ -1,0 +1,149 @@
+"""A reward model: an adapter on the shared base, a head, and what calibrates its scores.
+
+Scores are raw head outputs in float32, before any sigmoid (the gate works on these, section 3.2.3), minus a constant
+``offset`` found by calibration. A model loads with exactly the head it was trained with, or not at all.
+
+Shapes: B dialogues, T tokens, H hidden.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from alignment.errors import UserError
+from alignment.models.backbone import Backbone
+from alignment.models.heads import build_head
+from alignment.run import read_json, write_json
+
+FORMAT_VERSION = 1
+WIDTH_MULTIPLE = 8
+
+
+def pad_right(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Stack token lists to (B, T), padded on the right, with their lengths (B,).
+
+    T is a multiple of ``WIDTH_MULTIPLE``: kernels are compiled and cached by shape, and a new width at every step
+    costs more time and memory than the padding.
+    """
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+    width = -(-int(lengths.max()) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    ids = torch.tensor(
+        [list(sequence) + [pad_id] * (width - len(sequence)) for sequence in sequences], device=device
+    )
+    return ids, lengths
+
+
+class RewardModel(nn.Module):
+    """Scores whole dialogues that end with an answer and its stop token."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        role: str,
+        *,
+        head_name: str,
+        head_arguments: dict[str, int | float],
+        offset: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.role = role
+        self.folder = Path()
+        self.head_name = head_name
+        self.head_arguments = dict(head_arguments)
+        self.offset = offset
+        self.trunk = backbone.peft  # registers the adapter's parameters with this module
+        self.head = build_head(head_name, backbone.hidden_size, arguments=head_arguments).to(backbone.device)
+        # What TRL's RewardTrainer wants to see; a copy, so that nothing it sets reaches the shared base.
+        self.config = copy.deepcopy(backbone.base.config)
+        self.config.num_labels = 1
+
+    def forward(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Scores (B,) of right-padded dialogues (B, T) with lengths (B,)."""
+        with self.backbone.role(self.role):
+            hidden = self.backbone.hidden_states(token_ids, lengths)
+        scores: Tensor = self.head(hidden, lengths - 1)
+        return scores.float() - self.offset
+
+    @torch.no_grad()
+    def score(
+        self,
+        dialogues: Sequence[Sequence[int]],
+        *,
+        batch_size: int,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Scores (B,) of encoded dialogues, in batches of similar length, on the CPU."""
+        order = sorted(range(len(dialogues)), key=lambda index: len(dialogues[index]))
+        scores = torch.empty(len(dialogues))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            ids, lengths = pad_right(
+                [dialogues[row] for row in rows], self.backbone.encoder.pad_id, self.backbone.device
+            )
+            scores[rows] = self(ids, lengths).cpu()
+            if on_batch is not None:
+                on_batch(len(rows))
+        return scores
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Adapter and head."""
+        return [*self.backbone.adapter_parameters(self.role), *self.head.parameters()]
+
+    def add_model_tags(self, tags: Any) -> None:
+        """Accept TRL's model-card tags; Tandem writes its own card."""
+
+    def save(self, folder: Path, *, calibration: dict[str, Any]) -> None:
+        """Write adapter, head and ``reward_model.json``."""
+        self.backbone.save_adapter(self.role, folder)
+        state = {
+            key: value.detach().float().contiguous().cpu() for key, value in self.head.state_dict().items()
+        }
+        save_file(state, str(folder / "head.safetensors"), metadata={"format": "pt"})
+        description = {
+            "format_version": FORMAT_VERSION,
+            "head": {"name": self.head_name, "arguments": self.head_arguments},
+            "offset": self.offset,
+            "calibration": calibration,
+        }
+        write_json(folder / "reward_model.json", description)
+
+    @classmethod
+    def load(cls, backbone: Backbone, role: str, folder: Path) -> RewardModel:
+        """Load a saved reward model as a frozen role of ``backbone``.
+
+        Raises:
+            UserError: a file is missing, or the head's weights do not fit the head that was trained.
+        """
+        for name in ("reward_model.json", "head.safetensors", "adapter_model.safetensors"):
+            if not (folder / name).is_file():
+                raise UserError(f"{folder}: not a reward model, {name} is missing")
+        description = read_json(folder / "reward_model.json")
+        if description["format_version"] != FORMAT_VERSION:
+            raise UserError(
+                f"{folder}: format version {description['format_version']}, this Tandem reads {FORMAT_VERSION}"
+            )
+        backbone.load_adapter(role, folder, trainable=False)
+        model = cls(
+            backbone,
+            role,
+            head_name=description["head"]["name"],
+            head_arguments=description["head"]["arguments"],
+            offset=description["offset"],
+        )
+        try:
+            model.head.load_state_dict(load_file(str(folder / "head.safetensors")), strict=True)
+        except RuntimeError as error:
+            raise UserError(
+                f"{folder}: head.safetensors does not hold a {model.head_name} head ({error})"
+            ) from error
+        model.head.requires_grad_(False)
+        model.folder = folder
+        return model.eval()

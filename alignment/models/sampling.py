@@ -1,0 +1,123 @@
+"""Drawing answers from a policy: Transformers' forward pass and KV cache in a loop that drops finished rows.
+
+``generate`` goes on computing every row until the last one has stopped. Answers differ in length, so here rows that
+have stopped leave the batch (and its cache) as soon as enough of them have. What is drawn is the plain softmax at a
+temperature: no top-k, no top-p, no penalty, because PPO's ratio is only right for the distribution that was sampled
+from. Prompts of similar length are decoded together; answers come back in the order of the prompts.
+
+Shapes: B rows still going, T prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from alignment.models.backbone import Backbone
+
+COMPACT_SHARE = 0.2
+"""Finished rows are dropped once they are this share of the batch; copying the cache more often costs more."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer: its tokens, the stop token included where there is one."""
+
+    token_ids: list[int]
+    stopped: bool
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone,
+    prompt_ids: Sequence[Sequence[int]],
+    *,
+    role: str | None,
+    temperature: float,
+    max_new_tokens: int,
+    batch_size_prompts: int,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Sample]:
+    """Draw one answer per prompt (repeat a prompt to get several).
+
+    Args:
+        backbone: the frozen base with its adapters.
+        prompt_ids: encoded prompts, each ending with the generation prompt.
+        role: adapter to sample from, ``None`` for the bare base.
+        temperature: divides the logits.
+        max_new_tokens: longest answer; one that reaches it without a stop token has ``stopped=False``.
+        batch_size_prompts: prompts decoded together.
+        on_batch: called with the number of answers just drawn.
+    """
+    order = sorted(range(len(prompt_ids)), key=lambda index: -len(prompt_ids[index]))
+    answers: dict[int, Sample] = {}
+    encoder = backbone.encoder
+    stop_ids = torch.tensor(sorted(encoder.stop_ids), device=backbone.device)
+    with backbone.sampling_model(role) as model:
+        for start in range(0, len(order), batch_size_prompts):
+            rows = order[start : start + batch_size_prompts]
+            inputs = _pad_left([prompt_ids[row] for row in rows], encoder.pad_id, backbone.device)
+            drawn = _decode(model, *inputs, stop_ids, temperature=temperature, max_new_tokens=max_new_tokens)
+            answers.update(zip(rows, drawn, strict=True))
+            if on_batch is not None:
+                on_batch(len(rows))
+    return [answers[row] for row in range(len(prompt_ids))]
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Stack prompts to (B, T), padded on the left, with the mask of real tokens (B, T)."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    return ids, torch.arange(width, device=device) >= (width - lengths)[:, None]
+
+
+def _decode(
+    model: PreTrainedModel,
+    token_ids: Tensor,
+    prompt_mask: Tensor,
+    stop_ids: Tensor,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+) -> list[Sample]:
+    """Decode one batch of left-padded prompts (B, T) until every row has stopped or is full."""
+    drawn: list[list[int]] = [[] for _ in range(len(token_ids))]
+    finished = [False] * len(token_ids)
+    rows = torch.arange(len(token_ids), device=token_ids.device)
+    going = torch.ones_like(rows, dtype=torch.bool)
+    cache = DynamicCache(config=model.config)
+    mask = prompt_mask.long()
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    inputs = token_ids
+    for _ in range(max_new_tokens):
+        logits = model(
+            input_ids=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        chosen = torch.multinomial(torch.softmax(logits.float() / temperature, dim=-1), 1)
+        for row, token, goes in zip(rows.tolist(), chosen[:, 0].tolist(), going.tolist(), strict=True):
+            if goes:
+                drawn[row].append(token)
+        going &= torch.isin(chosen[:, 0], stop_ids).logical_not()
+        for row, goes in zip(rows.tolist(), going.tolist(), strict=True):
+            finished[row] = not goes
+        if not going.any():
+            break
+        inputs, positions = chosen, positions[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        if going.float().mean() <= 1 - COMPACT_SHARE:
+            kept = going.nonzero()[:, 0]
+            cache.batch_select_indices(kept)
+            rows, going, inputs, positions, mask = (
+                item[kept] for item in (rows, going, inputs, positions, mask)
+            )
+    return [Sample(tokens, stopped) for tokens, stopped in zip(drawn, finished, strict=True)]

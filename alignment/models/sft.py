@@ -1,0 +1,187 @@
+"""Supervised fine-tuning on TRL's ``SFTTrainer``: loss on answer tokens and their stop token only (section 3.1).
+
+Dialogues come in encoded (``alignment.data.dialogue``), so that text never becomes control tokens. The same function
+serves the SFT stage, rejection-sampling fine-tuning and the "longer SFT" control arm.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    get_cosine_with_min_lr_schedule_with_warmup,
+)
+from trl import SFTConfig, SFTTrainer
+
+from alignment.data.dialogue import EncodedDialogue
+from alignment.errors import UserError
+from alignment.models.optimizer import MasterWeightAdamW
+
+WARMUP_SHARE = 0.03
+"""Share of the steps that warm up; not reported for SFT, taken from the reward models (section 3.2.2)."""
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+"""Called after each logged step with (step, total steps, figures)."""
+
+
+@dataclass(frozen=True)
+class SFTSettings:
+    """The numbers of one fine-tuning."""
+
+    epochs: float
+    batch_size_dialogues: int
+    micro_batch_size_dialogues: int
+    learning_rate: float
+    weight_decay: float
+    max_length_tokens: int
+    packing: bool
+    seed: int
+    trainer: dict[str, Any]
+
+
+class StepReporter(TrainerCallback):
+    """Hands the figures that the Trainer logs to a function."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.on_step = on_step
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **unused: Any
+    ) -> None:
+        """Forward every training log line (the closing summary, which has no loss, is left out)."""
+        if logs and "loss" in logs:
+            self.on_step(
+                state.global_step, state.max_steps, {key: float(value) for key, value in logs.items()}
+            )
+
+
+def trainer_arguments(defaults: dict[str, Any], overrides: dict[str, Any], *, section: str) -> dict[str, Any]:
+    """Trainer settings with the user's on top; a setting that the recipe itself carries is refused here."""
+    owned = {
+        "output_dir",
+        "seed",
+        "num_train_epochs",
+        "learning_rate",
+        "per_device_train_batch_size",
+        "packing",
+    }
+    taken = sorted(owned & overrides.keys())
+    if taken:
+        raise UserError(f"{section}.{taken[0]}: set it in the section itself, not under trainer")
+    return {**defaults, **overrides}
+
+
+def accumulation(batch_size: int, micro_batch_size: int, *, section: str) -> int:
+    """Forward passes per optimiser step; raise ``UserError`` where they do not divide."""
+    if batch_size % micro_batch_size:
+        raise UserError(f"{section}: micro-batch size {micro_batch_size} must divide batch size {batch_size}")
+    return batch_size // micro_batch_size
+
+
+def optimizer_and_schedule(
+    parameters: Sequence[nn.Parameter],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    steps: int,
+    warmup_steps: int,
+) -> tuple[MasterWeightAdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """The paper's AdamW with a cosine to 10 % of the peak (sections 3.1 and 3.2.2)."""
+    optimizer = MasterWeightAdamW([{"params": parameters}], lr=learning_rate, weight_decay=weight_decay)
+    schedule = get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps, min_lr_rate=0.1
+    )
+    return optimizer, schedule
+
+
+def sft_dataset(dialogues: Sequence[EncodedDialogue]) -> Dataset:
+    """Token ids and answer masks in the columns that TRL understands."""
+    return Dataset.from_dict(
+        {
+            "input_ids": [list(dialogue.input_ids) for dialogue in dialogues],
+            "completion_mask": [[int(counts) for counts in dialogue.loss_mask] for dialogue in dialogues],
+        }
+    )
+
+
+def train_sft(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    dialogues: Sequence[EncodedDialogue],
+    settings: SFTSettings,
+    *,
+    on_step: OnStep,
+) -> dict[str, float]:
+    """Fine-tune the trainable parameters of ``model`` in place.
+
+    Args:
+        model: a causal LM or PEFT model whose ``requires_grad`` flags say what is trained.
+        tokenizer: only for TRL's book-keeping; no text is tokenised here.
+        dialogues: encoded dialogues with their loss masks.
+        settings: the numbers.
+        on_step: called after each optimiser step.
+
+    Returns:
+        ``steps`` and ``final_loss``.
+    """
+    accumulate = accumulation(
+        settings.batch_size_dialogues, settings.micro_batch_size_dialogues, section="sft"
+    )
+    losses: list[float] = []
+
+    def record(step: int, total: int, figures: dict[str, float]) -> None:
+        losses.append(figures["loss"])
+        on_step(step, total, figures)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        defaults: dict[str, Any] = {
+            "bf16": False,  # the model already is in the precision that was asked for
+            "gradient_checkpointing": False,
+            "max_grad_norm": 1.0,
+            "use_cpu": not torch.cuda.is_available(),
+        }
+        arguments = SFTConfig(
+            **trainer_arguments(defaults, settings.trainer, section="sft.trainer"),
+            output_dir=scratch,
+            seed=settings.seed,
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.micro_batch_size_dialogues,
+            gradient_accumulation_steps=accumulate,
+            learning_rate=settings.learning_rate,
+            max_length=settings.max_length_tokens if settings.packing else None,
+            packing=settings.packing,
+            completion_only_loss=True,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=sft_dataset(dialogues),
+            processing_class=tokenizer,
+            callbacks=[StepReporter(record)],
+        )
+        steps_per_epoch = max(1, -(-len(trainer.get_train_dataloader()) // accumulate))
+        total = int(steps_per_epoch * settings.epochs)
+        trainer.optimizer, trainer.lr_scheduler = optimizer_and_schedule(
+            [p for p in model.parameters() if p.requires_grad],
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            steps=total,
+            warmup_steps=max(1, round(WARMUP_SHARE * total)),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    model.eval()
+    return {"steps": len(losses), "final_loss": losses[-1] if losses else float("nan")}

@@ -1,0 +1,1 @@
+"""The result of a run as ``report.json`` and a self-contained page: see ``alignment.report.writer``."""

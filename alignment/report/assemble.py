@@ -1,0 +1,163 @@
+"""From the results that the stages of a run left behind, and judged answers, to the dict of ``report.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alignment.config import Recipe
+from alignment.data.records import Prompt
+from alignment.evaluation import (
+    JudgedAnswer,
+    choose_samples,
+    compare_policies,
+    score_histograms,
+    summarise_policy,
+)
+from alignment.models.backbone import resolve_dtype
+from alignment.run import RunFolder, read_json
+
+COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
+REWARD_JUDGE = "reward models"
+TOP_STAGES = ("base", "sft")
+ROUND_STAGES = ("annotate", "reward", "rejection", "ppo")
+
+Rows = Mapping[str, Sequence[JudgedAnswer]]
+
+
+def assemble_report(
+    recipe: Recipe,
+    folder: RunFolder,
+    round_number: int,
+    *,
+    prompts: Sequence[Prompt],
+    rows: Rows,
+    judge: str | None,
+    ceilings: Mapping[str, Any],
+    gold_curve: Mapping[int, Mapping[str, float]],
+    evaluate_seconds: float,
+) -> dict[str, Any]:
+    """The report of a run up to one round.
+
+    Args:
+        recipe: the recipe it ran with.
+        folder: the run.
+        round_number: the round that was evaluated.
+        prompts: the held-out prompts.
+        rows: policy name -> its answers, with verdicts where there is a judge.
+        judge: who gave the verdicts, ``None`` if nobody.
+        ceilings: dimension -> accuracy that annotator noise allows.
+        gold_curve: PPO update -> figures of its held-out answers.
+        evaluate_seconds: what the evaluation took so far.
+    """
+    environment = read_json(folder.stage("eval", round_number) / "env.json")
+    return {
+        "schema_version": 1,
+        "name": folder.root.name,
+        "seed": recipe.seed,
+        "rounds": round_number,
+        "judge": judge,
+        "command": f"python -m stages.pipeline seed={recipe.seed} run_dir={recipe.run_dir}",
+        "timings_s": _timings(folder, round_number, evaluate_seconds),
+        "environment": {
+            "versions": environment["versions"],
+            "commit": environment["commit"],
+            "device": environment["device"],
+            "dtype": str(resolve_dtype(recipe.model.dtype)).removeprefix("torch."),
+        },
+        "reward_models": _reward_models(folder, round_number, ceilings),
+        "policies": {name: summarise_policy(part, seed=recipe.seed) for name, part in rows.items()},
+        "win_rates": _win_rates(rows, judge, seed=recipe.seed),
+        "curves": {"ppo": _curve(folder, round_number, gold_curve)},
+        "samples": choose_samples(
+            prompts,
+            {name: part for name, part in rows.items() if name != "base"},
+            count=recipe.evaluate.samples,
+            seed=recipe.seed,
+        ),
+        "score_histograms": _histograms(rows),
+    }
+
+
+def _timings(folder: RunFolder, rounds: int, evaluate_seconds: float) -> dict[str, float | None]:
+    """Seconds of each stage, summed over rounds."""
+    spent: dict[str, float | None] = {
+        name: folder.result(name)["seconds"] if folder.finished(name) else None for name in TOP_STAGES
+    }
+    for name in (*ROUND_STAGES, "eval"):
+        seconds = [
+            folder.result(name, n)["seconds"] for n in range(1, rounds + 1) if folder.finished(name, n)
+        ]
+        spent["evaluate" if name == "eval" else name] = sum(seconds) if seconds else None
+    spent["evaluate"] = round((spent["evaluate"] or 0.0) + evaluate_seconds, 2)
+    return {**spent, "total": round(sum(value for value in spent.values() if value is not None), 2)}
+
+
+def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    if not folder.finished("reward", round_number):
+        return {}
+    blocks = {}
+    for dimension, result in folder.result("reward", round_number)["models"].items():
+        blocks[dimension] = {
+            "accuracy": result["accuracy"],
+            "ceiling": ceilings.get(dimension),
+            "trend_p_value": result["trend_p_value"],
+            "length_correlation": result["length_correlation"],
+            "n_train": result["n_train"],
+            "calibration": result["calibration"],
+        }
+    return blocks
+
+
+def _win_rates(rows: Rows, judge: str | None, *, seed: int) -> list[dict[str, Any]]:
+    """Every comparison by the judge, and by the reward models themselves (whose word is weaker: they were optimised)."""
+    entries = []
+    for policy, against in COMPARED:
+        if policy not in rows or against not in rows:
+            continue
+        names = {"policy": policy, "against": against, "seed": seed}
+        if judge is not None:
+            entries.append(compare_policies(rows[policy], rows[against], judge=judge, **names))
+        if rows[policy][0].reward_helpfulness is not None and rows[policy][0].reward_safety is not None:
+            entries.append(
+                compare_policies(
+                    rows[policy], rows[against], judge=REWARD_JUDGE, score=_reward_score, **names
+                )
+            )
+    return entries
+
+
+def _reward_score(row: JudgedAnswer) -> float:
+    """The score of the reward model that the prompt's tag names."""
+    score = row.reward_safety if row.dimension == "safety" else row.reward_helpfulness
+    assert score is not None, row.prompt_id
+    return score
+
+
+def _curve(
+    folder: RunFolder, round_number: int, gold_curve: Mapping[int, Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    file = folder.stage("ppo", round_number) / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return [
+        {
+            "update": line["update"],
+            "reward": line["objective/score"],
+            "kl_nats": line["objective/kl"],
+            "length_tokens": line["rollout/length"],
+            "stop_rate": line["rollout/stop_rate"],
+            "beta": line["objective/beta"],
+            **gold_curve.get(line["update"], {}),
+        }
+        for line in lines
+    ]
+
+
+def _histograms(rows: Rows) -> dict[str, Any]:
+    histograms = {}
+    for dimension, value in (("helpfulness", "reward_helpfulness"), ("safety", "reward_safety")):
+        scores = {name: [getattr(row, value) for row in part] for name, part in rows.items()}
+        if all(score is not None for part in scores.values() for score in part):
+            histograms[dimension] = score_histograms(scores)
+    return histograms

@@ -1,0 +1,101 @@
+"""SVG in the page's colours: matplotlib paints with stand-ins, ``to_svg`` swaps in CSS variables.
+
+What differs from run to run (dates, random ids) and what points outside the file is dropped, so equal figures
+give equal bytes and the page stays one file.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import AbstractContextManager
+from html import escape
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+COLOURS = {
+    "ink": "#010101",
+    "muted": "#020202",
+    "grid": "#030303",
+    "base": "#040401",
+    "sft": "#040402",
+    "rejection": "#040403",
+    "ppo": "#040404",
+    "helpfulness": "#050501",
+    "safety": "#050502",
+    "win": "#060601",
+    "tie": "#060602",
+    "loss": "#060603",
+    "on-bar": "#070701",
+}
+"""CSS variable of the page -> the stand-in colour that it replaces."""
+
+WIDTH = 4.7
+
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": COLOURS["ink"],
+    "axes.edgecolor": COLOURS["grid"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["grid"],
+    "grid.linewidth": 0.6,
+    "text.color": COLOURS["ink"],
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 1.4,
+    "axes.unicode_minus": True,
+}
+
+
+def styled(more: dict[str, Any] | None = None) -> AbstractContextManager[None]:
+    """Matplotlib settings of the report, and ``more``, for a ``with`` block."""
+    return matplotlib.rc_context({**STYLE, **(more or {})})  # type: ignore[dict-item]
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the page's width; ``height`` in inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def to_svg(figure: Figure, *, salt: str, label: str) -> str:
+    """The figure as an ``<svg>`` element for a page: no ids that clash, no dates, no addresses, page colours.
+
+    Args:
+        figure: what was drawn under ``STYLE``.
+        salt: name of the plot; keeps the ids of two plots on one page apart.
+        label: what the plot shows, for people who cannot see it.
+    """
+    buffer = io.StringIO()
+    with styled({"svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'\sid="[a-zA-Z0-9.]+_\d+"', "", svg)  # group ids that nothing refers to
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r"\s*\n\s*", "\n", svg.replace("'DejaVu Sans'", "inherit")).replace("<g/>\n", "")
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label, quote=True)}"', 1).strip()

@@ -1,0 +1,166 @@
+"""Write ``report.json`` and ``report.html``: the one way in to this package.
+
+The JSON is validated against ``alignment.report.schema`` first, so a report on disk is always as documented.
+The page is one file: style and plots inline, no script, no font, no address; every text that a model or a
+person wrote is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from alignment.report import plots, text
+from alignment.report.schema import POLICIES, PolicyFigures, Report, validate_report
+
+PPO_CURVES = (
+    ("reward", "Reward (raw)", False),
+    ("kl_nats", "KL to the reference (nats)", False),
+    ("length_tokens", "Length (tokens)", False),
+    ("stop_rate", "Stop rate", True),
+)
+"""Key of a point of ``curves.ppo``, caption, whether it is a share."""
+FIGURES = (
+    ("helpfulness", "Helpfulness", text.decimal),
+    ("violation_rate", "Violations", text.percent),
+    ("false_refusal_rate", "False refusals", text.percent),
+    ("kl_to_sft_nats", "KL to SFT (nats)", text.decimal),
+    ("mean_length_tokens", "Length (tokens)", text.tokens),
+    ("stop_rate", "Stop rate", text.percent),
+)
+"""Column of the policy tables: key in the report, heading, format."""
+
+
+def write_report(report: dict[str, Any], folder: str | os.PathLike[str]) -> Path:
+    """Validate a report and write ``report.json`` and ``report.html``, each whole or not at all.
+
+    Args:
+        report: as in ``docs/report.md``.
+        folder: where to; made if missing.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        ValueError: the report is not as documented; names every wrong key. Nothing is written then.
+    """
+    checked = validate_report(report)
+    page = render_page(checked)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(
+        checked.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+    _write_atomic(target / "report.json", content + "\n")
+    _write_atomic(target / "report.html", page)
+    return target / "report.html"
+
+
+def render_page(report: Report) -> str:
+    """The page as one HTML document; equal reports give equal bytes."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=text.percent,
+        decimal=text.decimal,
+        duration=text.duration,
+        number=text.number,
+        interval=text.interval,
+    )
+    style = Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))
+    page = environment.get_template("page.html.j2").render(
+        report=report,
+        style=style,
+        labels=text.LABELS,
+        dash=text.NONE,
+        figures=FIGURES,
+        curves=[(key, title) for key, title, _ in PPO_CURVES],
+        forms=(text.decimal, text.percent),
+        headline=text.headline(report),
+        subline=text.subline(report),
+        tiles=tiles(report),
+        policies={name: report.policies[name] for name in POLICIES if name in report.policies},
+        summary={row[0]: row[4] for row in text.summary_rows(report)},
+        plots={name: Markup(svg) for name, svg in draw_plots(report).items()},
+        breakdowns=breakdowns(report),
+        stages=_stages(report),
+    )
+    return page.rstrip() + "\n"
+
+
+def draw_plots(report: Report) -> dict[str, str]:
+    """Every plot that the report has data for, by name."""
+    policies = {str(name): report.policies[name] for name in POLICIES if name in report.policies}
+    drawn = {
+        "kl": plots.reward_against_kl(report),
+        "grades": plots.accuracy_by_grade({str(name): model for name, model in report.reward_models.items()}),
+        "wins": plots.win_rates(report.win_rates),
+        "safety": plots.safety_rates(policies),
+    }
+    for key, title, percent in PPO_CURVES:
+        drawn[f"curve_{key}"] = plots.ppo_curve(report.curves.ppo, key, title=title, percent=percent)
+    for model, histograms in report.score_histograms.items():
+        ordered = {str(name): histograms[name] for name in POLICIES if name in histograms}
+        drawn[f"histogram_{model}"] = plots.score_histogram(ordered, model=model)
+    return {name: svg for name, svg in drawn.items() if svg is not None}
+
+
+def tiles(report: Report) -> list[dict[str, str]]:
+    """The four numbers at the top: before (SFT), after (the last policy) and the interval of the latter."""
+    name = text.final_policy(report)
+    before, after = report.policies.get("sft"), report.policies[name]
+    found = []
+    rate = text.win_rate_against_sft(report, name)
+    if rate:
+        value, spread = text.percent(rate.win_rate), text.interval(rate.ci95, text.percent)
+        found.append({"label": "Win rate against SFT", "before": "", "after": value, "interval": spread})
+    for key, label, form in FIGURES[:3]:
+        new = getattr(after, key)
+        if new is not None:
+            old = getattr(before, key) if before is not None and name != "sft" else None
+            earlier = form(old.value) if old is not None else ""
+            spread = text.interval(new.ci95, form)
+            found.append({"label": label, "before": earlier, "after": form(new.value), "interval": spread})
+    return found
+
+
+def breakdowns(report: Report) -> list[tuple[str, list[tuple[str, str, PolicyFigures]]]]:
+    """Title and rows (part, policy label, figures) of each breakdown, the parts of one name together."""
+    result = []
+    for title, key in (("By wording", "by_group"), ("By kind of prompt", "by_kind")):
+        parts = sorted({part for block in report.policies.values() for part in getattr(block, key)})
+        rows = [
+            (part.replace("_", " "), text.LABELS[name], getattr(report.policies[name], key)[part])
+            for part in parts
+            for name in POLICIES
+            if name in report.policies and part in getattr(report.policies[name], key)
+        ]
+        if rows:
+            result.append((title, rows))
+    return result
+
+
+def _stages(report: Report) -> list[tuple[str, float, float]]:
+    """Name, seconds and share of the longest, for each stage that was run."""
+    seconds = {name: value for name, value in report.timings_s.model_dump().items() if value is not None}
+    longest = max((value for name, value in seconds.items() if name != "total"), default=0.0) or 1.0
+    return [(name, value, value / longest) for name, value in seconds.items() if name != "total"]
+
+
+def _write_atomic(path: Path, content: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,82 @@
+"""What a reward model is trained and tested on: its own comparisons, a share of the other dimension's, a held-out part.
+
+Section 3.2.2: the safety model's mixture is 90 % safety and 10 % helpfulness comparisons.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignment.config import Recipe
+from alignment.data.records import Comparison, Dimension, check_no_overlap, read_jsonl
+from alignment.data.sources import load_comparisons, split_by_conversation
+from alignment.errors import UserError
+from alignment.resources import resolve
+from alignment.run import RunFolder
+
+
+@dataclass(frozen=True)
+class RewardData:
+    """Comparisons for one reward model."""
+
+    train: list[Comparison]
+    heldout: list[Comparison]
+    left_out: dict[str, int]
+    inputs: list[Path]
+
+
+def reward_data(recipe: Recipe, folder: RunFolder, dimension: Dimension, round_number: int) -> RewardData:
+    """Load and split the comparisons of one dimension.
+
+    Raises:
+        UserError: no data of this dimension, or a prompt is in both parts.
+    """
+    section = getattr(recipe.reward, dimension)
+    data = (
+        _own_file(recipe, dimension)
+        if section.data
+        else _collected(folder, dimension, round_number, section.other_share)
+    )
+    for name, part in (("training", data.train), ("held-out", data.heldout)):
+        if not part:
+            raise UserError(f"no {name} comparisons about {dimension} ({', '.join(map(str, data.inputs))})")
+    check_no_overlap(
+        (item.prompt for item in data.train),
+        (item.prompt for item in data.heldout),
+        train_name=f"the {dimension} training comparisons",
+        heldout_name="the held-out ones",
+    )
+    return data
+
+
+def _own_file(recipe: Recipe, dimension: Dimension) -> RewardData:
+    section = getattr(recipe.reward, dimension)
+    source = resolve(section.data)
+    comparisons, report = load_comparisons(
+        str(source), dimension=dimension, format=section.format, on_error=recipe.data.on_error
+    )
+    train, heldout = split_by_conversation(
+        comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed
+    )
+    return RewardData(train, heldout, report.skipped, [source])
+
+
+def _collected(folder: RunFolder, dimension: Dimension, round_number: int, other_share: float) -> RewardData:
+    """The comparisons of all rounds so far; held-out ones of this round only."""
+    files = [
+        folder.require("annotate", number, command="python -m stages.annotate") / "comparisons.jsonl"
+        for number in range(1, round_number + 1)
+    ]
+    comparisons = [item for file in files for item in read_jsonl(file, Comparison)[0]]
+    heldout_file = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
+    heldout = read_jsonl(heldout_file, Comparison)[0]
+    own = [item for item in comparisons if item.dimension == dimension]
+    others = [item for item in comparisons if item.dimension != dimension]
+    # ``other_share`` of the mixture, not of the other comparisons: n_other = share / (1 - share) * n_own.
+    wanted = round(len(own) * other_share / (1 - other_share)) if other_share < 1 else len(others)
+    mixed = random.Random(0).sample(others, min(wanted, len(others)))
+    return RewardData(
+        own + mixed, [item for item in heldout if item.dimension == dimension], {}, [*files, heldout_file]
+    )

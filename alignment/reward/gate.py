@@ -1,0 +1,126 @@
+"""From the scores of two reward models to the one score that PPO maximises.
+
+Llama 2, section 3.2.3 and eq. 4::
+
+    R_c(g | p)  = R_s(g | p)  if is_safety(p) or R_s(g | p) < 0.15,  else R_h(g | p)
+    R~_c(g | p) = WHITEN(LOGIT(R_c(g | p)))
+
+The paper's R are probabilities, sigmoids of the head's raw outputs (caption of Table 29), and LOGIT undoes
+that sigmoid. So all of it happens on raw outputs: R_s < 0.15 is ``s < logit(0.15) = -1.7346``, and
+LOGIT(R_c) is the raw output of the model that was chosen. No sigmoid is ever taken: in bf16, or for
+confident scores in float32, it cannot be undone.
+
+Where the paper is silent:
+
+1. WHITEN takes mean and standard deviation over the responses of the global batch, on all processes, after
+   the choice between the two models and before the divergence is subtracted.
+2. A response without a stop token is punished after whitening, in units of the whitened score.
+
+Shapes: B batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignment.rl.masking import Reduce, at_least_float32, identity, masked_moments, whiten
+
+THRESHOLD_PROBABILITY = 0.15
+"""Below this probability of being safe, the safety model decides (Llama 2, section 3.2.3)."""
+
+LOGIT_THRESHOLD = math.log(THRESHOLD_PROBABILITY / (1 - THRESHOLD_PROBABILITY))
+"""The same threshold for raw scores, -1.7346."""
+
+
+class GatedScores(NamedTuple):
+    """The score each response is judged by, and by whom."""
+
+    scores: Tensor
+    """(B,) raw score of the chosen model, LOGIT(R_c)."""
+    routed_to_safety: Tensor
+    """(B,) bool, True where the safety model decided."""
+
+
+class ShapedScores(NamedTuple):
+    """The final scores, with the moments that whitening removed (a shrinking spread amplifies noise)."""
+
+    scores: Tensor
+    """(B,) R~_c, minus the penalty where no stop token was met."""
+    raw_mean: Tensor
+    """Scalar, mean of the gated raw scores over all processes."""
+    raw_std: Tensor
+    """Scalar, their standard deviation."""
+
+
+def gate(
+    helpfulness: Tensor,
+    safety: Tensor,
+    is_safety: Tensor,
+    *,
+    threshold_probability: float = THRESHOLD_PROBABILITY,
+) -> GatedScores:
+    """Choose between the two reward models, response by response (R_c of Llama 2, section 3.2.3).
+
+    Args:
+        helpfulness: (B,) raw scores of the helpfulness model.
+        safety: (B,) raw scores of the safety model.
+        is_safety: (B,) bool, True for prompts collected as safety prompts.
+        threshold_probability: a response strictly below it goes to the safety model.
+
+    Raises:
+        ValueError: the threshold is not strictly between 0 and 1.
+    """
+    if not 0 < threshold_probability < 1:
+        raise ValueError(f"threshold_probability must lie between 0 and 1, got {threshold_probability}")
+    threshold = math.log(threshold_probability / (1 - threshold_probability))
+    helpfulness, safety = at_least_float32(helpfulness), at_least_float32(safety)
+    routed_to_safety = is_safety | (safety < threshold)
+    return GatedScores(
+        scores=torch.where(routed_to_safety, safety, helpfulness), routed_to_safety=routed_to_safety
+    )
+
+
+def whiten_scores(scores: Tensor, *, reduce: Reduce = identity) -> Tensor:
+    """Mean 0 and standard deviation 1 over the responses (B,) of all processes; 0 if all scores are equal."""
+    return whiten(scores, center=True, reduce=reduce)
+
+
+def missing_stop_penalty(scores: Tensor, stopped: Tensor, *, penalty: float) -> Tensor:
+    """Subtract ``penalty`` from the score (B,) of each response that met no stop token.
+
+    Comes after whitening: before it, the penalty would stretch the spread that all other scores are divided
+    by.
+
+    Args:
+        scores: (B,).
+        stopped: (B,) bool, True where the response ended with a stop token.
+        penalty: at least 0, in the unit of the scores.
+    """
+    if penalty < 0:
+        raise ValueError(f"penalty must not be negative, got {penalty}: it is subtracted")
+    return torch.where(stopped, scores, scores - penalty)
+
+
+def shape_scores(
+    scores: Tensor, stopped: Tensor, *, penalty: float, whitening: bool = True, reduce: Reduce = identity
+) -> ShapedScores:
+    """Gated raw scores to final ones, in the only right order: whiten, then punish missing stops.
+
+    Args:
+        scores: (B,) gated raw scores.
+        stopped: (B,) bool, True where the response ended with a stop token.
+        penalty: subtracted where it did not.
+        whitening: False keeps the raw scale.
+        reduce: sum over processes.
+    """
+    moments = masked_moments(scores, reduce=reduce)
+    whitened = whiten_scores(scores, reduce=reduce) if whitening else at_least_float32(scores)
+    return ShapedScores(
+        scores=missing_stop_penalty(whitened, stopped, penalty=penalty),
+        raw_mean=moments.mean,
+        raw_std=moments.variance.sqrt(),
+    )

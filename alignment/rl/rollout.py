@@ -1,0 +1,219 @@
+"""What PPO learns from: episodes (prompts with sampled answers) and how every role scores them.
+
+Masks come from lengths, never from a padding id. Old log-probabilities are recomputed by the same pass that the
+update uses, so that the probability ratio is 1 before the first step. Logits are formed for answer tokens only.
+
+Shapes: B episodes, T prompt+response, R response, H hidden, V vocabulary, N response tokens of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignment.data.records import Prompt
+from alignment.models.backbone import Backbone
+from alignment.models.reward_model import RewardModel, pad_right
+from alignment.models.sampling import Sample
+from alignment.rl.losses import entropy, token_logprobs
+from alignment.rl.masking import lengths_to_mask
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """A batch of prompts, each with one sampled answer."""
+
+    prompts: list[Prompt]
+    token_ids: Tensor
+    """(B, T) prompt and response, padded on the right."""
+    prompt_lengths: Tensor
+    """(B,)"""
+    response_lengths: Tensor
+    """(B,), the stop token included."""
+    stopped: Tensor
+    """(B,) bool, True where the response ends with a stop token."""
+    is_safety: Tensor
+    """(B,) bool, the prompt's tag from collection."""
+
+    @classmethod
+    def collect(
+        cls,
+        prompts: Sequence[Prompt],
+        prompt_ids: Sequence[Sequence[int]],
+        samples: Sequence[Sample],
+        *,
+        pad_id: int,
+        device: torch.device,
+    ) -> Episodes:
+        """Join prompts and answers, sorted by length so that micro-batches pad little."""
+        order = sorted(
+            range(len(prompts)), key=lambda row: len(prompt_ids[row]) + len(samples[row].token_ids)
+        )
+        sequences = [[*prompt_ids[row], *samples[row].token_ids] for row in order]
+        token_ids, lengths = pad_right(sequences, pad_id, device)
+        prompt_lengths = torch.tensor([len(prompt_ids[row]) for row in order], device=device)
+        return cls(
+            prompts=[prompts[row] for row in order],
+            token_ids=token_ids,
+            prompt_lengths=prompt_lengths,
+            response_lengths=lengths - prompt_lengths,
+            stopped=torch.tensor([samples[row].stopped for row in order], device=device),
+            is_safety=torch.tensor([prompts[row].dimension == "safety" for row in order], device=device),
+        )
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) tokens of prompt and response together."""
+        return self.prompt_lengths + self.response_lengths
+
+    @property
+    def response_mask(self) -> Tensor:
+        """(B, R) bool, True = counts."""
+        return lengths_to_mask(self.response_lengths, int(self.response_lengths.max()))
+
+    def response_ids(self, row: int) -> list[int]:
+        """Tokens of one answer."""
+        start, end = int(self.prompt_lengths[row]), int(self.lengths[row])
+        ids: list[int] = self.token_ids[row, start:end].tolist()
+        return ids
+
+    def dialogues(self) -> list[list[int]]:
+        """Prompt and response of each episode, without padding."""
+        return [self.token_ids[row, : int(self.lengths[row])].tolist() for row in range(len(self.prompts))]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Episodes with everything the roles said about them."""
+
+    episodes: Episodes
+    old_logprobs: Tensor
+    """(B, R) under the policy that sampled, at the sampling temperature."""
+    ref_logprobs: Tensor
+    """(B, R) under the reference."""
+    entropy: Tensor
+    """(B, R) of the policy's distributions, nats."""
+    old_values: Tensor
+    """(B, R)"""
+    helpfulness: Tensor
+    """(B,) raw score."""
+    safety: Tensor
+    """(B,) raw score."""
+
+
+class ResponsePass(NamedTuple):
+    """What one forward pass says about the response tokens; zeros where padding."""
+
+    logprobs: Tensor
+    """(B, R)"""
+    entropy: Tensor
+    """(B, R), nats; carries no gradient."""
+    states: Tensor
+    """(B, R, H), the hidden states that predict the response tokens."""
+
+
+def response_states(
+    backbone: Backbone, role: str | None, token_ids: Tensor, prompt_lengths: Tensor, response_lengths: Tensor
+) -> Tensor:
+    """Hidden states (B, R, H) that predict the response tokens, under a role.
+
+    Token j of a response is predicted by the state at position ``prompt_length + j - 1``.
+    """
+    lengths = prompt_lengths + response_lengths
+    width, size = int(lengths.max()), int(response_lengths.max())
+    with backbone.role(role):
+        hidden = backbone.hidden_states(token_ids[:, :width], lengths)
+    positions = (prompt_lengths[:, None] - 1 + torch.arange(size, device=token_ids.device)).clamp(
+        max=width - 1
+    )
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def response_pass(
+    backbone: Backbone,
+    role: str | None,
+    token_ids: Tensor,
+    prompt_lengths: Tensor,
+    response_lengths: Tensor,
+    *,
+    temperature: float,
+) -> ResponsePass:
+    """Log-probabilities, entropies and hidden states of the response tokens under a role."""
+    states = response_states(backbone, role, token_ids, prompt_lengths, response_lengths)
+    mask = lengths_to_mask(response_lengths, states.shape[1])
+    columns = (prompt_lengths[:, None] + torch.arange(mask.shape[1], device=mask.device)).clamp(
+        max=token_ids.shape[1] - 1
+    )
+    logits = backbone.logits(states[mask])
+    targets = token_ids.gather(1, columns)[mask]
+    zeros = torch.zeros(mask.shape, device=mask.device)
+    logprobs = zeros.masked_scatter(mask, token_logprobs(logits, targets, temperature=temperature))
+    with torch.no_grad():
+        entropies = zeros.masked_scatter(mask, entropy(logits.detach(), temperature=temperature))
+    return ResponsePass(logprobs, entropies, states)
+
+
+def in_micro_batches(n_rows: int, size: int) -> list[slice]:
+    """Consecutive slices of at most ``size`` rows."""
+    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+
+
+class Logprobs(NamedTuple):
+    """Log-probabilities and entropies of the responses, and values where they were asked for."""
+
+    logprobs: Tensor
+    """(B, R)"""
+    entropy: Tensor
+    """(B, R), nats."""
+    values: Tensor
+    """(B, R)"""
+
+
+@torch.no_grad()
+def score_responses(
+    backbone: Backbone,
+    role: str | None,
+    episodes: Episodes,
+    *,
+    temperature: float,
+    micro_batch_size: int,
+    values_of: Callable[[Tensor, slice], Tensor] | None = None,
+) -> Logprobs:
+    """Pass over all episodes without gradient.
+
+    Args:
+        backbone: the frozen base with its adapters.
+        role: whose log-probabilities.
+        episodes: sorted by length, so that each micro-batch is cut to its own longest row.
+        temperature: divides the logits, as when the responses were sampled.
+        micro_batch_size: episodes per forward pass.
+        values_of: from the role's states (b, r, H) and the rows, their values (b, r).
+    """
+    width = int(episodes.response_lengths.max())
+    parts: list[Logprobs] = []
+    for rows in in_micro_batches(len(episodes.prompts), micro_batch_size):
+        inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
+        result = response_pass(backbone, role, *inputs, temperature=temperature)
+        values = values_of(result.states, rows) if values_of else torch.zeros_like(result.logprobs)
+        parts.append(
+            Logprobs(*(pad_columns(part, width) for part in (result.logprobs, result.entropy, values)))
+        )
+    return Logprobs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def pad_columns(values: Tensor, width: int) -> Tensor:
+    """(b, r) -> (b, width), zeros on the right."""
+    return torch.nn.functional.pad(values, (0, width - values.shape[1]))
+
+
+def reward_scores(
+    models: dict[str, RewardModel], episodes: Episodes, *, batch_size: int
+) -> dict[str, Tensor]:
+    """Raw scores (B,) of each reward model, on the episodes' device."""
+    dialogues = episodes.dialogues()
+    device = episodes.token_ids.device
+    return {name: model.score(dialogues, batch_size=batch_size).to(device) for name, model in models.items()}

@@ -1,0 +1,53 @@
+"""Answers to held-out prompts, written down every few updates of PPO.
+
+Training only writes them; ``stages.evaluate`` reads them and asks the judge, so that the judge stays out of training.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignment.config import Recipe
+from alignment.data.records import Prompt, Record, write_jsonl
+from alignment.rl.masking import masked_sum
+from alignment.rl.ppo import PPO
+
+
+class Snapshot(Record):
+    """One answer of the policy at one update."""
+
+    update: int
+    prompt: Prompt
+    answer: str
+    kl_nats: float
+    score: float
+
+
+class Snapshots:
+    """Samples the policy on a fixed set of held-out prompts every ``ppo.snapshot_every_updates`` updates."""
+
+    def __init__(self, recipe: Recipe, folder: Path, trainer: PPO, prompts: Sequence[Prompt]) -> None:
+        self.every = recipe.ppo.snapshot_every_updates
+        self.file = folder / "heldout_samples.jsonl"
+        self.trainer = trainer
+        count = min(recipe.ppo.snapshot_prompts, len(prompts))
+        self.prompts = random.Random(recipe.seed).sample(list(prompts), count)
+        self.taken: list[Snapshot] = []
+
+    def take(self, update: int) -> None:
+        """Sample, score and write, if this update is one of those."""
+        if not self.prompts or not self.every or update % self.every:
+            return
+        episodes = self.trainer.sample(self.prompts)
+        rollout = self.trainer.score(episodes)
+        scores = self.trainer.gate(rollout).raw_scores.tolist()
+        kl = masked_sum(rollout.old_logprobs - rollout.ref_logprobs, episodes.response_mask, dim=1).tolist()
+        decode = self.trainer.backbone.encoder.decode
+        for row, prompt in enumerate(episodes.prompts):
+            answer = decode(episodes.response_ids(row))
+            self.taken.append(
+                Snapshot(update=update, prompt=prompt, answer=answer, kl_nats=kl[row], score=scores[row])
+            )
+        write_jsonl(self.file, self.taken)

@@ -1,0 +1,256 @@
+"""The run folder: everything of one experiment, where each stage finds its inputs and leaves its outputs.
+
+A stage folder counts as finished when its ``result.json`` is there; that file is written last and atomically, so a
+stage killed at any moment is simply not finished. ``ledger.jsonl`` gets one line per finished stage: what went in,
+what came out (content hashes), how long it took. One process at a time writes to a run (file lock).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import transformers
+import yaml
+from filelock import FileLock, Timeout
+
+from alignment.config import Recipe, save_recipe
+from alignment.errors import UserError
+
+PACKAGES = ("tandem-rlhf", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
+HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write JSON atomically: the file is whole or not there."""
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, file)
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file of this run; raise ``UserError`` naming it when it is not JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{file}: not valid JSON ({error}). Delete the folder it is in and run that stage again."
+        ) from error
+
+
+def content_hash(path: Path) -> str:
+    """A short SHA-256 of a file, or of the weights and records in a folder."""
+    digest = hashlib.sha256()
+    files = sorted(f for f in path.rglob("*") if f.suffix in HASHED_SUFFIXES) if path.is_dir() else [path]
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def peak_memory_gib() -> float:
+    """Largest resident set of this process so far, in GiB."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**30
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """What a result depends on besides code and data: versions, commit, seed, processor."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": git.stdout.strip() or None,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+    }
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """Dotted keys in which two nested mappings differ."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [prefix]
+    keys: list[str] = []
+    for key in sorted(before.keys() | now.keys()):
+        keys += _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
+    return keys
+
+
+@dataclass
+class StageRun:
+    """A stage at work: its folder, its metrics, and the way to say that it is finished."""
+
+    name: str
+    folder: Path
+    started: float = field(default_factory=time.monotonic)
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(dict(metrics)) + "\n")
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since the stage started."""
+        return time.monotonic() - self.started
+
+
+class RunFolder:
+    """Paths and book-keeping of one experiment."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def stage(self, name: str, round_number: int | None = None) -> Path:
+        """Folder of a stage: ``sft`` at the top, ``round-1/ppo`` inside a round."""
+        return self.root / name if round_number is None else self.root / f"round-{round_number}" / name
+
+    def finished(self, name: str, round_number: int | None = None) -> bool:
+        """Whether that stage left a result."""
+        return (self.stage(name, round_number) / "result.json").is_file()
+
+    def result(self, name: str, round_number: int | None = None) -> dict[str, Any]:
+        """The result of a finished stage."""
+        return dict(read_json(self.stage(name, round_number) / "result.json"))
+
+    def require(self, name: str, round_number: int | None = None, *, command: str) -> Path:
+        """Folder of a finished stage; raise ``UserError`` naming the command that makes it."""
+        folder = self.stage(name, round_number)
+        if not self.finished(name, round_number):
+            raise UserError(
+                f"{folder} is missing or not finished. Make it first: {command} run_dir={self.root}"
+            )
+        return folder
+
+    def latest_round(self, name: str) -> int | None:
+        """The highest round in which that stage is finished."""
+        rounds = [
+            int(path.name.removeprefix("round-")) for path in self.root.glob("round-*") if path.is_dir()
+        ]
+        return max((number for number in rounds if self.finished(name, number)), default=None)
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """Which stage folder holds the newest policy: ``{"stage", "round", "folder"}``."""
+        file = self.root / "policy.json"
+        return dict(read_json(file)) if file.is_file() else {"stage": "sft", "round": None, "folder": "sft"}
+
+    def set_policy(self, name: str, round_number: int | None = None) -> None:
+        """Record that a stage made the newest policy."""
+        folder = self.stage(name, round_number).relative_to(self.root).as_posix()
+        write_json(self.root / "policy.json", {"stage": name, "round": round_number, "folder": folder})
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing; raise ``UserError`` if another process does."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(
+                f"{self.root} is in use by another stage. Wait for it, or choose another run_dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def changed_settings(
+        self, name: str, round_number: int | None, recipe: Recipe, sections: Sequence[str]
+    ) -> list[str]:
+        """Dotted keys of those sections (and the seed) in which a finished stage's recipe differs from this one."""
+        before = yaml.safe_load((self.stage(name, round_number) / "config.yaml").read_text(encoding="utf-8"))
+        now = recipe.model_dump(mode="json")
+        keys = _differences({key: before.get(key) for key in sections}, {key: now[key] for key in sections})
+        if name == "ppo":
+            keys = [key for key in keys if key != "ppo.method"]
+        return keys + (["seed"] if before.get("seed") != recipe.seed else [])
+
+    def begin(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
+        """Start a stage in a clean folder, with its resolved recipe and environment written down.
+
+        Raises:
+            UserError: the stage is finished and ``overwrite`` is off.
+        """
+        folder = self.stage(name, round_number)
+        if self.finished(name, round_number) and not recipe.overwrite:
+            raise UserError(
+                f"{folder} is finished. Pass overwrite=true to run it again, or choose another run_dir."
+            )
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        save_recipe(recipe, folder / "config.yaml")
+        write_json(folder / "env.json", environment(recipe.seed))
+        # Stages are seeded apart, so that running them one at a time or in a chain draws the same numbers.
+        name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
+        seed_everything(recipe.seed * 2**24 + name_offset)
+        transformers.utils.logging.disable_progress_bar()
+        return StageRun(name=folder.relative_to(self.root).as_posix(), folder=folder)
+
+    def finish(self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> dict[str, Any]:
+        """Write the ledger line and, last of all, ``result.json``; returns the result."""
+        complete = {
+            **result,
+            "seconds": round(stage.seconds, 2),
+            "peak_memory_gib": round(peak_memory_gib(), 2),
+        }
+        line = {
+            "stage": stage.name,
+            "inputs": {str(path): content_hash(path) for path in inputs},
+            "output": content_hash(stage.folder),
+            "seconds": complete["seconds"],
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps(line) + "\n")
+        write_json(stage.folder / "result.json", complete)
+        return complete

@@ -1,0 +1,209 @@
+"""The toy base model: a byte-level BPE tokenizer and a tiny Llama, pretrained on the toy corpus from scratch.
+
+A plain loop: at this size TRL's trainer would spend more time on itself than on the model. Transcripts in the corpus
+(``question: ...`` / ``answer: ...`` lines) are shown to the model in the chat format, as today's base models have seen
+plenty of chats; prose is shown as it is. Nothing is labelled good or bad.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from alignment.config import BaseSection
+from alignment.data.records import OnError, read_jsonl
+from alignment.errors import UserError
+from alignment.models.backbone import pick_device, resolve_dtype
+from alignment.models.optimizer import MasterWeights
+from alignment.models.reward_model import pad_right
+
+PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
+SPECIAL_TOKENS = (PAD, BOS, EOS, "<|system|>", "<|user|>", "<|assistant|>")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+IGNORED = -100
+_TURN = re.compile(r"^(question|answer): ", flags=re.MULTILINE)
+_ROLE_TOKEN = {"question": "<|user|>", "answer": "<|assistant|>"}
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+class Document(BaseModel):
+    """One text of the pretraining corpus."""
+
+    text: str
+
+
+def read_corpus(path: str, *, on_error: OnError = "raise") -> list[str]:
+    """The corpus as texts; raise ``UserError`` naming a malformed line."""
+    documents, _ = read_jsonl(path, Document, on_error=on_error)
+    return [document.text for document in documents]
+
+
+def train_tokenizer(
+    texts: Sequence[str], *, vocabulary_size: int, context_tokens: int
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE (any text can be encoded) with the chat format's special tokens."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocabulary_size < len(alphabet) + len(SPECIAL_TOKENS):
+        raise UserError(
+            f"base.vocabulary_size={vocabulary_size} is too small: {len(alphabet) + len(SPECIAL_TOKENS)} at least"
+        )
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
+        model_max_length=context_tokens,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def encode_document(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Token ids of one document: prose, or a transcript with role tokens in place of its labels."""
+    ids = [tokenizer.convert_tokens_to_ids(BOS)]
+    pieces = _TURN.split(text)
+    if pieces[0].strip():
+        ids += tokenizer.encode(pieces[0].strip(), add_special_tokens=False)
+    for speaker, words in zip(pieces[1::2], pieces[2::2], strict=True):
+        ids.append(tokenizer.convert_tokens_to_ids(_ROLE_TOKEN[speaker]))
+        ids += tokenizer.encode(words.strip(), add_special_tokens=False)
+        if speaker == "answer":
+            ids.append(tokenizer.convert_tokens_to_ids(EOS))
+    if len(pieces) == 1:
+        ids.append(tokenizer.convert_tokens_to_ids(EOS))
+    return ids
+
+
+def new_model(settings: BaseSection) -> LlamaForCausalLM:
+    """A randomly initialised Llama of the configured size."""
+    config = LlamaConfig(
+        vocab_size=settings.vocabulary_size,
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.hidden_size * 8 // 3 // 8 * 8,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        max_position_embeddings=settings.context_tokens,
+        pad_token_id=SPECIAL_TOKENS.index(PAD),
+        bos_token_id=SPECIAL_TOKENS.index(BOS),
+        eos_token_id=SPECIAL_TOKENS.index(EOS),
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
+
+
+def document_batches(documents: Sequence[list[int]], *, steps: int, batch_size: int) -> list[list[list[int]]]:
+    """Random batches; within each stretch of 32 batches, documents of similar length share one."""
+    batches: list[list[list[int]]] = []
+    order: list[int] = []
+    while len(batches) < steps:
+        while len(order) < 32 * batch_size:
+            order += torch.randperm(len(documents)).tolist()
+        stretch = sorted(order[: 32 * batch_size], key=lambda index: len(documents[index]))
+        order = order[32 * batch_size :]
+        for place in torch.randperm(32).tolist():
+            batches.append(
+                [documents[index] for index in stretch[place * batch_size : (place + 1) * batch_size]]
+            )
+    return batches[:steps]
+
+
+def pretrain(
+    model: LlamaForCausalLM,
+    documents: Sequence[list[int]],
+    settings: BaseSection,
+    *,
+    dtype: str,
+    on_step: OnStep,
+) -> float:
+    """Train on next-token prediction; returns the mean loss of the last tenth of the steps, nats per token."""
+    model.to(device=pick_device(), dtype=resolve_dtype(dtype)).train()
+    weights = MasterWeights(list(model.parameters()))
+    optimizers = pretraining_optimizers(model, weights, settings)
+    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    losses: list[float] = []
+    batches = document_batches(documents, steps=settings.steps, batch_size=settings.batch_size_documents)
+    for step, batch in enumerate(batches, start=1):
+        losses.append(_next_token_step(model, batch))
+        if not math.isfinite(losses[-1]):
+            raise FloatingPointError(
+                f"pretraining loss is {losses[-1]} at step {step}; lower base.learning_rate"
+            )
+        torch.nn.utils.clip_grad_norm_(weights.parameters, 1.0)
+        weights.take_gradients()
+        for optimizer, rates in zip(optimizers, peaks, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * _schedule(step, settings)
+            optimizer.step()
+        weights.write_back()
+        weights.clear_gradients()
+        on_step(step, settings.steps, {"loss": losses[-1]})
+    model.eval()
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
+
+
+def pretraining_optimizers(
+    model: LlamaForCausalLM, weights: MasterWeights, settings: BaseSection
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for embeddings and norms (Jordan et al. 2024).
+
+    In as many steps this reaches a quarter less loss than AdamW alone: the toy's facts are learned in minutes.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    pairs = list(zip(names, weights.masters, strict=True))
+    matrices = [master for name, master in pairs if master.ndim == 2 and "embed" not in name]
+    others = [master for name, master in pairs if master.ndim != 2 or "embed" in name]
+    return (
+        torch.optim.Muon(matrices, lr=settings.matrix_learning_rate, weight_decay=0.01, momentum=0.95),
+        torch.optim.AdamW(others, lr=settings.learning_rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0),
+    )
+
+
+def _next_token_step(model: LlamaForCausalLM, batch: list[list[int]]) -> float:
+    """Forward and backward on one batch; returns its loss."""
+    token_ids, lengths = pad_right(batch, SPECIAL_TOKENS.index(PAD), pick_device())
+    # Right padding and causal attention: no attention mask is needed, and the kernel without one is faster.
+    logits = model(input_ids=token_ids, use_cache=False).logits
+    targets = token_ids.roll(-1, dims=1)
+    targets[torch.arange(token_ids.shape[1], device=lengths.device) >= (lengths - 1)[:, None]] = IGNORED
+    loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+    loss.backward()
+    return loss.item()
+
+
+def _schedule(step: int, settings: BaseSection) -> float:
+    """Linear warm-up, then cosine to 10 %."""
+    if step <= settings.warmup_steps:
+        return step / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+
+
+def save_base(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a standard model folder."""
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))

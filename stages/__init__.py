@@ -1,0 +1,19 @@
+"""One module per stage of the recipe, each runnable as ``python -m stages.NAME``.
+
+Importing this package asks the libraries underneath to be quiet and not to call home; what the user has set wins.
+It has to happen before they are imported.
+"""
+
+import logging
+import os
+
+for _name, _value in {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}.items():
+    os.environ.setdefault(_name, _value)
+for _name in ("bitsandbytes", "httpx"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

@@ -1,0 +1,93 @@
+"""Talk to a policy of a run in the terminal; answers stream.
+
+Type a message; /new starts over, /quit (or Ctrl-D) leaves. ``--compare`` shows two policies side by side, each with a
+conversation of its own.
+
+    python -m stages.chat
+    python -m stages.chat --compare sft ppo run_dir=runs/toy
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+
+from alignment.config import Recipe, load_recipe
+from alignment.data.records import Message
+from alignment.errors import UserError
+from alignment.models.backbone import Backbone
+from alignment.models.policies import Policy, load_backbone, load_policy
+from alignment.models.streaming import stream_answer
+from alignment.run import RunFolder, seed_everything
+from stages.runner import guarded, parser_for
+
+console = Console()
+
+
+def main(recipe: Recipe, names: list[str]) -> None:
+    """Read messages from standard input until it ends, answering each with every named policy."""
+    folder = RunFolder(recipe.run_dir)
+    backbone = load_backbone(folder, recipe.model)
+    policies = [load_policy(folder, backbone, name) for name in names]
+    seed_everything(recipe.seed)
+    histories: dict[str, list[Message]] = {policy.name: [] for policy in policies}
+    console.print(f"{folder.root}: {', '.join(histories)}. /new starts over, /quit leaves.")
+    for text in messages():
+        if text == "/new":
+            for history in histories.values():
+                history.clear()
+            continue
+        try:
+            answer_all(recipe, backbone, policies, histories, text)
+        except UserError as error:
+            console.print(f"error: {error}", style="red", markup=False)
+
+
+def messages() -> Iterator[str]:
+    """What the person types, line by line; blank lines are passed over."""
+    while True:
+        try:
+            text = console.input("[bold]you:[/] ").strip()
+        except EOFError:
+            return
+        if text == "/quit":
+            return
+        if text:
+            yield text
+
+
+def answer_all(
+    recipe: Recipe, backbone: Backbone, policies: list[Policy], histories: dict[str, list[Message]], text: str
+) -> None:
+    """Stream every policy's answer into its own panel, then remember the turn."""
+    dialogues = {name: [*history, Message(role="user", content=text)] for name, history in histories.items()}
+    shown = {policy.name: "" for policy in policies}
+    with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+        for policy in policies:
+            for piece in stream_answer(
+                backbone, policy.role, dialogues[policy.name], recipe.evaluate.sampling
+            ):
+                shown[policy.name] += piece
+                live.update(
+                    Columns([Panel(words, title=name) for name, words in shown.items()]), refresh=True
+                )
+    for name, words in shown.items():
+        if not console.is_terminal:
+            console.print(f"{name}: {words}", markup=False)
+        histories[name] = [*dialogues[name], Message(role="assistant", content=words or "...")]
+
+
+if __name__ == "__main__":
+    parser = parser_for(__doc__, "stages.chat")
+    parser.add_argument(
+        "--policy", default="newest", help="sft, rejection, ppo, ppo-1, ... or newest (default)"
+    )
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two policies side by side")
+    arguments = parser.parse_intermixed_args()
+    chosen = arguments.compare or [arguments.policy]
+    sys.exit(guarded(lambda: main(load_recipe(arguments.config, arguments.overrides), chosen)))

@@ -1,0 +1,87 @@
+"""Train the helpfulness and the safety reward model on graded comparisons (section 3.2.2).
+
+Both start from the SFT model, each as an adapter with a head. Evaluated on held-out comparisons, per grade.
+
+    python -m stages.reward
+    python -m stages.reward reward.models=[safety] reward.safety.data=pairs.jsonl.gz overwrite=true
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignment.config import Recipe
+from alignment.data.records import Dimension
+from alignment.models.policies import load_backbone
+from alignment.models.reward_model import RewardModel
+from alignment.reward.data import RewardData, reward_data
+from alignment.reward.evaluation import calibrate, evaluate_reward_model
+from alignment.reward.training import RewardTrainingSettings, encode_pairs, train_reward_model
+from alignment.run import RunFolder, StageRun
+from stages.runner import progress, run
+
+
+def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
+    """Make ``round-N/reward/``; returns the stage's result."""
+    folder = RunFolder(recipe.run_dir)
+    folder.require("sft", command="python -m stages.sft")
+    data = {
+        dimension: reward_data(recipe, folder, dimension, round_number) for dimension in recipe.reward.models
+    }
+    with folder.lock():
+        stage = folder.begin("reward", recipe, round_number)
+        backbone = load_backbone(folder, recipe.model)
+        results: dict[str, Any] = {}
+        for dimension in recipe.reward.models:
+            backbone.add_adapter(dimension, recipe.model.lora)
+            model = RewardModel(
+                backbone,
+                dimension,
+                head_name=recipe.reward.head.name,
+                head_arguments=recipe.reward.head.arguments,
+            )
+            results[dimension] = train_one(recipe, stage, model, data[dimension], dimension)
+        inputs = [path for item in data.values() for path in item.inputs]
+        return folder.finish(stage, {"models": results}, inputs=inputs)
+
+
+def train_one(
+    recipe: Recipe, stage: StageRun, model: RewardModel, data: RewardData, dimension: Dimension
+) -> dict[str, Any]:
+    """Train, calibrate, evaluate and save one reward model; returns its block of the result."""
+    section = getattr(recipe.reward, dimension)
+    encoding = {
+        "margin": section.margin,
+        "max_length_tokens": min(section.max_length_tokens, model.backbone.context_tokens),
+        "skip_too_long": recipe.data.too_long == "skip",
+    }
+    pairs, _, too_long = encode_pairs(data.train, model.backbone.encoder, **encoding)
+    heldout_pairs, heldout, heldout_too_long = encode_pairs(data.heldout, model.backbone.encoder, **encoding)
+    settings = RewardTrainingSettings(
+        margin=section.margin,
+        safety_weight=section.safety_weight,
+        centering_weight=section.centering_weight,
+        epochs=section.epochs,
+        batch_size_pairs=section.batch_size_pairs,
+        micro_batch_size_pairs=section.micro_batch_size_pairs,
+        learning_rate=section.learning_rate,
+        seed=recipe.seed,
+        trainer=recipe.reward.trainer,
+    )
+    with progress(f"reward: {dimension}") as on_step:
+
+        def log(step: int, total: int, figures: dict[str, float]) -> None:
+            on_step(step, total, figures)
+            stage.log({"model": dimension, "step": step, **figures})
+
+        figures = train_reward_model(model, model.backbone.tokenizer, pairs, settings, on_step=log)
+    batch_size = 2 * section.micro_batch_size_pairs
+    calibration = calibrate(model, pairs, dimension, batch_size=batch_size)
+    evaluation = evaluate_reward_model(model, heldout_pairs, heldout, seed=recipe.seed, batch_size=batch_size)
+    model.save(stage.folder / dimension, calibration=calibration)
+    left_out = {**data.left_out, "too long": too_long + heldout_too_long}
+    return {**figures, "n_train": len(pairs), "left_out": left_out, "calibration": calibration, **evaluation}
+
+
+if __name__ == "__main__":
+    run(main, __doc__, "stages.reward")

@@ -1,0 +1,106 @@
+"""What all stages share: the command line, errors without tracebacks, and progress bars. Not a stage itself."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from alignment.config import Recipe, load_recipe, recipe_keys
+from alignment.errors import UserError
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+SHOWN = ("loss", "accuracy", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate")
+console = Console(stderr=True)
+
+
+class _Help(argparse.Action):
+    """``--help``: what the stage does, two commands to try, and every setting."""
+
+    def __init__(self, option_strings: list[str], dest: str, **unused: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show every setting and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: Any) -> NoReturn:
+        print(parser.format_help())
+        print("settings (in the recipe, or as key=value on the command line):")
+        for key, kind, default, description in recipe_keys():
+            print(f"  {key} : {kind} = {default}\n      {description}")
+        parser.exit()
+
+
+def parser_for(doc: str, module: str) -> argparse.ArgumentParser:
+    """The command line that every stage has."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action=_Help)
+    parser.add_argument("--config", metavar="RECIPE.yaml", help="recipe; default configs/toy.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the recipe")
+    return parser
+
+
+def guarded(work: Callable[[], Any]) -> int:
+    """Run ``work``; returns the exit code: 0, 2 for a mistake of the user's, 130 for Ctrl-C, 143 for SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        work()
+    except UserError as error:
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped. Finished stages are kept; the same command goes on from there.")
+        return 130
+    return 0
+
+
+def run(main: Callable[[Recipe], Any], doc: str, module: str) -> NoReturn:
+    """Parse the command line, load the recipe, run ``main``, exit."""
+    arguments = parser_for(doc, module).parse_args()
+    sys.exit(guarded(lambda: main(load_recipe(arguments.config, arguments.overrides))))
+
+
+@contextmanager
+def progress(title: str) -> Iterator[OnStep]:
+    """A progress bar; yields a function to call with (done, total, figures).
+
+    Without a terminal, one line at the end says what was done.
+    """
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, figures="")
+
+        def on_step(done: int, total: int, figures: dict[str, float]) -> None:
+            shown = "  ".join(
+                f"{key.rpartition('/')[2]} {figures[key]:.3g}" for key in SHOWN if key in figures
+            )
+            bar.update(task, completed=done, total=total, figures=shown)
+
+        yield on_step
+        last = bar.tasks[0]
+    if not console.is_terminal:
+        console.print(
+            f"{title}: {int(last.completed)} done in {last.elapsed or 0:.0f} s  {last.fields['figures']}"
+        )

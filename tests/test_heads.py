@@ -1,0 +1,163 @@
+"""Reward heads and the value head: what they read, their precision, how they are built and saved."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from alignment.errors import UserError
+from alignment.models.heads import HEADS, LinearHead, RewardHead, TokenValueHead, build_head, head_arguments
+
+H = 6
+LAST = torch.tensor([2, 0, 3])
+
+
+def hidden_states() -> Tensor:
+    return torch.randn(3, 4, H, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+class TestLinearHead:
+    def test_is_a_dot_product_with_the_last_counting_token(self) -> None:
+        hidden = hidden_states()
+        head = LinearHead(H)
+        weight = head.score.weight.tolist()[0]
+        rows = hidden.tolist()
+        expected = [
+            sum(w * x for w, x in zip(weight, rows[b][t], strict=True)) for b, t in enumerate(LAST.tolist())
+        ]
+        assert head(hidden, LAST).tolist() == pytest.approx(expected, abs=1e-6)
+
+    def test_exports_as_a_sequence_classification_head(self) -> None:
+        state = LinearHead(H).state_dict()
+        assert {name: tuple(value.shape) for name, value in state.items()} == {"score.weight": (1, H)}
+
+    def test_initial_scale(self) -> None:
+        std = LinearHead(10_000).score.weight.std().item()
+        assert std == pytest.approx(1 / math.sqrt(10_001), rel=0.05)
+
+
+class TestMlpHead:
+    def test_by_an_independent_loop(self) -> None:
+        head = build_head("mlp", H, arguments={"width": 3})
+        inner, score = (module for module in head.modules() if isinstance(module, nn.Linear))
+        hidden = hidden_states()
+        expected = []
+        for b, t in enumerate(LAST.tolist()):
+            units = [
+                sum(w * x for w, x in zip(row, hidden[b, t].tolist(), strict=True)) + bias
+                for row, bias in zip(inner.weight.tolist(), inner.bias.tolist(), strict=True)
+            ]
+            gelu = [u * 0.5 * (1 + math.erf(u / math.sqrt(2))) for u in units]
+            expected.append(sum(w * g for w, g in zip(score.weight.tolist()[0], gelu, strict=True)))
+        assert head(hidden, LAST).tolist() == pytest.approx(expected, abs=1e-6)
+
+    def test_width_is_256_unless_given(self) -> None:
+        assert build_head("mlp", H).state_dict()["inner.weight"].shape == (256, H)
+
+    @pytest.mark.parametrize("width", [0, -3, 2.5])
+    def test_a_width_that_is_no_count_is_refused(self, width: float) -> None:
+        with pytest.raises(UserError, match="width"):
+            build_head("mlp", H, arguments={"width": width})
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+class TestEveryHead:
+    def build(self, name: str) -> RewardHead:
+        return build_head(name, H)
+
+    def test_other_tokens_never_matter(self, name: str) -> None:
+        head = self.build(name)
+        clean, dirty = hidden_states(), hidden_states()
+        mask = torch.arange(4) <= LAST.unsqueeze(1)
+        dirty[mask.logical_not()] = math.nan
+        dirty.requires_grad_()
+        scores = head(dirty, LAST)
+        assert torch.equal(scores, head(clean, LAST))
+        scores.sum().backward()
+        assert dirty.grad is not None
+        assert not dirty.grad[mask.logical_not()].any()
+        assert dirty.grad[torch.arange(3), LAST].any(dim=1).all()
+
+    def test_every_parameter_learns(self, name: str) -> None:
+        head = self.build(name)
+        head(hidden_states(), LAST).sum().backward()
+        assert all(p.grad is not None and bool(p.grad.any()) for p in head.parameters())
+
+    def test_scores_are_float32_even_inside_autocast_and_from_bfloat16(self, name: str) -> None:
+        head = self.build(name)
+        hidden = hidden_states().bfloat16()
+        plain = head(hidden.float(), LAST)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            scores = head(hidden, LAST)
+        assert scores.dtype == torch.float32
+        assert torch.equal(scores, plain)
+        assert head.bfloat16()(hidden, LAST).dtype == torch.float32
+
+    def test_state_restores_the_same_scores_and_a_missing_weight_is_an_error(self, name: str) -> None:
+        head, other = self.build(name), self.build(name)
+        hidden = hidden_states()
+        assert not torch.equal(head(hidden, LAST), other(hidden, LAST))
+        state = head.state_dict()
+        other.load_state_dict(state)
+        assert torch.equal(head(hidden, LAST), other(hidden, LAST))
+        state.pop("score.weight")
+        with pytest.raises(RuntimeError, match=r"score\.weight"):
+            other.load_state_dict(state)
+
+
+class TestBuildHead:
+    def test_unknown_head_lists_the_valid_ones(self) -> None:
+        with pytest.raises(UserError, match=r"'liner'.*linear, mlp"):
+            build_head("liner", H)
+
+    def test_unknown_argument_lists_the_valid_ones(self) -> None:
+        with pytest.raises(UserError, match=r"'witdh'.*valid arguments: width"):
+            build_head("mlp", H, arguments={"witdh": 3})
+        with pytest.raises(UserError, match=r"'width'.*valid arguments: none"):
+            build_head("linear", H, arguments={"width": 3})
+
+    def test_arguments_by_head(self) -> None:
+        assert head_arguments("linear") == ()
+        assert head_arguments("mlp") == ("width",)
+
+
+class TestTokenValueHead:
+    def test_starts_at_zero_and_can_learn(self) -> None:
+        head = TokenValueHead(H)
+        values = head(hidden_states())
+        assert values.shape == (3, 4)
+        assert values.tolist() == [[0.0] * 4] * 3
+        values.sum().backward()
+        assert all(p.grad is not None and bool(p.grad.any()) for p in head.parameters())
+
+    def test_started_from_a_reward_head_it_scores_each_token_alike(self) -> None:
+        hidden, reward_head = hidden_states(), LinearHead(H)
+        values = TokenValueHead.from_reward_head(reward_head)(hidden)
+        for t in range(4):
+            expected = reward_head(hidden, torch.full((3,), t))
+            torch.testing.assert_close(values[:, t], expected)
+
+    def test_training_it_leaves_the_reward_head_alone(self) -> None:
+        reward_head = LinearHead(H)
+        before = reward_head.score.weight.detach().clone()
+        head = TokenValueHead.from_reward_head(reward_head)
+        head(hidden_states()).sum().backward()
+        torch.optim.SGD(head.parameters(), lr=1.0).step()
+        assert torch.equal(reward_head.score.weight, before)
+        assert reward_head.score.weight.grad is None
+
+    def test_another_kind_of_head_is_refused(self) -> None:
+        with pytest.raises(UserError, match="MlpHead"):
+            TokenValueHead.from_reward_head(build_head("mlp", H))
+
+    def test_float32_inside_autocast(self) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert TokenValueHead(H)(hidden_states().bfloat16()).dtype == torch.float32

@@ -1,0 +1,170 @@
+"""Losses of the reward models: margins of Table 27, closed forms, gradients, micro-batches."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from alignment.data.records import GRADES
+from alignment.errors import UserError
+from alignment.reward.losses import MARGINS, centering_loss, grade_margins, ranking_loss, safety_loss
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+class TestMargins:
+    @pytest.mark.parametrize(
+        ("scheme", "expected"),
+        [("none", [0, 0, 0, 0]), ("small", [1, 2 / 3, 1 / 3, 0]), ("large", [3, 2, 1, 0])],
+    )
+    def test_table_27_strongest_grade_first(self, scheme: str, expected: list[float]) -> None:
+        assert [MARGINS[scheme][grade] for grade in GRADES] == expected
+
+    def test_every_scheme_knows_exactly_the_grades_of_the_data(self) -> None:
+        assert set(MARGINS) == {"none", "small", "large"}
+        assert all(set(table) == set(GRADES) for table in MARGINS.values())
+
+    def test_ungraded_pairs_have_margin_zero(self) -> None:
+        margins = grade_margins(["significantly_better", None, "slightly_better"], scheme="large")
+        assert margins.tolist() == [3, 0, 1]
+        assert margins.dtype == torch.float32
+
+    def test_unknown_names_list_the_valid_ones(self) -> None:
+        with pytest.raises(UserError, match=r"'medium'.*none, small, large"):
+            grade_margins(["better"], scheme="medium")
+        with pytest.raises(UserError, match=r"'best'.*significantly_better"):
+            grade_margins(["best", "better"], scheme="small")
+
+
+class TestRankingLoss:
+    CHOSEN = torch.tensor([2.0, 0.0, -1.0])
+    REJECTED = torch.tensor([-1.0, 0.5, -1.0])
+    MARGIN = torch.tensor([1.0, 2 / 3, 0.0])
+
+    def test_closed_form(self) -> None:
+        # Differences less margins: 3 - 1 = 2, -0.5 - 2/3 = -7/6, 0 - 0 = 0.
+        expected = -(math.log(sigmoid(2)) + math.log(sigmoid(-7 / 6)) + math.log(0.5)) / 3
+        loss = ranking_loss(self.CHOSEN, self.REJECTED, self.MARGIN, n_pairs=3)
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+    def test_gradient(self) -> None:
+        # d/dc of -log sigmoid(c - r - m) is -sigmoid(-(c - r - m)), and the opposite for r; divided by 3.
+        chosen = self.CHOSEN.clone().requires_grad_()
+        rejected = self.REJECTED.clone().requires_grad_()
+        ranking_loss(chosen, rejected, self.MARGIN, n_pairs=3).backward()
+        expected = torch.tensor([-sigmoid(-2) / 3, -sigmoid(7 / 6) / 3, -0.5 / 3])
+        assert chosen.grad is not None and rejected.grad is not None
+        torch.testing.assert_close(chosen.grad, expected)
+        torch.testing.assert_close(rejected.grad, -expected)
+
+    def test_hopeless_pairs_stay_finite(self) -> None:
+        chosen = torch.tensor([-200.0], requires_grad=True)
+        loss = ranking_loss(chosen, torch.tensor([200.0]), torch.tensor([3.0]), n_pairs=1)
+        loss.backward()
+        assert chosen.grad is not None
+        assert (loss.item(), chosen.grad.item()) == (403, -1)
+
+    def test_bfloat16_scores_are_compared_in_float32(self) -> None:
+        # In bf16 100 - 0.25 rounds to 100, and the loss would be that of a difference of 0.
+        chosen = torch.tensor([100.0], dtype=torch.bfloat16)
+        loss = ranking_loss(chosen, chosen, torch.tensor([0.001]), n_pairs=1)
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(-math.log(sigmoid(-0.001)), abs=1e-6)
+
+    def test_scores_with_a_trailing_dimension_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="one shape"):
+            ranking_loss(self.CHOSEN[:, None], self.REJECTED[:, None], self.MARGIN, n_pairs=3)
+
+
+class TestSafetyLoss:
+    def test_closed_form_for_safe_and_unsafe_and_unlabelled(self) -> None:
+        logits = torch.tensor([1.0, 1.0, math.nan, -2.0])
+        safe = torch.tensor([True, False, True, False])
+        mask = torch.tensor([True, True, False, True])
+        expected = -(math.log(sigmoid(1)) + math.log(1 - sigmoid(1)) + math.log(1 - sigmoid(-2))) / 2
+        assert safety_loss(logits, safe, mask, n_pairs=2).item() == pytest.approx(expected, abs=1e-6)
+
+    def test_float_labels_and_two_calls_are_one_call_on_both_answers(self) -> None:
+        chosen, rejected = torch.tensor([0.5, -1.0]), torch.tensor([-0.3, 2.0])
+        chosen_safe, rejected_safe = torch.tensor([1.0, 0.0]), torch.tensor([0.0, math.nan])
+        masks = torch.tensor([True, True]), torch.tensor([True, False])
+        two = safety_loss(chosen, chosen_safe, masks[0], n_pairs=2) + safety_loss(
+            rejected, rejected_safe, masks[1], n_pairs=2
+        )
+        one = safety_loss(
+            torch.cat([chosen, rejected]),
+            torch.cat([chosen_safe, rejected_safe]),
+            torch.cat(masks),
+            n_pairs=2,
+        )
+        expected = -(math.log(sigmoid(0.5)) + math.log(sigmoid(1)) + math.log(sigmoid(0.3))) / 2
+        assert two.item() == pytest.approx(expected, abs=1e-6)
+        assert one.item() == pytest.approx(expected, abs=1e-6)
+
+    def test_unlabelled_answers_have_no_gradient(self) -> None:
+        logits = torch.tensor([math.nan, 0.0, 0.0], requires_grad=True)
+        mask = torch.tensor([False, True, True])
+        safety_loss(logits, torch.tensor([True, True, False]), mask, n_pairs=1).backward()
+        assert logits.grad is not None
+        assert logits.grad.tolist() == [0, -0.5, 0.5]  # sigmoid(s) - label
+
+    def test_nothing_labelled_costs_nothing(self) -> None:
+        nothing = torch.zeros(2, dtype=torch.bool)
+        assert safety_loss(torch.tensor([9.0, -9.0]), nothing, nothing, n_pairs=2).item() == 0
+
+
+class TestCenteringLoss:
+    def test_closed_form(self) -> None:
+        # (1 + 2)^2 and (-1 + 1)^2 over 2 pairs; a square of the difference would give (1 + 4) / 2.
+        loss = centering_loss(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 1.0]), n_pairs=2)
+        assert loss.item() == 4.5
+
+    def test_gradient_moves_both_scores_alike(self) -> None:
+        chosen, rejected = torch.tensor([1.0], requires_grad=True), torch.tensor([2.0], requires_grad=True)
+        centering_loss(chosen, rejected, n_pairs=1).backward()
+        assert chosen.grad is not None and rejected.grad is not None
+        assert (chosen.grad.item(), rejected.grad.item()) == (6, 6)
+
+
+@pytest.mark.parametrize("splits", [[[0, 1], [2, 3, 4]], [[4], [0, 1, 2, 3]], [[0], [1], [2], [3], [4]]])
+def test_micro_batches_add_up_to_the_whole_batch(splits: list[list[int]]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    margin = torch.tensor([1.0, 2 / 3, 1 / 3, 0.0, 0.0], dtype=torch.float64)
+    safe = torch.tensor([True, False, False, True, True])
+    labelled = torch.tensor([True, True, True, False, True])
+
+    def run(parts: list[list[int]]) -> tuple[list[float], torch.Tensor]:
+        trained = scores.clone().requires_grad_()
+        totals = [0.0, 0.0, 0.0]
+        for rows in parts:
+            chosen, rejected = trained[0, rows], trained[1, rows]
+            losses = [
+                ranking_loss(chosen, rejected, margin[rows], n_pairs=5),
+                safety_loss(chosen, safe[rows], labelled[rows], n_pairs=5),
+                centering_loss(chosen, rejected, n_pairs=5),
+            ]
+            (losses[0] + losses[1] + 0.01 * losses[2]).backward()
+            totals = [total + loss.item() for total, loss in zip(totals, losses, strict=True)]
+        assert trained.grad is not None
+        return totals, trained.grad
+
+    whole, whole_gradient = run([[0, 1, 2, 3, 4]])
+    parts, gradient = run(splits)
+    assert parts == pytest.approx(whole, abs=1e-12)
+    torch.testing.assert_close(gradient, whole_gradient)
+
+
+def test_a_normaliser_below_one_is_refused() -> None:
+    one, yes = torch.ones(1), torch.ones(1, dtype=torch.bool)
+    for call in (
+        lambda: ranking_loss(one, one, one, n_pairs=0),
+        lambda: safety_loss(one, yes, yes, n_pairs=0),
+        lambda: centering_loss(one, one, n_pairs=0),
+    ):
+        with pytest.raises(ValueError, match="n_pairs"):
+            call()
