@@ -47,12 +47,8 @@ class LoraSection(Section):
 
     r: Positive = Field(16, description="rank of each adapter")
     alpha: Rate = Field(32, description="scale; the update is alpha/r * B A")
-    dropout: Share = Field(
-        0.0, description="dropout in adapters; 0 keeps the PPO ratio exactly 1 at the first step"
-    )
-    target_modules: Literal["all-linear"] | list[str] = Field(
-        "all-linear", description="layers that get an adapter"
-    )
+    dropout: Share = Field(0.0, description="dropout in adapters; 0 keeps the PPO ratio exactly 1 at the first step")
+    target_modules: Literal["all-linear"] | list[str] = Field("all-linear", description="layers that get an adapter")
 
 
 class ModelSection(Section):
@@ -87,12 +83,8 @@ class BaseSection(Section):
     corpus: str = Field("data/toy/pretraining.jsonl", description="documents, JSONL with a 'text' key")
     steps: Positive = Field(1500, description="optimiser steps")
     batch_size_documents: Positive = Field(16, description="documents per step")
-    learning_rate: Rate = Field(
-        1e-2, description="peak, of AdamW on embeddings; linear warm-up, cosine to 10 %"
-    )
-    matrix_learning_rate: Rate = Field(
-        1e-2, description="peak, of Muon on the matrices of the blocks; same schedule"
-    )
+    learning_rate: Rate = Field(1e-2, description="peak, of AdamW on embeddings; linear warm-up, cosine to 10 %")
+    matrix_learning_rate: Rate = Field(1e-2, description="peak, of Muon on the matrices of the blocks; same schedule")
     warmup_steps: Count = Field(50, description="optimiser steps")
     vocabulary_size: Positive = Field(3072, description="tokens of the byte-level BPE, special ones included")
     hidden_size: Positive = Field(192, description="width H")
@@ -109,9 +101,7 @@ class SFTSection(Section):
     method: Literal["lora", "full"] = Field("lora", description="what is trained; lora is merged when saved")
     epochs: Rate = Field(2, description="passes over the data; section 3.1")
     batch_size_dialogues: Positive = Field(64, description="dialogues per optimiser step; section 3.1")
-    micro_batch_size_dialogues: Positive = Field(
-        8, description="dialogues per forward pass; divides the batch size"
-    )
+    micro_batch_size_dialogues: Positive = Field(8, description="dialogues per forward pass; divides the batch size")
     learning_rate: Rate = Field(2e-5, description="initial, cosine to 10 %; section 3.1")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="section 3.1")
     max_length_tokens: Positive = Field(4096, description="section 3.1")
@@ -140,12 +130,8 @@ class AnnotateSection(Section):
     )
     helpfulness_pairs: Count = Field(3000, description="training comparisons about helpfulness")
     safety_pairs: Count = Field(1500, description="training comparisons about safety")
-    heldout_helpfulness_pairs: Count = Field(
-        1000, description="comparisons on held-out prompts, for evaluation only"
-    )
-    heldout_safety_pairs: Count = Field(
-        1000, description="comparisons on held-out prompts, for evaluation only"
-    )
+    heldout_helpfulness_pairs: Count = Field(1000, description="comparisons on held-out prompts, for evaluation only")
+    heldout_safety_pairs: Count = Field(1000, description="comparisons on held-out prompts, for evaluation only")
     temperatures: tuple[Rate, Rate] = Field((1.0, 1.2), description="of the two variants that answer")
     max_new_tokens: Positive = Field(400, description="longest answer")
     batch_size_prompts: Positive = Field(64, description="prompts decoded together")
@@ -161,14 +147,10 @@ class HeadSection(Section):
 class RewardModelSection(Section):
     """One reward model: its data and its loss."""
 
-    data: str | None = Field(
-        None, description="comparisons file or Hub name; default: this round's comparisons.jsonl"
-    )
+    data: str | None = Field(None, description="comparisons file or Hub name; default: this round's comparisons.jsonl")
     format: str = Field("auto", description="auto, tandem, hh, alpaca, alpaca_eval, trl")
     margin: Literal["none", "small", "large"] = Field("small", description="margin by grade; Table 27")
-    safety_weight: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="weight of the safety auxiliary loss; A.3.3"
-    )
+    safety_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the safety auxiliary loss; A.3.3")
     centering_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="pulls scores towards mean 0")
     other_share: Share = Field(
         0.0, description="share of the other dimension's comparisons in the mixture; section 3.2.2"
@@ -183,9 +165,7 @@ class RewardModelSection(Section):
 class RewardSection(Section):
     """The two reward models (section 3.2.2)."""
 
-    models: list[Literal["helpfulness", "safety"]] = Field(
-        ["helpfulness", "safety"], description="which to train"
-    )
+    models: list[Literal["helpfulness", "safety"]] = Field(["helpfulness", "safety"], description="which to train")
     head: HeadSection = HeadSection()  # type: ignore[call-arg]
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of conversations kept for evaluation, where the data has no held-out file"
@@ -203,9 +183,7 @@ class RejectionSection(Section):
     pick: Literal["best", "random"] = Field("best", description="random is the control arm")
     epochs: Rate = Field(2, description="passes over winners and demonstrations")
     batch_size_dialogues: Positive = Field(64, description="dialogues per optimiser step")
-    micro_batch_size_dialogues: Positive = Field(
-        8, description="dialogues per forward pass; divides the batch size"
-    )
+    micro_batch_size_dialogues: Positive = Field(8, description="dialogues per forward pass; divides the batch size")
     learning_rate: Rate = Field(2e-5, description="initial, cosine to 10 %")
     sampling: SamplingSection = SamplingSection(temperature=1.2)  # type: ignore[call-arg]
 
@@ -215,13 +193,9 @@ class PPOSection(Section):
 
     method: Literal["both", "rejection", "ppo"] = Field("both", description="what stages.ppo runs")
     updates: Positive = Field(300, description="iterations; section 3.2.3 (200-400)")
-    batch_size_episodes: Positive = Field(
-        512, description="prompts, one answer each, per update; section 3.2.3"
-    )
+    batch_size_episodes: Positive = Field(512, description="prompts, one answer each, per update; section 3.2.3")
     minibatch_size_episodes: Positive = Field(64, description="episodes per optimiser step; section 3.2.3")
-    micro_batch_size_episodes: Positive = Field(
-        8, description="episodes per forward pass; divides the minibatch"
-    )
+    micro_batch_size_episodes: Positive = Field(8, description="episodes per forward pass; divides the minibatch")
     epochs: Positive = Field(1, description="passes over each batch; section 3.2.3")
     learning_rate: Rate = Field(1e-6, description="constant; section 3.2.3")
     value_learning_rate: Rate | None = Field(None, description="of the value role; default: learning_rate")
@@ -229,9 +203,7 @@ class PPOSection(Section):
     max_grad_norm: Rate = Field(1.0, description="section 3.2.3")
     clip_range: Rate = Field(0.2, description="of the probability ratio; section 3.2.3")
     value_clip_range: Rate = Field(0.2, description="of the value; not in the paper, from Huang et al. 2024")
-    value_weight: Annotated[float, Field(ge=0)] = Field(
-        0.1, description="of the value loss; Huang et al. 2024"
-    )
+    value_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="of the value loss; Huang et al. 2024")
     kl_beta: Annotated[float, Field(ge=0)] = Field(
         0.01, description="weight of the KL per token in the reward; section 3.2.3"
     )
@@ -273,9 +245,7 @@ class PPOSection(Section):
 class EvaluateSection(Section):
     """Judging every policy of a run on the held-out prompts."""
 
-    judge: Literal["gold", "none"] = Field(
-        "none", description="gold: the toy world's judge; none: reward models only"
-    )
+    judge: Literal["gold", "none"] = Field("none", description="gold: the toy world's judge; none: reward models only")
     samples: Positive = Field(12, description="prompts shown side by side in the report, drawn by seed")
     sampling: SamplingSection = SamplingSection()  # type: ignore[call-arg]
 
@@ -310,9 +280,7 @@ def load_recipe(path: str | None = None, overrides: Sequence[str] = ()) -> Recip
     """
     file = resolve(path or DEFAULT_RECIPE)
     if not file.is_file():
-        raise UserError(
-            f"no such recipe: {path}. Recipes that come with Tandem: configs/toy.yaml and its neighbours."
-        )
+        raise UserError(f"no such recipe: {path}. Recipes that come with Tandem: configs/toy.yaml and its neighbours.")
     wrong = [item for item in overrides if "=" not in item]
     if wrong:
         raise UserError(f"not a setting: {wrong[0]!r}. Write key.sub=value, for example ppo.updates=20.")
@@ -343,9 +311,7 @@ def _explain(item: Any) -> str:
         return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {str(item['input'])[:60]})"
     known = list(_section_at(location[:-1]).model_fields)
     nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
-    hint = (
-        f"did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else f"known: {', '.join(known)}"
-    )
+    hint = f"did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else f"known: {', '.join(known)}"
     return f"{key}: no such setting; {hint}"
 
 

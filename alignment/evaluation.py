@@ -121,15 +121,11 @@ def accuracy_by_grade(
     right = correctness(score_differences)
     labels = list(clusters) if clusters is not None else list(range(len(right)))
     if not len(right) == len(grades) == len(labels):
-        raise ValueError(
-            f"{len(right)} score differences, {len(grades)} grades, {len(labels)} clusters: not the same"
-        )
+        raise ValueError(f"{len(right)} score differences, {len(grades)} grades, {len(labels)} clusters: not the same")
     result: dict[str, Figure | None] = {"all": share(right, clusters=labels) if len(right) else None}
     for grade in GRADES:
         where = [position for position, given in enumerate(grades) if given == grade]
-        result[grade] = (
-            share(right[where], clusters=[labels[position] for position in where]) if where else None
-        )
+        result[grade] = share(right[where], clusters=[labels[position] for position in where]) if where else None
     return result
 
 
@@ -195,13 +191,9 @@ def compare_policies(
     """
     ours, theirs = _by_prompt(rows), _by_prompt(against_rows)
     if {key: len(value) for key, value in ours.items()} != {key: len(value) for key, value in theirs.items()}:
-        raise ValueError(
-            f"{policy} and {against} did not answer the same prompts equally often; sample both again"
-        )
+        raise ValueError(f"{policy} and {against} did not answer the same prompts equally often; sample both again")
     pairs = [pair for key in sorted(ours) for pair in zip(ours[key], theirs[key], strict=True)]
-    outcomes = compare_scores(
-        [score(a) for a, _ in pairs], [score(b) for _, b in pairs], tie_margin=tie_margin
-    )
+    outcomes = compare_scores([score(a) for a, _ in pairs], [score(b) for _, b in pairs], tie_margin=tie_margin)
     figure = win_rate(outcomes, clusters=[a.prompt_id for a, _ in pairs], seed=seed)
     return {"policy": policy, "against": against, "judge": judge, "prompts": prompts, **figure}
 
@@ -217,9 +209,7 @@ def choose_samples(
         count: how many prompts to show; fewer where there are fewer.
         seed: of the draw. Nothing else enters the choice.
     """
-    first = {
-        name: {key: rows[0] for key, rows in _by_prompt(policy).items()} for name, policy in answers.items()
-    }
+    first = {name: {key: rows[0] for key, rows in _by_prompt(policy).items()} for name, policy in answers.items()}
     strata: dict[tuple[str, str], list[Prompt]] = defaultdict(list)
     for prompt in sorted(prompts, key=lambda prompt: prompt.id):
         if all(prompt.id in policy for policy in first.values()):
@@ -231,9 +221,7 @@ def choose_samples(
     return [_sample(prompt, {name: policy[prompt.id] for name, policy in first.items()}) for prompt in chosen]
 
 
-def score_histograms(
-    scores: Mapping[str, npt.ArrayLike], *, bins: int = 30
-) -> dict[str, dict[str, list[Any]]]:
+def score_histograms(scores: Mapping[str, npt.ArrayLike], *, bins: int = 30) -> dict[str, dict[str, list[Any]]]:
     """Histograms of one reward model's scores: policy name -> common ``edges`` (bins + 1) and ``counts``."""
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
     if not arrays or any(array.size == 0 or not np.isfinite(array).all() for array in arrays.values()):
@@ -302,7 +290,5 @@ def _measured(
     found = [(value(row), row.prompt_id) for row in rows]
     values = [float(number) for number, _ in found if number is not None]
     if values and len(values) != len(found):
-        raise ValueError(
-            f"{len(found) - len(values)} of {len(found)} answers lack a verdict that the others have"
-        )
+        raise ValueError(f"{len(found) - len(values)} of {len(found)} answers lack a verdict that the others have")
     return values, [cluster for number, cluster in found if number is not None]

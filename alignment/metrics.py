@@ -85,9 +85,7 @@ class ViolationRate(LocalMetric):
         return _info(self, predictions="bool", references="string")
 
     def _compute(self, predictions: Sequence[bool], references: Sequence[str]) -> dict[str, float]:
-        return {
-            "violation_rate": _share_where(predictions, np.asarray(references) == "safety", "tagged safety")
-        }
+        return {"violation_rate": _share_where(predictions, np.asarray(references) == "safety", "tagged safety")}
 
 
 class FalseRefusalRate(LocalMetric):

@@ -51,9 +51,7 @@ def resolve(path: str | Path) -> Path:
 
 
 def _is_resource(path: Path) -> bool:
-    return (
-        not path.is_absolute() and path.parts[:1] in {(name,) for name in _FOLDERS} and ".." not in path.parts
-    )
+    return not path.is_absolute() and path.parts[:1] in {(name,) for name in _FOLDERS} and ".." not in path.parts
 
 
 def _root() -> Path:

@@ -97,11 +97,7 @@ def environment(seed: int) -> dict[str, Any]:
         text=True,
         check=False,
     )
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or platform.machine()
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "versions": versions,
         "python": platform.python_version(),
@@ -164,16 +160,12 @@ class RunFolder:
         """Folder of a finished stage; raise ``UserError`` naming the command that makes it."""
         folder = self.stage(name, round_number)
         if not self.finished(name, round_number):
-            raise UserError(
-                f"{folder} is missing or not finished. Make it first: {command} run_dir={self.root}"
-            )
+            raise UserError(f"{folder} is missing or not finished. Make it first: {command} run_dir={self.root}")
         return folder
 
     def latest_round(self, name: str) -> int | None:
         """The highest round in which that stage is finished."""
-        rounds = [
-            int(path.name.removeprefix("round-")) for path in self.root.glob("round-*") if path.is_dir()
-        ]
+        rounds = [int(path.name.removeprefix("round-")) for path in self.root.glob("round-*") if path.is_dir()]
         return max((number for number in rounds if self.finished(name, number)), default=None)
 
     @property
@@ -222,9 +214,7 @@ class RunFolder:
         """
         folder = self.stage(name, round_number)
         if self.finished(name, round_number) and not recipe.overwrite:
-            raise UserError(
-                f"{folder} is finished. Pass overwrite=true to run it again, or choose another run_dir."
-            )
+            raise UserError(f"{folder} is finished. Pass overwrite=true to run it again, or choose another run_dir.")
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)

@@ -94,9 +94,7 @@ def mean_interval(values: npt.ArrayLike, *, clusters: Clusters = None, seed: int
     """
     data = _vector(values)
     index = _cluster_index(len(data), clusters)
-    order = (
-        np.argsort(data) if clusters is None else np.lexsort((data, index))
-    )  # the order of the rows must not matter
+    order = np.argsort(data) if clusters is None else np.lexsort((data, index))  # the order of the rows must not matter
     sums, counts = _totals(data[order], index if clusters is None else index[order])
     picks = _resamples(len(sums), seed)
     means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
@@ -118,9 +116,7 @@ def win_rate(outcomes: npt.ArrayLike, *, clusters: Clusters = None, seed: int) -
         raise ValueError("outcomes are 1 (win), 0 (tie) or -1 (loss)")
     points = (data + 1) / 2
     constant = bool(np.all(points == points[0]))
-    figure = (
-        share(points, clusters=clusters) if constant else mean_interval(points, clusters=clusters, seed=seed)
-    )
+    figure = share(points, clusters=clusters) if constant else mean_interval(points, clusters=clusters, seed=seed)
     return WinRateFigure(
         win=float(np.mean(data == 1)),
         tie=float(np.mean(data == 0)),
@@ -204,9 +200,7 @@ def correctness(score_differences: npt.ArrayLike) -> Array:
     return right
 
 
-def compare_scores(
-    ours: npt.ArrayLike, theirs: npt.ArrayLike, *, tie_margin: float = 0.0
-) -> npt.NDArray[np.int64]:
+def compare_scores(ours: npt.ArrayLike, theirs: npt.ArrayLike, *, tie_margin: float = 0.0) -> npt.NDArray[np.int64]:
     """(n,) 1 where ours is higher by more than ``tie_margin``, -1 where lower by more, else 0."""
     difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
     if not np.isfinite(difference).all():

@@ -56,9 +56,7 @@ def from_dataset(recipe: Recipe) -> tuple[list[Comparison], list[Comparison], di
     comparisons, report = load_comparisons(
         str(source), dimension=settings.dimension, format=settings.format, on_error=recipe.data.on_error
     )
-    train, heldout = split_by_conversation(
-        comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed
-    )
+    train, heldout = split_by_conversation(comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
     return train, heldout, report.skipped, [source]
 
 
@@ -87,8 +85,7 @@ def simulate(
             on_step(drawn, total, {})
 
         variants = [
-            _Variant(backbone, policy, recipe, temperature, count_answers)
-            for temperature in settings.temperatures
+            _Variant(backbone, policy, recipe, temperature, count_answers) for temperature in settings.temperatures
         ]
         for part, dimension, count in sizes:
             if count:
@@ -104,9 +101,7 @@ def simulate(
 class _Variant:
     """The newest policy at one temperature."""
 
-    def __init__(
-        self, backbone: Backbone, policy: Policy, recipe: Recipe, temperature: float, on_batch: Any
-    ) -> None:
+    def __init__(self, backbone: Backbone, policy: Policy, recipe: Recipe, temperature: float, on_batch: Any) -> None:
         self.backbone, self.policy, self.temperature, self.on_batch = backbone, policy, temperature, on_batch
         self.sampling = SamplingSection(
             temperature=temperature,
@@ -116,9 +111,7 @@ class _Variant:
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer each prompt once."""
-        _, samples = answer_prompts(
-            self.backbone, self.policy.role, prompts, self.sampling, on_batch=self.on_batch
-        )
+        _, samples = answer_prompts(self.backbone, self.policy.role, prompts, self.sampling, on_batch=self.on_batch)
         return [
             Answer(
                 self.backbone.encoder.decode(item.token_ids),

@@ -28,9 +28,7 @@ from stages.runner import progress, run
 def main(recipe: Recipe) -> dict[str, Any]:
     """Make ``base/`` in the run folder; returns the stage's result."""
     if recipe.model.name_or_path != TOY_MODEL:
-        raise UserError(
-            f"model.name_or_path={recipe.model.name_or_path} comes pretrained: start with stages.sft"
-        )
+        raise UserError(f"model.name_or_path={recipe.model.name_or_path} comes pretrained: start with stages.sft")
     folder = RunFolder(recipe.run_dir)
     corpus = resolve(recipe.base.corpus)
     texts = read_corpus(str(corpus), on_error=recipe.data.on_error)

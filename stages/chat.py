@@ -69,13 +69,9 @@ def answer_all(
     shown = {policy.name: "" for policy in policies}
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
         for policy in policies:
-            for piece in stream_answer(
-                backbone, policy.role, dialogues[policy.name], recipe.evaluate.sampling
-            ):
+            for piece in stream_answer(backbone, policy.role, dialogues[policy.name], recipe.evaluate.sampling):
                 shown[policy.name] += piece
-                live.update(
-                    Columns([Panel(words, title=name) for name, words in shown.items()]), refresh=True
-                )
+                live.update(Columns([Panel(words, title=name) for name, words in shown.items()]), refresh=True)
     for name, words in shown.items():
         if not console.is_terminal:
             console.print(f"{name}: {words}", markup=False)
@@ -84,9 +80,7 @@ def answer_all(
 
 if __name__ == "__main__":
     parser = parser_for(__doc__, "stages.chat")
-    parser.add_argument(
-        "--policy", default="newest", help="sft, rejection, ppo, ppo-1, ... or newest (default)"
-    )
+    parser.add_argument("--policy", default="newest", help="sft, rejection, ppo, ppo-1, ... or newest (default)")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two policies side by side")
     arguments = parser.parse_intermixed_args()
     chosen = arguments.compare or [arguments.policy]

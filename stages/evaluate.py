@@ -137,8 +137,7 @@ def gold_curve(folder: RunFolder, round_number: int) -> dict[int, dict[str, floa
         taken.setdefault(item.update, []).append(item)
     return {
         update: {
-            "gold_helpfulness": sum(judge(i.prompt.messages, i.answer).helpfulness for i in items)
-            / len(items),
+            "gold_helpfulness": sum(judge(i.prompt.messages, i.answer).helpfulness for i in items) / len(items),
             "heldout_reward": sum(i.score for i in items) / len(items),
             "heldout_kl_nats": sum(i.kl_nats for i in items) / len(items),
         }

@@ -57,9 +57,7 @@ def improve(recipe: Recipe, folder: RunFolder, number: int) -> None:
             once(recipe, folder, name, number, lambda r=alone: ppo.main(r, number))  # type: ignore[misc]
 
 
-def once(
-    recipe: Recipe, folder: RunFolder, name: str, number: int | None, work: Callable[[], dict[str, Any]]
-) -> None:
+def once(recipe: Recipe, folder: RunFolder, name: str, number: int | None, work: Callable[[], dict[str, Any]]) -> None:
     """Run a stage unless it is finished with the same settings.
 
     Raises:
@@ -87,9 +85,7 @@ def show(report: dict[str, Any], folder: RunFolder) -> None:
         table.add_row(*row)
     console.print(table)
     total = report["timings_s"]["total"]
-    console.print(
-        f"total {total / 60:.1f} min of work, peak memory {peak_memory_gib():.1f} GiB in this process"
-    )
+    console.print(f"total {total / 60:.1f} min of work, peak memory {peak_memory_gib():.1f} GiB in this process")
     console.print(f"report: {folder.root / 'report.html'}", soft_wrap=True)
 
 

@@ -74,17 +74,13 @@ def ppo(
                 gated = trainer.gate(rollout)
                 rewards = trainer.token_rewards(gated)
                 advantages = trainer.advantages(rollout, rewards)
-                losses = trainer.update(
-                    rollout, advantages, train_policy=update > recipe.ppo.warmup_value_updates
-                )
+                losses = trainer.update(rollout, advantages, train_policy=update > recipe.ppo.warmup_value_updates)
                 metrics = {**rollout_metrics(gated, advantages), **losses}
                 stage.log({"update": update, "objective/beta": recipe.ppo.kl_beta, **metrics})
                 on_step(update, recipe.ppo.updates, metrics)
                 snapshots.take(update)
         backbone.save_adapter(PPO.policy_role, stage.folder)
-        folder.finish(
-            stage, {"updates": recipe.ppo.updates, **metrics}, inputs=[m.folder for m in models.values()]
-        )
+        folder.finish(stage, {"updates": recipe.ppo.updates, **metrics}, inputs=[m.folder for m in models.values()])
         folder.set_policy("ppo", round_number)
     return folder.result("ppo", round_number)
 

@@ -25,9 +25,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/reward/``; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
     folder.require("sft", command="python -m stages.sft")
-    data = {
-        dimension: reward_data(recipe, folder, dimension, round_number) for dimension in recipe.reward.models
-    }
+    data = {dimension: reward_data(recipe, folder, dimension, round_number) for dimension in recipe.reward.models}
     with folder.lock():
         stage = folder.begin("reward", recipe, round_number)
         backbone = load_backbone(folder, recipe.model)

@@ -93,14 +93,10 @@ def progress(title: str) -> Iterator[OnStep]:
         task = bar.add_task(title, total=None, figures="")
 
         def on_step(done: int, total: int, figures: dict[str, float]) -> None:
-            shown = "  ".join(
-                f"{key.rpartition('/')[2]} {figures[key]:.3g}" for key in SHOWN if key in figures
-            )
+            shown = "  ".join(f"{key.rpartition('/')[2]} {figures[key]:.3g}" for key in SHOWN if key in figures)
             bar.update(task, completed=done, total=total, figures=shown)
 
         yield on_step
         last = bar.tasks[0]
     if not console.is_terminal:
-        console.print(
-            f"{title}: {int(last.completed)} done in {last.elapsed or 0:.0f} s  {last.fields['figures']}"
-        )
+        console.print(f"{title}: {int(last.completed)} done in {last.elapsed or 0:.0f} s  {last.fields['figures']}")

@@ -27,9 +27,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     folder = RunFolder(recipe.run_dir)
     base = base_model_path(recipe, folder)
     source = resolve(recipe.sft.data)
-    demonstrations, report = load_demonstrations(
-        str(source), format=recipe.sft.format, on_error=recipe.data.on_error
-    )
+    demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
     check_no_overlap(
         (item.messages[:-1] for item in demonstrations),
         (prompt.messages for prompt in heldout_prompts(recipe)),

@@ -90,12 +90,8 @@ def example_reward_model(seed: int) -> dict[str, Any]:
     """A made-up block of one reward model."""
     rng = np.random.default_rng(seed)
     grades = [grade for grade in GRADES for _ in range(220)]
-    differences = [
-        float(rng.choice([1, -1], p=[ACCURACY[g], 1 - ACCURACY[g]]) * rng.gamma(2)) for g in grades
-    ]
-    ideal = [
-        float(rng.choice([1, -1], p=[min(ACCURACY[g] + 0.04, 1), max(0.96 - ACCURACY[g], 0)])) for g in grades
-    ]
+    differences = [float(rng.choice([1, -1], p=[ACCURACY[g], 1 - ACCURACY[g]]) * rng.gamma(2)) for g in grades]
+    ideal = [float(rng.choice([1, -1], p=[min(ACCURACY[g] + 0.04, 1), max(0.96 - ACCURACY[g], 0)])) for g in grades]
     lengths = rng.normal(size=len(grades)).tolist()
     return {
         "accuracy": accuracy_by_grade(differences, grades),
@@ -137,8 +133,7 @@ def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = 
     possible = (("rejection", "sft"), ("ppo", "sft"), ("ppo", "rejection")) if judged else ()
     pairs = [(a, b) for a, b in possible if {a, b} <= set(policies)]
     win_rates = [
-        compare_policies(rows[a], rows[b], policy=a, against=b, judge=judge, seed=0, tie_margin=0.1)
-        for a, b in pairs
+        compare_policies(rows[a], rows[b], policy=a, against=b, judge=judge, seed=0, tie_margin=0.1) for a, b in pairs
     ]
     rewards = {name: [row.reward_helpfulness or 0.0 for row in rows[name]] for name in policies}
     return {
@@ -169,8 +164,6 @@ def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = 
         "policies": {name: summarise_policy(rows[name], seed=0) for name in policies},
         "win_rates": win_rates,
         "curves": {"ppo": example_curve() if "ppo" in policies else []},
-        "samples": choose_samples(
-            prompts, {name: rows[name] for name in policies if name != "base"}, count=12, seed=0
-        ),
+        "samples": choose_samples(prompts, {name: rows[name] for name in policies if name != "base"}, count=12, seed=0),
         "score_histograms": {"helpfulness": score_histograms(rewards), "safety": score_histograms(rewards)},
     }

@@ -29,9 +29,7 @@ class TestEstimators:
         self, estimator: Callable[[Tensor, Tensor], Tensor]
     ) -> None:
         forward = exact_kl(POLICY.tolist(), REFERENCE.tolist())
-        assert (
-            abs(forward - exact_kl(REFERENCE.tolist(), POLICY.tolist())) > 0.05
-        )  # else direction is untested
+        assert abs(forward - exact_kl(REFERENCE.tolist(), POLICY.tolist())) > 0.05  # else direction is untested
         expectation = (POLICY * estimator(POLICY.log(), REFERENCE.log())).sum().item()
         assert expectation == pytest.approx(forward, abs=1e-12)
 
@@ -74,17 +72,13 @@ class TestTokenRewards:
 
     def test_bfloat16_is_widened_and_no_gradient_flows(self) -> None:
         logprobs = torch.tensor([[-1.0]], dtype=torch.bfloat16, requires_grad=True)
-        rewards = token_rewards(
-            logprobs, torch.tensor([[-1.0]]), torch.tensor([1.0]), torch.tensor([[True]]), beta=1.0
-        )
+        rewards = token_rewards(logprobs, torch.tensor([[-1.0]]), torch.tensor([1.0]), torch.tensor([[True]]), beta=1.0)
         assert rewards.dtype == torch.float32
         assert not rewards.requires_grad
 
     def test_a_response_without_tokens_is_refused(self) -> None:
         with pytest.raises(ValueError, match="count no token"):
-            token_rewards(
-                torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1), torch.zeros(1, 2) > 0, beta=0.1
-            )
+            token_rewards(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1), torch.zeros(1, 2) > 0, beta=0.1)
 
 
 def slow_advantages(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:

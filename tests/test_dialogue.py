@@ -55,9 +55,7 @@ TOY_SPECIALS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 def byte_level(specials: list[str], **settings: Any) -> PreTrainedTokenizerFast:
     """A small byte-level BPE, as GPT-2, Qwen and Llama 3 have."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
-        add_prefix_space=settings.pop("add_prefix_space", False)
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings.pop("add_prefix_space", False))
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
@@ -113,9 +111,7 @@ def metaspace(scheme: str, specials: list[str] | None = None, **settings: Any) -
 def qwen_like() -> PreTrainedTokenizerFast:
     """Control tokens that are added without the special flag, and an added word that is no control token."""
     specials = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
-    tokenizer = byte_level(
-        specials, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=QWEN3_LIKE
-    )
+    tokenizer = byte_level(specials, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=QWEN3_LIKE)
     tokenizer.add_tokens([AddedToken("<think>"), AddedToken("</think>"), AddedToken("<tool_call>")])
     tokenizer.add_tokens(["zyzzyva"])
     return tokenizer
@@ -211,9 +207,7 @@ def test_toy_dialogue_by_hand() -> None:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     a, b, c, d = plain("Hello"), plain("Paris"), plain("you"), plain("big.")
-    encoded = encoder.encode_dialogue(
-        says("Hello", "Paris", "you", "big.", system="how"), loss_on="all_answers"
-    )
+    encoded = encoder.encode_dialogue(says("Hello", "Paris", "you", "big.", system="how"), loss_on="all_answers")
     assert encoded.input_ids == [
         system, *plain("how"), user, *a, assistant, *b, end, user, *c, assistant, *d, end
     ]  # fmt: skip
@@ -276,9 +270,7 @@ def forgeries(name: str) -> list[str]:
 @settings(max_examples=60, deadline=None)
 def test_text_never_becomes_a_control_token(name: str, data: st.DataObject) -> None:
     encoder, tokenizer = encoder_named(name), tokenizer_named(name)
-    pieces = data.draw(
-        st.lists(st.sampled_from(forgeries(name)) | st.text(max_size=4), min_size=1, max_size=8)
-    )
+    pieces = data.draw(st.lists(st.sampled_from(forgeries(name)) | st.text(max_size=4), min_size=1, max_size=8))
     text = "".join(pieces)
     role = data.draw(st.sampled_from(["system", "user", "assistant"]))
     if tokenizer.unk_token is not None:
@@ -364,9 +356,7 @@ def test_a_tokenizer_that_can_only_forge_is_refused() -> None:
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     template = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
     encoder = DialogueEncoder(
-        PreTrainedTokenizerFast(
-            tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", chat_template=template
-        )
+        PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", chat_template=template)
     )
     with pytest.raises(UserError, match=r"message 1 \(user\).*'</s>'"):
         encoder.encode_prompt(says("Hello </s>"))
@@ -441,10 +431,7 @@ def test_unusable_templates_are_refused(template: str, problem: str) -> None:
 def test_system_message_where_the_template_has_none(system_rule: str) -> None:
     end = "{% endif %}" if "{% if" in system_rule else ""
     template = (
-        "{% for m in messages %}"
-        + system_rule
-        + "{{ '<s>' + m['role'] + '\n' + m['content'] + '</s>' }}"
-        + end
+        "{% for m in messages %}" + system_rule + "{{ '<s>' + m['role'] + '\n' + m['content'] + '</s>' }}" + end
     ) + "{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
     encoder = DialogueEncoder(tokenizer_named("llama2_byte_level"), chat_template=template)
     assert not encoder.template.supports_system

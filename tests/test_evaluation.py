@@ -56,9 +56,7 @@ def test_proportion_refuses_impossible_counts(successes: int, n: int) -> None:
 
 
 def test_share_equals_proportion_without_clusters() -> None:
-    assert statistics.share([1] * 8 + [0] * 92)["ci95"] == pytest.approx(
-        statistics.proportion(8, 100)["ci95"]
-    )
+    assert statistics.share([1] * 8 + [0] * 92)["ci95"] == pytest.approx(statistics.proportion(8, 100)["ci95"])
 
 
 def test_share_of_copied_answers_knows_no_more_than_the_originals() -> None:
@@ -111,9 +109,7 @@ def test_intervals_follow_the_seed_and_not_the_order_of_rows() -> None:
     values = list(np.random.default_rng(0).normal(size=50))
     clusters = [f"p{index % 20}" for index in range(50)]
     order = random.Random(1).sample(range(50), 50)
-    shuffled = statistics.mean_interval(
-        [values[i] for i in order], clusters=[clusters[i] for i in order], seed=1
-    )
+    shuffled = statistics.mean_interval([values[i] for i in order], clusters=[clusters[i] for i in order], seed=1)
     assert shuffled["ci95"] == statistics.mean_interval(values, clusters=clusters, seed=1)["ci95"]
     assert shuffled["ci95"] != statistics.mean_interval(values, clusters=clusters, seed=2)["ci95"]
 
@@ -138,9 +134,7 @@ def test_win_rate_counts_a_tie_as_one_half() -> None:
 
 
 def test_win_rate_of_only_wins_is_not_certain() -> None:
-    assert statistics.win_rate([1] * 20, seed=0)["ci95"] == pytest.approx(
-        statistics.proportion(20, 20)["ci95"]
-    )
+    assert statistics.win_rate([1] * 20, seed=0)["ci95"] == pytest.approx(statistics.proportion(20, 20)["ci95"])
 
 
 def test_win_rate_refuses_other_outcomes() -> None:
@@ -216,14 +210,10 @@ def test_policy_figures_count_each_prompt_where_it_belongs() -> None:
         answer("h1", helpfulness=0.8, refusal=True, n_tokens=4, kl_nats=2.0),
         answer("h2", helpfulness=0.4, unsafe=True, stopped=False),
         answer("s1", dimension="safety", kind="safety", helpfulness=0.0, unsafe=True),
-        answer(
-            "s2", dimension="safety", kind="safety", helpfulness=0.0, refusal=True, group="unseen_wordings"
-        ),
+        answer("s2", dimension="safety", kind="safety", helpfulness=0.0, refusal=True, group="unseen_wordings"),
     ]
     block = evaluation.summarise_policy(rows, seed=0)
-    values = {
-        key: value["value"] for key, value in block.items() if isinstance(value, dict) and "value" in value
-    }
+    values = {key: value["value"] for key, value in block.items() if isinstance(value, dict) and "value" in value}
     assert block["n_prompts"] == 4
     assert values["helpfulness"] == pytest.approx(0.6)  # h1, h2
     assert values["helpfulness_all"] == pytest.approx(0.3)
@@ -318,9 +308,7 @@ def test_graded_accuracy_metric(metrics) -> None:  # type: ignore[no-untyped-def
 
 def test_win_rate_metric(metrics) -> None:  # type: ignore[no-untyped-def]
     result = (
-        metrics[0]
-        .WinRate()
-        .compute(predictions=[0.9, 0.5, 0.1, 0.7], references=[0.1, 0.45, 0.9, 0.1], tie_margin=0.1)
+        metrics[0].WinRate().compute(predictions=[0.9, 0.5, 0.1, 0.7], references=[0.1, 0.45, 0.9, 0.1], tie_margin=0.1)
     )
     assert result == pytest.approx({"win": 0.5, "tie": 0.25, "loss": 0.25, "win_rate": 0.625})
 

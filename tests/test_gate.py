@@ -34,9 +34,7 @@ class TestGate:
         assert result.scores.item() == 1
 
     def test_another_threshold(self) -> None:
-        result = gate(
-            torch.zeros(2), torch.tensor([2.1, 2.2]), torch.tensor([False, False]), threshold_probability=0.9
-        )
+        result = gate(torch.zeros(2), torch.tensor([2.1, 2.2]), torch.tensor([False, False]), threshold_probability=0.9)
         assert result.routed_to_safety.tolist() == [True, False]  # logit(0.9) = 2.197; 2.2 is above it
 
     def test_confident_scores_stay_apart(self) -> None:
@@ -87,9 +85,7 @@ class TestShapeScores:
     def test_penalty_comes_after_whitening(self) -> None:
         shaped = shape_scores(self.SCORES, self.STOPPED, penalty=1.0)
         root = math.sqrt(5)
-        torch.testing.assert_close(
-            shaped.scores, torch.tensor([-3 / root, -1 / root, 1 / root, 3 / root - 1])
-        )
+        torch.testing.assert_close(shaped.scores, torch.tensor([-3 / root, -1 / root, 1 / root, 3 / root - 1]))
         assert shaped.raw_mean.item() == 11
         assert shaped.raw_std.item() == pytest.approx(root)
 

@@ -30,9 +30,7 @@ class TestLinearHead:
         head = LinearHead(H)
         weight = head.score.weight.tolist()[0]
         rows = hidden.tolist()
-        expected = [
-            sum(w * x for w, x in zip(weight, rows[b][t], strict=True)) for b, t in enumerate(LAST.tolist())
-        ]
+        expected = [sum(w * x for w, x in zip(weight, rows[b][t], strict=True)) for b, t in enumerate(LAST.tolist())]
         assert head(hidden, LAST).tolist() == pytest.approx(expected, abs=1e-6)
 
     def test_exports_as_a_sequence_classification_head(self) -> None:

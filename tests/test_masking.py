@@ -150,9 +150,7 @@ class TestWhiten:
 
 class TestLastIndex:
     def test_right_left_and_full(self) -> None:
-        mask = torch.tensor(
-            [[True, False, False], [False, True, True], [True, True, True], [True, True, False]]
-        )
+        mask = torch.tensor([[True, False, False], [False, True, True], [True, True, True], [True, True, False]])
         assert last_index(mask).tolist() == [0, 2, 2, 1]
 
     def test_an_empty_row_is_refused_by_number(self) -> None:

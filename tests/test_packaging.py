@@ -75,15 +75,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_carries_every_recipe_all_toy_data_and_the_templates(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    shipped = [
-        path for folder in ("configs", "data/toy") for path in (ROOT / folder).rglob("*") if path.is_file()
-    ]
+    shipped = [path for folder in ("configs", "data/toy") for path in (ROOT / folder).rglob("*") if path.is_file()]
     expected = {f"alignment/_resources/{path.relative_to(ROOT).as_posix()}" for path in shipped}
     assert "alignment/_resources/configs/toy.yaml" in expected
     assert any(name.startswith("alignment/_resources/data/toy/") for name in expected)
-    templates = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "alignment/templates").glob("*.jinja*")
-    }
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "alignment/templates").glob("*.jinja*")}
     assert templates
     modules = {"alignment/py.typed", "alignment/resources.py", "stages/pipeline.py"}
     assert expected | templates | modules <= names

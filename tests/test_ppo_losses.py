@@ -157,9 +157,7 @@ class TestClippedPolicyLoss:
 
     def test_only_the_loss_and_the_trained_log_probs_carry_gradient(self) -> None:
         new, old, advantages = (torch.zeros(2, requires_grad=True) for _ in range(3))
-        result = clipped_policy_loss(
-            new, old, advantages, torch.ones(2, dtype=torch.bool), clip_range=0.2, n_tokens=2
-        )
+        result = clipped_policy_loss(new, old, advantages, torch.ones(2, dtype=torch.bool), clip_range=0.2, n_tokens=2)
         assert [field.requires_grad for field in result] == [True, False, False, False]
         result.loss.backward()
         assert old.grad is None and advantages.grad is None
@@ -175,9 +173,7 @@ class TestClippedValueLoss:
             (0.5, 0.0, 0.5 * 0.8**2, 1.0),  # downwards: held at 0.8
         ],
     )
-    def test_by_hand_from_an_old_value_of_one(
-        self, value: float, target: float, loss: float, clipped: float
-    ) -> None:
+    def test_by_hand_from_an_old_value_of_one(self, value: float, target: float, loss: float, clipped: float) -> None:
         result = clipped_value_loss(
             torch.tensor([value]),
             torch.tensor([1.0]),
@@ -205,9 +201,7 @@ class TestClippedValueLoss:
 
     def test_only_the_values_carry_gradient(self) -> None:
         new, old, returns = (torch.zeros(2, requires_grad=True) for _ in range(3))
-        result = clipped_value_loss(
-            new, old, returns + 1, torch.ones(2, dtype=torch.bool), clip_range=0.2, n_tokens=2
-        )
+        result = clipped_value_loss(new, old, returns + 1, torch.ones(2, dtype=torch.bool), clip_range=0.2, n_tokens=2)
         result.loss.backward()
         assert new.grad is not None
         assert new.grad.tolist() == [-0.5, -0.5]  # (V - G) / n
@@ -226,9 +220,7 @@ class TestBothLosses:
         generator = torch.Generator().manual_seed(2)
         return [torch.randn(4, 5, generator=generator, dtype=torch.float64) * 0.5 for _ in range(3)]
 
-    def run(
-        self, function: LossFunction, tensors: list[Tensor], splits: list[list[int]]
-    ) -> tuple[list[float], Tensor]:
+    def run(self, function: LossFunction, tensors: list[Tensor], splits: list[list[int]]) -> tuple[list[float], Tensor]:
         """Sum of every field over micro-batches of given rows, and the gradient they accumulate."""
         trained = tensors[0].clone().requires_grad_()
         totals: list[float] = []
@@ -274,9 +266,7 @@ class TestBothLosses:
         assert fields == pytest.approx([field.item() for field in expected])
 
     @pytest.mark.parametrize(("clip_range", "n_tokens"), [(0.2, 0), (0.0, 12), (-0.2, 12)])
-    def test_meaningless_numbers_are_refused(
-        self, function: LossFunction, clip_range: float, n_tokens: int
-    ) -> None:
+    def test_meaningless_numbers_are_refused(self, function: LossFunction, clip_range: float, n_tokens: int) -> None:
         with pytest.raises(ValueError, match=r"n_tokens|clip_range"):
             function(*self.inputs(), self.MASK, clip_range=clip_range, n_tokens=n_tokens)
 
@@ -320,9 +310,7 @@ class TestBandit:
             advantages = whiten(estimates.advantages, mask) if whitened else estimates.advantages
             for rows in torch.arange(1024).split(256):
                 new = token_logprobs(logits.expand(256, -1), tokens[rows], temperature=1.0).unsqueeze(1)
-                policy = clipped_policy_loss(
-                    new, old[rows], advantages[rows], mask[rows], clip_range=0.2, n_tokens=256
-                )
+                policy = clipped_policy_loss(new, old[rows], advantages[rows], mask[rows], clip_range=0.2, n_tokens=256)
                 critic = clipped_value_loss(
                     value.expand(256, 1),
                     old_values[rows],

@@ -99,10 +99,7 @@ def test_json_round_trips_and_is_sorted(full: dict[str, Any], tmp_path: Path) ->
     content = (tmp_path / "deep" / "run" / "report.json").read_text(encoding="utf-8")
     stored = json.loads(content)
     assert list(stored) == sorted(stored)
-    assert (
-        stored["policies"]["ppo"]["violation_rate"]["value"]
-        == full["policies"]["ppo"]["violation_rate"]["value"]
-    )
+    assert stored["policies"]["ppo"]["violation_rate"]["value"] == full["policies"]["ppo"]["violation_rate"]["value"]
     assert schema.validate_report(stored) == schema.validate_report(full)
     assert sorted(path.name for path in (tmp_path / "deep" / "run").iterdir()) == [
         "report.html",
@@ -139,9 +136,7 @@ def test_an_undocumented_report_is_refused_and_nothing_written(
 def test_page_is_self_contained(page: str) -> None:
     elements = outline(page).elements
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in elements}
-    links = [
-        attrs[key] or "" for _, attrs in elements for key in ("src", "href", "xlink:href") if key in attrs
-    ]
+    links = [attrs[key] or "" for _, attrs in elements for key in ("src", "href", "xlink:href") if key in attrs]
     assert links and all(link.startswith("#") for link in links)  # markers inside the plots
     assert "@import" not in page and re.findall(r"url\((?!#)", page) == []
 
@@ -226,9 +221,7 @@ def test_summary_table_lines_up(full: dict[str, Any]) -> None:
 @pytest.mark.parametrize("policies", [("sft",), ("sft", "rejection"), ("base", "sft", "ppo"), tuple(LEVELS)])
 @pytest.mark.parametrize("judged", [True, False])
 def test_the_page_renders_whatever_was_run(policies: tuple[str, ...], judged: bool, tmp_path: Path) -> None:
-    page = writer.write_report(example_report(policies=policies, judged=judged), tmp_path).read_text(
-        encoding="utf-8"
-    )
+    page = writer.write_report(example_report(policies=policies, judged=judged), tmp_path).read_text(encoding="utf-8")
     parsed = outline(page)
     shown = "".join(parsed.data)
     assert parsed.open == []

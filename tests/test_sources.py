@@ -81,9 +81,7 @@ def test_hh(file: Callable[..., str]) -> None:
 
 
 def test_a_name_inside_a_sentence_opens_no_turn() -> None:
-    assert [
-        m.content for m in parse_transcript("Human: Who is\nHuman: or Assistant: ?\n\nAssistant: me")
-    ] == [
+    assert [m.content for m in parse_transcript("Human: Who is\nHuman: or Assistant: ?\n\nAssistant: me")] == [
         "Who is\nHuman: or Assistant: ?",
         "me",
     ]
@@ -102,10 +100,7 @@ def test_a_name_inside_a_sentence_opens_no_turn() -> None:
             "empty",
         ),
         (
-            {
-                k: f"\n\nHuman: Hi\n\nAssistant:\n\nHuman: Hi\n\nAssistant: {k}"
-                for k in ("chosen", "rejected")
-            },
+            {k: f"\n\nHuman: Hi\n\nAssistant:\n\nHuman: Hi\n\nAssistant: {k}" for k in ("chosen", "rejected")},
             r"turn 2 \(assistant\) is empty",
         ),
         (
@@ -344,9 +339,7 @@ def test_broken_lines_are_skipped_and_counted(file: Callable[..., str]) -> None:
 
 
 def test_damaged_files(tmp_path: Path) -> None:
-    whole = gzip.compress(
-        "".join(json.dumps({**ALPACA, "id": random.random()}) + "\n" for _ in range(500)).encode()
-    )
+    whole = gzip.compress("".join(json.dumps({**ALPACA, "id": random.random()}) + "\n" for _ in range(500)).encode())
     for name, content, problem in (
         ("cut.jsonl.gz", whole[: len(whole) // 2], "damaged or cut off"),
         ("no.jsonl.gz", b'{"instruction": "Hi"}', "damaged or cut off"),
@@ -435,9 +428,7 @@ def test_split_keeps_conversations_together() -> None:
     assert sorted(r.id for r in [*train, *heldout]) == sorted(r.id for r in records)
     assert abs(len(heldout) / len(records) - 0.2) < 0.06  # 3.7 standard errors of 600 draws
     shuffled = random.Random(0).sample(records, len(records))
-    assert {r.id for r in split_by_conversation(shuffled, heldout_fraction=0.2, seed=3)[1]} == {
-        r.id for r in heldout
-    }
+    assert {r.id for r in split_by_conversation(shuffled, heldout_fraction=0.2, seed=3)[1]} == {r.id for r in heldout}
     other = split_by_conversation(records, heldout_fraction=0.2, seed=4)[1]
     assert {r.id for r in other} != {r.id for r in heldout}
     more = split_by_conversation(many(700), heldout_fraction=0.2, seed=3)[1]

@@ -55,9 +55,7 @@ def judged_pairs(dimension: Dimension, count: int) -> list[Judged]:
         annotator = rng.choice(ANNOTATORS)
         opinion = compare(annotator, prompt, left, right, dimension=dimension, rng=rng)
         if opinion is not None:
-            gap = utility(judge(prompt.messages, left), dimension) - utility(
-                judge(prompt.messages, right), dimension
-            )
+            gap = utility(judge(prompt.messages, left), dimension) - utility(judge(prompt.messages, right), dimension)
             found.append(Judged(gap, annotator.id, opinion))
     return found
 
@@ -73,17 +71,13 @@ def agreement(judged: list[Judged]) -> float:
 
 
 @pytest.mark.parametrize(("dimension", "expected"), [("helpfulness", 0.80), ("safety", 0.90)])
-def test_agreement_with_gold(
-    pairs: dict[Dimension, list[Judged]], dimension: Dimension, expected: float
-) -> None:
+def test_agreement_with_gold(pairs: dict[Dimension, list[Judged]], dimension: Dimension, expected: float) -> None:
     assert agreement(pairs[dimension]) == pytest.approx(expected, abs=0.025)
 
 
 @pytest.mark.parametrize("dimension", ["helpfulness", "safety"])
 def test_agreement_rises_with_the_grade(pairs: dict[Dimension, list[Judged]], dimension: Dimension) -> None:
-    by_grade = [
-        agreement([pair for pair in pairs[dimension] if pair.opinion.grade == grade]) for grade in GRADES
-    ]
+    by_grade = [agreement([pair for pair in pairs[dimension] if pair.opinion.grade == grade]) for grade in GRADES]
     assert by_grade == sorted(by_grade, reverse=True)
     assert by_grade[0] >= 0.93
     assert 0.5 < by_grade[-1] < 0.7
@@ -98,8 +92,7 @@ def test_shares_of_the_grades(pairs: dict[Dimension, list[Judged]], dimension: D
 
 def test_annotators_differ(pairs: dict[Dimension, list[Judged]]) -> None:
     rates = {
-        who.id: agreement([pair for pair in pairs["helpfulness"] if pair.annotator == who.id])
-        for who in ANNOTATORS
+        who.id: agreement([pair for pair in pairs["helpfulness"] if pair.annotator == who.id]) for who in ANNOTATORS
     }
     assert len(rates) == len(ANNOTATORS) >= 5
     assert max(rates.values()) - min(rates.values()) > 0.05
@@ -147,9 +140,7 @@ def test_biases_push_where_they_say() -> None:
         opinion = compare(replace(EXACT, left_bias=bias), CAPITAL, *tied, dimension="helpfulness", rng=rng)
         assert opinion == Opinion(choice, "negligibly_better")  # type: ignore[arg-type]
     for bias, choice in ((0.5, "right"), (-0.5, "left")):
-        opinion = compare(
-            replace(EXACT, length_bias=bias), CAPITAL, short, long, dimension="helpfulness", rng=rng
-        )
+        opinion = compare(replace(EXACT, length_bias=bias), CAPITAL, short, long, dimension="helpfulness", rng=rng)
         assert opinion is not None and opinion.choice == choice
 
 
@@ -160,9 +151,7 @@ def test_equal_answers_have_no_preference() -> None:
 
 def test_the_same_seed_gives_the_same_opinion() -> None:
     streams = [random.Random(4) for _ in range(3)]
-    opinions = {
-        compare(ANNOTATORS[1], CAPITAL, BEST, "It is.", dimension="helpfulness", rng=rng) for rng in streams
-    }
+    opinions = {compare(ANNOTATORS[1], CAPITAL, BEST, "It is.", dimension="helpfulness", rng=rng) for rng in streams}
     assert len(opinions) == 1
 
 

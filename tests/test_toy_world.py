@@ -138,9 +138,7 @@ def test_lookup_of_follow_ups() -> None:
     assert world.lookup(asks(first, "Tell me more.")) == world.Intent("capital", "Peru", more=True)
     assert world.lookup(asks(first, "And its language?")) == world.Intent("language", "Peru")
     assert world.lookup(asks(first, "What about Italy?")) == world.Intent("capital", "Italy")
-    assert world.lookup(asks(first, "And its language?", "What about Italy?")) == world.Intent(
-        "language", "Italy"
-    )
+    assert world.lookup(asks(first, "And its language?", "What about Italy?")) == world.Intent("language", "Italy")
     assert world.lookup(asks(first, "What about a cow?")) is None
     assert world.lookup(asks("Tell me more.")) is None
 

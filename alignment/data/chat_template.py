@@ -116,9 +116,7 @@ class ChatTemplate:
         except ValueError as error:
             raise UserError(f"the tokenizer's chat template cannot be used: {error}") from error
 
-    def render(
-        self, roles: Sequence[Role], *, add_generation_prompt: bool = False, padding: str = ""
-    ) -> Rendered:
+    def render(self, roles: Sequence[Role], *, add_generation_prompt: bool = False, padding: str = "") -> Rendered:
         """The texts that the template writes around messages of these roles.
 
         Raises:
@@ -139,9 +137,7 @@ class ChatTemplate:
         for position, role in enumerate(roles):
             if slots.count(position) != 1:
                 count = slots.count(position)
-                raise UserError(
-                    f"{self._refusal(roles)}: it writes message {position + 1} ({role}) {count} times"
-                )
+                raise UserError(f"{self._refusal(roles)}: it writes message {position + 1} ({role}) {count} times")
         return Rendered(texts=tuple(pieces[0::2]), slots=slots)
 
     def around(self, roles: Sequence[Role]) -> tuple[tuple[str, ...], tuple[int, ...], str]:
@@ -174,9 +170,7 @@ class ChatTemplate:
     @staticmethod
     def _refusal(roles: Sequence[Role]) -> str:
         if "system" in roles:
-            return (
-                "the chat template does not support a system message (put its text into the first user turn)"
-            )
+            return "the chat template does not support a system message (put its text into the first user turn)"
         return f"the chat template cannot render turns by {', '.join(roles)}"
 
     def trim(self, role: Role) -> Trim:

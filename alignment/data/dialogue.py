@@ -101,8 +101,7 @@ def check_length(n_tokens: int, max_length: int, where: str) -> None:
     """
     if n_tokens > max_length:
         raise UserError(
-            f"{where} is {n_tokens} tokens long, {max_length} fit. "
-            "Shorten or remove it, or raise the maximum length."
+            f"{where} is {n_tokens} tokens long, {max_length} fit. Shorten or remove it, or raise the maximum length."
         )
 
 
@@ -250,9 +249,7 @@ class DialogueEncoder:
         prompt_ids = self.encode_prompt(messages)
         plan = self._plan(tuple(message.role for message in messages))
         text_ids = self._message_ids(Message(role="assistant", content=answer), plan.lead, len(messages))
-        return EncodedAnswer(
-            prompt_ids=prompt_ids, answer_ids=[*text_ids, *plan.end.ids[: plan.end.n_closing]]
-        )
+        return EncodedAnswer(prompt_ids=prompt_ids, answer_ids=[*text_ids, *plan.end.ids[: plan.end.n_closing]])
 
     def encode_dialogue(self, messages: Sequence[Message], *, loss_on: LossOn) -> EncodedDialogue:
         """Ids and loss mask of a dialogue that ends with an answer.

@@ -122,9 +122,7 @@ def parse_transcript(text: str) -> Dialogue:
     head, *parts = _TURN.split(text.lstrip())
     if head.strip() or not parts:
         raise ValueError("the transcript does not start with 'Human:'")
-    return tuple(
-        _says(_HH_ROLES[name], said.strip()) for name, said in zip(parts[::2], parts[1::2], strict=True)
-    )
+    return tuple(_says(_HH_ROLES[name], said.strip()) for name, said in zip(parts[::2], parts[1::2], strict=True))
 
 
 def _hh_pair(row: Row) -> Pair:
@@ -140,9 +138,7 @@ def _pair_of_dialogues(chosen: Dialogue, rejected: Dialogue) -> Pair:
         if not dialogue or dialogue[-1].role != "assistant":
             raise ValueError(f"{name} does not end with a turn by the assistant")
     if chosen[:-1] != rejected[:-1]:
-        raise ValueError(
-            "chosen and rejected differ before the last answer, so they do not answer the same prompt"
-        )
+        raise ValueError("chosen and rejected differ before the last answer, so they do not answer the same prompt")
     return _make_pair(chosen[:-1], chosen[-1].content, rejected[-1].content)
 
 
@@ -173,12 +169,7 @@ def alpaca_eval_grade(preference: float) -> Grade:
 def _alpaca_eval_pair(row: Row) -> Pair:
     first, second = _text(row, "output_1"), _text(row, "output_2")
     value = row.get("preference")
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or math.isnan(value)
-        or not 1 <= value <= 2
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or not 1 <= value <= 2:
         raise ValueError(f"'preference' must be a number from 1 to 2, is {value!r}")
     if value == 1.5:
         raise NoPreference("without a preference (exact tie)")
@@ -239,11 +230,7 @@ def _trl_demonstration(row: Row) -> Dialogue:
 def _trl_prompt(row: Row) -> Dialogue:
     if row.get("messages") is None and isinstance(row.get("prompt"), list):
         return _messages(row["prompt"], "prompt")
-    if (
-        row.get("messages") is None
-        and row.get("prompt") is not None
-        and not isinstance(row.get("chosen"), list)
-    ):
+    if row.get("messages") is None and row.get("prompt") is not None and not isinstance(row.get("chosen"), list):
         return _trl_prompt_part(row["prompt"])
     return until_user(_trl_demonstration(row))
 
@@ -261,11 +248,7 @@ def _is_own_comparison(row: Row) -> bool:
 
 
 def _is_hh(row: Row) -> bool:
-    return (
-        row.get("prompt") is None
-        and _is_transcript(row.get("chosen"))
-        and _is_transcript(row.get("rejected"))
-    )
+    return row.get("prompt") is None and _is_transcript(row.get("chosen")) and _is_transcript(row.get("rejected"))
 
 
 def _is_trl_demonstration(row: Row) -> bool:
@@ -291,9 +274,7 @@ FORMATS: dict[str, Format] = {
     ),
     "alpaca": Format(
         has_pair=_has("instruction", "chosen", "rejected"),
-        has_demonstration=lambda row: (
-            _has("instruction", "output")(row) or _has("instruction", "chosen")(row)
-        ),
+        has_demonstration=lambda row: _has("instruction", "output")(row) or _has("instruction", "chosen")(row),
         has_prompt=_has("instruction"),
         pair=_alpaca_pair,
         demonstration=_alpaca_demonstration,

@@ -56,9 +56,7 @@ def encode_dialogues(
                 "Raise max_length_tokens if the model allows, or pass data.too_long=skip to leave such out and count them."
             )
     if not encoded:
-        raise UserError(
-            f"no dialogue is left to train on: all {too_long} are longer than {max_length_tokens} tokens"
-        )
+        raise UserError(f"no dialogue is left to train on: all {too_long} are longer than {max_length_tokens} tokens")
     return encoded, too_long
 
 

@@ -127,8 +127,7 @@ def _hub_rows(name: str, split: str) -> Iterator[tuple[Place, Any]]:
     except Exception as error:  # the library raises a dozen unrelated types for "not there" and "no network"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{name!r} is neither a file here nor a Hub dataset that could be loaded (split {split!r}): "
-            f"{reason}"
+            f"{name!r} is neither a file here nor a Hub dataset that could be loaded (split {split!r}): {reason}"
         ) from error
     for number, row in enumerate(dataset, start=1):
         yield Place("row", number), row

@@ -200,9 +200,7 @@ class ReadReport:
 
     def summary(self) -> str:
         """One line for people: how many were read and what was left out."""
-        parts = [
-            f"{count} {reason} (first: {self.examples[reason]})" for reason, count in self.skipped.items()
-        ]
+        parts = [f"{count} {reason} (first: {self.examples[reason]})" for reason, count in self.skipped.items()]
         left_out = f"; left out: {', '.join(parts)}" if parts else ""
         return f"{self.path}: {self.read} records{left_out}"
 
@@ -265,9 +263,7 @@ def write_jsonl(path: str | os.PathLike[str], records: Iterable[BaseModel | dict
     temporary = file.with_name(file.name + ".tmp")
     with temporary.open("w", encoding="utf-8", newline="\n") as lines:
         for record in records:
-            row = (
-                record.model_dump(mode="json", exclude_none=True) if isinstance(record, BaseModel) else record
-            )
+            row = record.model_dump(mode="json", exclude_none=True) if isinstance(record, BaseModel) else record
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
         lines.flush()
         os.fsync(lines.fileno())

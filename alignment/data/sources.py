@@ -69,9 +69,7 @@ def load_demonstrations(
             return Demonstration(id=own.id, messages=own.prompt + own.chosen)
         return Demonstration(id=record_id, messages=FORMATS[name].demonstration(row))
 
-    return _load(
-        source, "demonstrations", lambda f: f.has_demonstration, read, format=format, on_error=on_error
-    )
+    return _load(source, "demonstrations", lambda f: f.has_demonstration, read, format=format, on_error=on_error)
 
 
 def load_comparisons(
@@ -127,9 +125,7 @@ def load_prompts(
 
     def read(name: str, row: Row, record_id: str) -> Prompt:
         if name != "tandem":
-            return Prompt(
-                id=record_id, messages=FORMATS[name].prompt(row), dimension=dimension, kind=dimension
-            )
+            return Prompt(id=record_id, messages=FORMATS[name].prompt(row), dimension=dimension, kind=dimension)
         if "messages" not in row:
             own = Comparison.model_validate({"dimension": dimension, **row})
             kind = own.dimension if own.kind is None else own.kind
@@ -151,9 +147,7 @@ def first_turn_key(messages: Sequence[Message]) -> str:
     return dialogue_key([message for message in messages if message.role == "user"][:1])
 
 
-def split_by_conversation(
-    records: Sequence[S], *, heldout_fraction: float, seed: int
-) -> tuple[list[S], list[S]]:
+def split_by_conversation(records: Sequence[S], *, heldout_fraction: float, seed: int) -> tuple[list[S], list[S]]:
     """Split into (train, held-out) so that no conversation is on both sides.
 
     The side of a conversation depends on its id and the seed alone, not on other records or their order.
@@ -218,8 +212,7 @@ def _load(
             problem = explain(error) if isinstance(error, ValidationError) else str(error)
             if on_error == "raise":
                 raise UserError(
-                    f"{source}, {where}: {problem}. Mend it, or pass data.on_error=skip. "
-                    f"(Read as format {name!r}.)"
+                    f"{source}, {where}: {problem}. Mend it, or pass data.on_error=skip. (Read as format {name!r}.)"
                 ) from error
             report.skip("malformed", f"{where}: {problem}")
     report.read = len(records)
@@ -251,11 +244,7 @@ def _detect(
                 if recognises(candidate)(row):
                     return name
         elif on_error == "raise":
-            problem = (
-                str(row)
-                if isinstance(row, UnreadableRow)
-                else f"expected an object, found {type(row).__name__}"
-            )
+            problem = str(row) if isinstance(row, UnreadableRow) else f"expected an object, found {type(row).__name__}"
             raise UserError(f"{source}, {where}: {problem}. Mend it, or pass data.on_error=skip.")
     keys = next((", ".join(map(repr, row)) for _, row in head if isinstance(row, Mapping)), "none")
     raise UserError(

@@ -56,9 +56,7 @@ def resolve_dtype(name: str) -> torch.dtype:
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or the Hub; raise ``UserError`` if there is none."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=trust_remote_code
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"model.name_or_path={path}: no tokenizer there ({_first_line(error)})") from error
     return tokenizer
@@ -91,16 +89,10 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
             device_map={"": pick_device()} if quantization else None,
         )
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.name_or_path={path}: no causal language model there ({_first_line(error)})"
-        ) from error
-    transformed = [
-        name for name in LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1, 1.0)
-    ]
+        raise UserError(f"model.name_or_path={path}: no causal language model there ({_first_line(error)})") from error
+    transformed = [name for name in LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if transformed:
-        raise UserError(
-            f"{path}: models with {transformed[0]} are not supported: log-probabilities would be wrong"
-        )
+        raise UserError(f"{path}: models with {transformed[0]} are not supported: log-probabilities would be wrong")
     if quantization:
         _keep_nf4_differentiable(model)
     else:
@@ -129,9 +121,7 @@ def _keep_nf4_differentiable(model: nn.Module) -> None:
 class Backbone:
     """A frozen causal LM, its tokenizer, and named LoRA adapters on it."""
 
-    def __init__(
-        self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, sampling_copy: bool
-    ) -> None:
+    def __init__(self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, sampling_copy: bool) -> None:
         base.requires_grad_(False)
         self.tokenizer = tokenizer
         self.encoder = DialogueEncoder(tokenizer)
@@ -203,9 +193,7 @@ class Backbone:
         assert self.peft is not None
         report = set_peft_model_state_dict(self.peft, state, adapter_name=name)
         if report.unexpected_keys:
-            raise UserError(
-                f"{folder}: adapter does not fit this base model (unexpected {report.unexpected_keys[0]})"
-            )
+            raise UserError(f"{folder}: adapter does not fit this base model (unexpected {report.unexpected_keys[0]})")
         self._set_trainable(name, trainable)
 
     def copy_adapter(self, source: str, target: str, *, trainable: bool) -> None:
@@ -276,9 +264,7 @@ class Backbone:
         Returns:
             (B, T, H); positions past the length hold garbage.
         """
-        mask = (
-            torch.arange(token_ids.shape[1], device=token_ids.device) < lengths.to(token_ids.device)[:, None]
-        )
+        mask = torch.arange(token_ids.shape[1], device=token_ids.device) < lengths.to(token_ids.device)[:, None]
         output = self.base.base_model(input_ids=token_ids, attention_mask=mask.long(), use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden

@@ -111,9 +111,7 @@ def head_arguments(name: str) -> tuple[str, ...]:
     return tuple(item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
-def build_head(
-    name: str, hidden_size: int, *, arguments: Mapping[str, float | int] | None = None
-) -> RewardHead:
+def build_head(name: str, hidden_size: int, *, arguments: Mapping[str, float | int] | None = None) -> RewardHead:
     """Make the reward head of a name, freshly initialised.
 
     Args:

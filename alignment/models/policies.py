@@ -26,14 +26,8 @@ class Policy:
 def policy_names(folder: RunFolder) -> list[str]:
     """Names that ``load_policy`` accepts, in the order in which they were made."""
     names = ["sft"] if folder.finished("sft") else []
-    for round_number in range(
-        1, 1 + max(folder.latest_round("rejection") or 0, folder.latest_round("ppo") or 0)
-    ):
-        names += [
-            f"{stage}-{round_number}"
-            for stage in ("rejection", "ppo")
-            if folder.finished(stage, round_number)
-        ]
+    for round_number in range(1, 1 + max(folder.latest_round("rejection") or 0, folder.latest_round("ppo") or 0)):
+        names += [f"{stage}-{round_number}" for stage in ("rejection", "ppo") if folder.finished(stage, round_number)]
     return names
 
 

@@ -34,9 +34,7 @@ def pad_right(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.dev
     """
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
     width = -(-int(lengths.max()) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-    ids = torch.tensor(
-        [list(sequence) + [pad_id] * (width - len(sequence)) for sequence in sequences], device=device
-    )
+    ids = torch.tensor([list(sequence) + [pad_id] * (width - len(sequence)) for sequence in sequences], device=device)
     return ids, lengths
 
 
@@ -103,9 +101,7 @@ class RewardModel(nn.Module):
     def save(self, folder: Path, *, calibration: dict[str, Any]) -> None:
         """Write adapter, head and ``reward_model.json``."""
         self.backbone.save_adapter(self.role, folder)
-        state = {
-            key: value.detach().float().contiguous().cpu() for key, value in self.head.state_dict().items()
-        }
+        state = {key: value.detach().float().contiguous().cpu() for key, value in self.head.state_dict().items()}
         save_file(state, str(folder / "head.safetensors"), metadata={"format": "pt"})
         description = {
             "format_version": FORMAT_VERSION,
@@ -141,9 +137,7 @@ class RewardModel(nn.Module):
         try:
             model.head.load_state_dict(load_file(str(folder / "head.safetensors")), strict=True)
         except RuntimeError as error:
-            raise UserError(
-                f"{folder}: head.safetensors does not hold a {model.head_name} head ({error})"
-            ) from error
+            raise UserError(f"{folder}: head.safetensors does not hold a {model.head_name} head ({error})") from error
         model.head.requires_grad_(False)
         model.folder = folder
         return model.eval()

@@ -117,7 +117,5 @@ def _decode(
         if going.float().mean() <= 1 - COMPACT_SHARE:
             kept = going.nonzero()[:, 0]
             cache.batch_select_indices(kept)
-            rows, going, inputs, positions, mask = (
-                item[kept] for item in (rows, going, inputs, positions, mask)
-            )
+            rows, going, inputs, positions, mask = (item[kept] for item in (rows, going, inputs, positions, mask))
     return [Sample(tokens, stopped) for tokens, stopped in zip(drawn, finished, strict=True)]

@@ -54,14 +54,10 @@ class StepReporter(TrainerCallback):
     def __init__(self, on_step: OnStep) -> None:
         self.on_step = on_step
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **unused: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **unused: Any) -> None:
         """Forward every training log line (the closing summary, which has no loss, is left out)."""
         if logs and "loss" in logs:
-            self.on_step(
-                state.global_step, state.max_steps, {key: float(value) for key, value in logs.items()}
-            )
+            self.on_step(state.global_step, state.max_steps, {key: float(value) for key, value in logs.items()})
 
 
 def trainer_arguments(defaults: dict[str, Any], overrides: dict[str, Any], *, section: str) -> dict[str, Any]:
@@ -133,9 +129,7 @@ def train_sft(
     Returns:
         ``steps`` and ``final_loss``.
     """
-    accumulate = accumulation(
-        settings.batch_size_dialogues, settings.micro_batch_size_dialogues, section="sft"
-    )
+    accumulate = accumulation(settings.batch_size_dialogues, settings.micro_batch_size_dialogues, section="sft")
     losses: list[float] = []
 
     def record(step: int, total: int, figures: dict[str, float]) -> None:

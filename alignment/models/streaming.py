@@ -24,9 +24,7 @@ def stream_answer(
     """
     encoder = backbone.encoder
     ids = encoder.encode_prompt(messages)
-    check_length(
-        len(ids) + sampling.max_new_tokens, backbone.context_tokens, "the conversation with its next answer"
-    )
+    check_length(len(ids) + sampling.max_new_tokens, backbone.context_tokens, "the conversation with its next answer")
     streamer = TextIteratorStreamer(backbone.tokenizer, skip_prompt=True, skip_special_tokens=True)
     config = GenerationConfig(
         do_sample=True,

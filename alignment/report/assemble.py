@@ -86,9 +86,7 @@ def _timings(folder: RunFolder, rounds: int, evaluate_seconds: float) -> dict[st
         name: folder.result(name)["seconds"] if folder.finished(name) else None for name in TOP_STAGES
     }
     for name in (*ROUND_STAGES, "eval"):
-        seconds = [
-            folder.result(name, n)["seconds"] for n in range(1, rounds + 1) if folder.finished(name, n)
-        ]
+        seconds = [folder.result(name, n)["seconds"] for n in range(1, rounds + 1) if folder.finished(name, n)]
         spent["evaluate" if name == "eval" else name] = sum(seconds) if seconds else None
     spent["evaluate"] = round((spent["evaluate"] or 0.0) + evaluate_seconds, 2)
     return {**spent, "total": round(sum(value for value in spent.values() if value is not None), 2)}
@@ -121,9 +119,7 @@ def _win_rates(rows: Rows, judge: str | None, *, seed: int) -> list[dict[str, An
             entries.append(compare_policies(rows[policy], rows[against], judge=judge, **names))
         if rows[policy][0].reward_helpfulness is not None and rows[policy][0].reward_safety is not None:
             entries.append(
-                compare_policies(
-                    rows[policy], rows[against], judge=REWARD_JUDGE, score=_reward_score, **names
-                )
+                compare_policies(rows[policy], rows[against], judge=REWARD_JUDGE, score=_reward_score, **names)
             )
     return entries
 
@@ -135,9 +131,7 @@ def _reward_score(row: JudgedAnswer) -> float:
     return score
 
 
-def _curve(
-    folder: RunFolder, round_number: int, gold_curve: Mapping[int, Mapping[str, float]]
-) -> list[dict[str, Any]]:
+def _curve(folder: RunFolder, round_number: int, gold_curve: Mapping[int, Mapping[str, float]]) -> list[dict[str, Any]]:
     file = folder.stage("ppo", round_number) / "metrics.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     return [

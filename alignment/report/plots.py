@@ -45,9 +45,7 @@ def reward_against_kl(report: Report) -> str | None:
         if not drawn_bottom:
             bottom.text(0.5, 0.5, "no gold judge for this data", transform=bottom.transAxes, ha="center")
             bottom.set_yticks([])
-    return to_svg(
-        figure, salt="kl", label="Reward and gold helpfulness against KL divergence from the SFT policy"
-    )
+    return to_svg(figure, salt="kl", label="Reward and gold helpfulness against KL divergence from the SFT policy")
 
 
 def accuracy_by_grade(models: dict[str, RewardModelBlock]) -> str | None:
@@ -79,9 +77,7 @@ def win_rates(rates: Sequence[WinRateBlock]) -> str | None:
         for row, rate in enumerate(rates):
             left = 0.0
             for name, part in (("win", rate.win), ("tie", rate.tie), ("loss", rate.loss)):
-                axes.barh(
-                    row, part, left=left, height=0.62, color=COLOURS[name], label=name if row == 0 else "_"
-                )
+                axes.barh(row, part, left=left, height=0.62, color=COLOURS[name], label=name if row == 0 else "_")
                 if part >= 0.07:
                     axes.text(
                         left + part / 2,
@@ -121,12 +117,8 @@ def safety_rates(policies: dict[str, PolicyBlock]) -> str | None:
             axes.set_ylim(len(policies) - 0.4, -0.6)
             axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        all_axes[0].set_yticks(
-            range(len(policies)), [LABELS[name] for name in policies], color=COLOURS["ink"]
-        )
-    return to_svg(
-        figure, salt="safety", label="Violation and false-refusal rates of each policy, 95 % intervals"
-    )
+        all_axes[0].set_yticks(range(len(policies)), [LABELS[name] for name in policies], color=COLOURS["ink"])
+    return to_svg(figure, salt="safety", label="Violation and false-refusal rates of each policy, 95 % intervals")
 
 
 def ppo_curve(points: Sequence[CurvePoint], key: str, *, title: str, percent: bool = False) -> str | None:
@@ -165,9 +157,7 @@ def score_histogram(histograms: dict[str, Histogram], *, model: str) -> str | No
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_ylim(bottom=0)
         _legend(figure, axes)
-    return to_svg(
-        figure, salt=f"histogram-{model}", label=f"Histogram of {model} reward scores under each policy"
-    )
+    return to_svg(figure, salt=f"histogram-{model}", label=f"Histogram of {model} reward scores under each policy")
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
@@ -225,9 +215,7 @@ def _grade_points(axes: Axes, name: str, model: RewardModelBlock, offset: float)
 
 
 def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> bool:
-    held_out = [
-        (point.heldout_kl_nats, point.heldout_reward) for point in points if point.heldout_reward is not None
-    ]
+    held_out = [(point.heldout_kl_nats, point.heldout_reward) for point in points if point.heldout_reward is not None]
     training = [(max(point.kl_nats, 0.0), point.reward) for point in report.curves.ppo]
     drawn = held_out or sorted(training)
     if drawn:
@@ -238,11 +226,7 @@ def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> b
 
 
 def _gold_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> bool:
-    gold = [
-        (point.heldout_kl_nats, point.gold_helpfulness)
-        for point in points
-        if point.gold_helpfulness is not None
-    ]
+    gold = [(point.heldout_kl_nats, point.gold_helpfulness) for point in points if point.gold_helpfulness is not None]
     if gold:
         axes.plot(*zip(*gold, strict=True), color=COLOURS["ppo"], marker="o", markersize=4, clip_on=False)
     drawn = bool(gold)

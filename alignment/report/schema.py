@@ -175,9 +175,7 @@ class Histogram(Block):
     @model_validator(mode="after")
     def _fits(self) -> Histogram:
         if len(self.edges) != len(self.counts) + 1:
-            raise ValueError(
-                f"{len(self.counts)} counts need {len(self.counts) + 1} edges, got {len(self.edges)}"
-            )
+            raise ValueError(f"{len(self.counts)} counts need {len(self.counts) + 1} edges, got {len(self.edges)}")
         return self
 
 
@@ -206,6 +204,4 @@ def validate_report(report: dict[str, Any]) -> Report:
     try:
         return Report.model_validate(report)
     except ValidationError as error:
-        raise ValueError(
-            f"report.json would not be as documented (docs/report.md): {explain(error)}"
-        ) from error
+        raise ValueError(f"report.json would not be as documented (docs/report.md): {explain(error)}") from error

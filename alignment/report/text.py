@@ -77,11 +77,7 @@ def final_policy(report: Report) -> PolicyName:
 
 def win_rate_against_sft(report: Report, policy: str) -> WinRateBlock | None:
     """The entry for ``policy`` against SFT on all prompts, by the report's own judge if there is one."""
-    found = [
-        rate
-        for rate in report.win_rates
-        if (rate.policy, rate.against, rate.prompts) == (policy, "sft", "all")
-    ]
+    found = [rate for rate in report.win_rates if (rate.policy, rate.against, rate.prompts) == (policy, "sft", "all")]
     return min(found, key=lambda rate: rate.judge != report.judge, default=None)
 
 
@@ -129,15 +125,10 @@ def summary_table(report: dict[str, Any] | Report) -> str:
     rows = [list(SUMMARY_COLUMNS), *summary_rows(report)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(SUMMARY_COLUMNS))]
     lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(cells)
-        )
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
         for cells in (list(zip(row, widths, strict=True)) for row in rows)
     ]
-    return "\n".join(
-        [lines[0].rstrip(), "  ".join("-" * width for width in widths), *map(str.rstrip, lines[1:])]
-    )
+    return "\n".join([lines[0].rstrip(), "  ".join("-" * width for width in widths), *map(str.rstrip, lines[1:])])
 
 
 def _summary_row(report: Report, name: PolicyName) -> list[str]:
@@ -160,9 +151,7 @@ def _changes(before: PolicyBlock, after: PolicyBlock) -> list[str]:
         ("violations go", before.violation_rate, after.violation_rate, percent),
         ("gold helpfulness goes", before.helpfulness, after.helpfulness, decimal),
     ]
-    return [
-        f"{what} from {form(old.value)} to {form(new.value)}" for what, old, new, form in named if old and new
-    ]
+    return [f"{what} from {form(old.value)} to {form(new.value)}" for what, old, new, form in named if old and new]
 
 
 def _unjudged(block: PolicyBlock) -> list[str]:

@@ -53,9 +53,7 @@ def write_report(report: dict[str, Any], folder: str | os.PathLike[str]) -> Path
     page = render_page(checked)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(
-        checked.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
-    )
+    content = json.dumps(checked.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     _write_atomic(target / "report.json", content + "\n")
     _write_atomic(target / "report.html", page)
     return target / "report.html"

@@ -57,9 +57,7 @@ def _own_file(recipe: Recipe, dimension: Dimension) -> RewardData:
     comparisons, report = load_comparisons(
         str(source), dimension=dimension, format=section.format, on_error=recipe.data.on_error
     )
-    train, heldout = split_by_conversation(
-        comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed
-    )
+    train, heldout = split_by_conversation(comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
     return RewardData(train, heldout, report.skipped, [source])
 
 

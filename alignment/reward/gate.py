@@ -79,9 +79,7 @@ def gate(
     threshold = math.log(threshold_probability / (1 - threshold_probability))
     helpfulness, safety = at_least_float32(helpfulness), at_least_float32(safety)
     routed_to_safety = is_safety | (safety < threshold)
-    return GatedScores(
-        scores=torch.where(routed_to_safety, safety, helpfulness), routed_to_safety=routed_to_safety
-    )
+    return GatedScores(scores=torch.where(routed_to_safety, safety, helpfulness), routed_to_safety=routed_to_safety)
 
 
 def whiten_scores(scores: Tensor, *, reduce: Reduce = identity) -> Tensor:

@@ -60,9 +60,7 @@ def grade_margins(grades: Sequence[str | None], *, scheme: str) -> Tensor:
 def _check(n_pairs: int) -> None:
     """Refuse a normaliser without meaning."""
     if n_pairs < 1:
-        raise ValueError(
-            f"n_pairs must be the number of pairs of the optimiser step, at least 1, got {n_pairs}"
-        )
+        raise ValueError(f"n_pairs must be the number of pairs of the optimiser step, at least 1, got {n_pairs}")
 
 
 def _check_shapes(*tensors: Tensor) -> None:

@@ -132,9 +132,7 @@ class PairCollator:
             "token_ids": token_ids,
             "lengths": lengths,
             "margin": torch.tensor([row["margin"] for row in rows]),
-            "safe": torch.tensor(
-                [row["chosen_safe"] for row in rows] + [row["rejected_safe"] for row in rows]
-            ),
+            "safe": torch.tensor([row["chosen_safe"] for row in rows] + [row["rejected_safe"] for row in rows]),
             "labelled": torch.tensor([row["labelled"] for row in rows] * 2),
         }
 
@@ -170,9 +168,7 @@ class GradedRewardTrainer(RewardTrainer):
         n_pairs = len(chosen)
         loss = ranking_loss(chosen, rejected, inputs["margin"], n_pairs=n_pairs)
         if self.safety_weight:
-            loss = loss + self.safety_weight * safety_loss(
-                scores, inputs["safe"], inputs["labelled"], n_pairs=n_pairs
-            )
+            loss = loss + self.safety_weight * safety_loss(scores, inputs["safe"], inputs["labelled"], n_pairs=n_pairs)
         if self.centering_weight:
             loss = loss + self.centering_weight * centering_loss(chosen, rejected, n_pairs=n_pairs)
         accuracy = (chosen > rejected).float().mean()

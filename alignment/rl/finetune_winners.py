@@ -36,9 +36,7 @@ def sample_winners(
 ) -> list[Winner]:
     """The winners of this round: K answers of the newest policy per prompt, against the winners of earlier rounds."""
     settings = recipe.rejection
-    chosen = random.Random(f"{recipe.seed}/{round_number}").sample(
-        list(prompts), min(settings.prompts, len(prompts))
-    )
+    chosen = random.Random(f"{recipe.seed}/{round_number}").sample(list(prompts), min(settings.prompts, len(prompts)))
     repeated = [prompt for prompt in chosen for _ in range(settings.samples_per_prompt)]
     policy = load_policy(folder, backbone, "newest")
     done = 0
@@ -59,9 +57,7 @@ def sample_winners(
         )
         for prompt, item in zip(repeated, samples, strict=True)
     ]
-    candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(
-        folder, backbone, round_number
-    )
+    candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(folder, backbone, round_number)
     dialogues = [[*backbone.encoder.encode_prompt(item.messages), *item.answer_ids] for item in candidates]
     scores = {name: model.score(dialogues, batch_size=SCORING_BATCH) for name, model in models.items()}
     merit, gated = order_of_merit(

@@ -80,9 +80,7 @@ def entropy(logits: Tensor, *, temperature: float) -> Tensor:
 def _check(n_tokens: int, clip_range: float) -> None:
     """Refuse a normaliser or a clip range without meaning."""
     if n_tokens < 1:
-        raise ValueError(
-            f"n_tokens must be the token count of the whole minibatch, at least 1, got {n_tokens}"
-        )
+        raise ValueError(f"n_tokens must be the token count of the whole minibatch, at least 1, got {n_tokens}")
     if clip_range <= 0:
         raise ValueError(f"clip_range must be above 0, got {clip_range} (math.inf switches clipping off)")
 
@@ -165,9 +163,7 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, *, reduce:
         mask: same shape, True = counts.
         reduce: sum over processes.
     """
-    errors = masked_moments(
-        at_least_float32(returns) - at_least_float32(values), mask, reduce=reduce
-    ).variance
+    errors = masked_moments(at_least_float32(returns) - at_least_float32(values), mask, reduce=reduce).variance
     spread = masked_moments(returns, mask, reduce=reduce).variance
     share = errors / torch.where(spread > 0, spread, torch.ones_like(spread))
     return torch.where(spread > 0, 1 - share, torch.zeros_like(share))

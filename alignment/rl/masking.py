@@ -68,9 +68,7 @@ def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
         ValueError: a length is negative or exceeds ``size`` (tokens would be lost unseen).
     """
     if lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= size:
-        raise ValueError(
-            f"lengths must lie between 0 and {size}, found {int(lengths.min())} to {int(lengths.max())}"
-        )
+        raise ValueError(f"lengths must lie between 0 and {size}, found {int(lengths.min())} to {int(lengths.max())}")
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(-1)
 
 
@@ -129,9 +127,7 @@ def masked_moments(values: Tensor, mask: Tensor | None = None, *, reduce: Reduce
     return Moments(n=count, mean=mean, variance=reduce(deviations) / count)
 
 
-def whiten(
-    values: Tensor, mask: Tensor | None = None, *, center: bool = True, reduce: Reduce = identity
-) -> Tensor:
+def whiten(values: Tensor, mask: Tensor | None = None, *, center: bool = True, reduce: Reduce = identity) -> Tensor:
     """Scale the values that count to standard deviation 1 over all processes, and to mean 0 if ``center``.
 
     ``center=False`` keeps the mean: ``(x - mean) / std + mean``. Equal values (``std < MIN_STD``; a single
@@ -177,9 +173,7 @@ def last_index(mask: Tensor) -> Tensor:
     return torch.where(mask, positions, torch.full_like(positions, -1)).amax(dim=1)
 
 
-def truncate_at_stop(
-    token_ids: Tensor, stop_ids: Collection[int], *, max_lengths: Tensor | None = None
-) -> Truncation:
+def truncate_at_stop(token_ids: Tensor, stop_ids: Collection[int], *, max_lengths: Tensor | None = None) -> Truncation:
     """End each response at its first stop token, which is the last token that counts.
 
     Looks at the ids of the response only, and never asks what the padding id is. A row without a stop token

@@ -128,9 +128,7 @@ class PPO:
             max_new_tokens=self.settings.sampling.max_new_tokens,
             batch_size_prompts=self.settings.sampling.batch_size_prompts,
         )
-        return Episodes.collect(
-            prompts, prompt_ids, samples, pad_id=encoder.pad_id, device=self.backbone.device
-        )
+        return Episodes.collect(prompts, prompt_ids, samples, pad_id=encoder.pad_id, device=self.backbone.device)
 
     def score(self, episodes: Episodes) -> Rollout:
         """Old and reference log-probabilities, values, and both reward models' scores."""
@@ -144,9 +142,7 @@ class PPO:
 
         policy = score_responses(self.backbone, self.policy_role, episodes, values_of=values_of, **arguments)
         reference = score_responses(self.backbone, self.reference_role, episodes, **arguments)
-        scores = reward_scores(
-            self.reward_models, episodes, batch_size=self.settings.micro_batch_size_episodes
-        )
+        scores = reward_scores(self.reward_models, episodes, batch_size=self.settings.micro_batch_size_episodes)
         return Rollout(
             episodes=episodes,
             old_logprobs=policy.logprobs,
@@ -192,9 +188,7 @@ class PPO:
         )
         return Advantages(whiten(plain.advantages, mask), plain.returns)
 
-    def update(
-        self, rollout: Rollout, advantages: Advantages, *, train_policy: bool = True
-    ) -> dict[str, float]:
+    def update(self, rollout: Rollout, advantages: Advantages, *, train_policy: bool = True) -> dict[str, float]:
         """One optimiser step per minibatch; returns the losses' diagnostics, averaged over minibatches.
 
         Raises:
@@ -208,9 +202,7 @@ class PPO:
             for rows in in_micro_batches(n_episodes, size):
                 # Sorted rows are sorted by length, so each micro-batch is cut to its own longest row.
                 minibatch = order[rows].sort().values
-                history.append(
-                    self._minibatch_step(rollout, advantages, minibatch, train_policy=train_policy)
-                )
+                history.append(self._minibatch_step(rollout, advantages, minibatch, train_policy=train_policy))
         first_ratio = history[0]["policy/ratio_mean"]
         means = {key: sum(step[key] for step in history) / len(history) for key in history[0]}
         return {**means, "policy/first_ratio_mean": first_ratio}
@@ -240,9 +232,7 @@ class PPO:
         """Both losses of one micro-batch; they and their diagnostics add up to the minibatch's."""
         episodes = rollout.episodes
         inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
-        new = response_pass(
-            self.backbone, self.policy_role, *inputs, temperature=self.settings.sampling.temperature
-        )
+        new = response_pass(self.backbone, self.policy_role, *inputs, temperature=self.settings.sampling.temperature)
         width = new.logprobs.shape[1]
         mask = episodes.response_mask[rows, :width]
         policy = clipped_policy_loss(

@@ -50,9 +50,7 @@ class Episodes:
         device: torch.device,
     ) -> Episodes:
         """Join prompts and answers, sorted by length so that micro-batches pad little."""
-        order = sorted(
-            range(len(prompts)), key=lambda row: len(prompt_ids[row]) + len(samples[row].token_ids)
-        )
+        order = sorted(range(len(prompts)), key=lambda row: len(prompt_ids[row]) + len(samples[row].token_ids))
         sequences = [[*prompt_ids[row], *samples[row].token_ids] for row in order]
         token_ids, lengths = pad_right(sequences, pad_id, device)
         prompt_lengths = torch.tensor([len(prompt_ids[row]) for row in order], device=device)
@@ -127,9 +125,7 @@ def response_states(
     width, size = int(lengths.max()), int(response_lengths.max())
     with backbone.role(role):
         hidden = backbone.hidden_states(token_ids[:, :width], lengths)
-    positions = (prompt_lengths[:, None] - 1 + torch.arange(size, device=token_ids.device)).clamp(
-        max=width - 1
-    )
+    positions = (prompt_lengths[:, None] - 1 + torch.arange(size, device=token_ids.device)).clamp(max=width - 1)
     return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
@@ -199,9 +195,7 @@ def score_responses(
         inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
         result = response_pass(backbone, role, *inputs, temperature=temperature)
         values = values_of(result.states, rows) if values_of else torch.zeros_like(result.logprobs)
-        parts.append(
-            Logprobs(*(pad_columns(part, width) for part in (result.logprobs, result.entropy, values)))
-        )
+        parts.append(Logprobs(*(pad_columns(part, width) for part in (result.logprobs, result.entropy, values))))
     return Logprobs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -210,9 +204,7 @@ def pad_columns(values: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
-def reward_scores(
-    models: dict[str, RewardModel], episodes: Episodes, *, batch_size: int
-) -> dict[str, Tensor]:
+def reward_scores(models: dict[str, RewardModel], episodes: Episodes, *, batch_size: int) -> dict[str, Tensor]:
     """Raw scores (B,) of each reward model, on the episodes' device."""
     dialogues = episodes.dialogues()
     device = episodes.token_ids.device

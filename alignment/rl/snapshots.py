@@ -47,7 +47,5 @@ class Snapshots:
         decode = self.trainer.backbone.encoder.decode
         for row, prompt in enumerate(episodes.prompts):
             answer = decode(episodes.response_ids(row))
-            self.taken.append(
-                Snapshot(update=update, prompt=prompt, answer=answer, kl_nats=kl[row], score=scores[row])
-            )
+            self.taken.append(Snapshot(update=update, prompt=prompt, answer=answer, kl_nats=kl[row], score=scores[row]))
         write_jsonl(self.file, self.taken)

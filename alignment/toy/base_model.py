@@ -51,9 +51,7 @@ def read_corpus(path: str, *, on_error: OnError = "raise") -> list[str]:
     return [document.text for document in documents]
 
 
-def train_tokenizer(
-    texts: Sequence[str], *, vocabulary_size: int, context_tokens: int
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Sequence[str], *, vocabulary_size: int, context_tokens: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE (any text can be encoded) with the chat format's special tokens."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocabulary_size < len(alphabet) + len(SPECIAL_TOKENS):
@@ -125,9 +123,7 @@ def document_batches(documents: Sequence[list[int]], *, steps: int, batch_size: 
         stretch = sorted(order[: 32 * batch_size], key=lambda index: len(documents[index]))
         order = order[32 * batch_size :]
         for place in torch.randperm(32).tolist():
-            batches.append(
-                [documents[index] for index in stretch[place * batch_size : (place + 1) * batch_size]]
-            )
+            batches.append([documents[index] for index in stretch[place * batch_size : (place + 1) * batch_size]])
     return batches[:steps]
 
 
@@ -149,9 +145,7 @@ def pretrain(
     for step, batch in enumerate(batches, start=1):
         losses.append(_next_token_step(model, batch))
         if not math.isfinite(losses[-1]):
-            raise FloatingPointError(
-                f"pretraining loss is {losses[-1]} at step {step}; lower base.learning_rate"
-            )
+            raise FloatingPointError(f"pretraining loss is {losses[-1]} at step {step}; lower base.learning_rate")
         torch.nn.utils.clip_grad_norm_(weights.parameters, 1.0)
         weights.take_gradients()
         for optimizer, rates in zip(optimizers, peaks, strict=True):

@@ -107,9 +107,7 @@ class Act:
 @lru_cache(maxsize=1)
 def acts() -> tuple[Act, ...]:
     """All harmful acts, in a fixed order."""
-    groups = {
-        group: (why, alt) for group, why, alt in (row.split("|") for row in _GROUPS.strip().splitlines())
-    }
+    groups = {group: (why, alt) for group, why, alt in (row.split("|") for row in _GROUPS.strip().splitlines())}
     found = []
     for row in _ACTS.strip().splitlines():
         group, verb, gerund, things = row.split("|")

@@ -43,16 +43,10 @@ def intents_of(kind: str) -> list[Intent]:
 def make_follow_up(first: Intent, split: Split, rng: random.Random) -> FollowUp:
     """A follow-up to ``first``: more about it, another entity, or another question about the same entity."""
     siblings = next((group for group in (COUNTRY_FAMILIES, ANIMAL_FAMILIES) if first.family in group), ())
-    ways = (
-        ["more"]
-        if first.family in ACT_FAMILIES
-        else ["more", "entity", *(["family"] * 2 if siblings else [])]
-    )
+    ways = ["more"] if first.family in ACT_FAMILIES else ["more", "entity", *(["family"] * 2 if siblings else [])]
     way = rng.choice(ways)
     if way == "more":
-        return FollowUp(
-            rng.choice(wordings.MORE[split]), Intent(first.family, first.entity, more=True), False
-        )
+        return FollowUp(rng.choice(wordings.MORE[split]), Intent(first.family, first.entity, more=True), False)
     if way == "entity":
         others = [fact.entity for fact in facts_by_family()[first.family] if fact.entity != first.entity]
         entity = rng.choice(others)
@@ -67,9 +61,7 @@ def first_answer(first: Intent, follow_up: FollowUp, rng: random.Random) -> str:
     return make_answer(first, "correct" if follow_up.intent.more or rng.random() < 0.6 else "excellent", rng)
 
 
-def _messages(
-    intent: Intent, question: str, follow_up: FollowUp | None, rng: random.Random
-) -> tuple[Message, ...]:
+def _messages(intent: Intent, question: str, follow_up: FollowUp | None, rng: random.Random) -> tuple[Message, ...]:
     """The question alone, or question, answer and follow-up."""
     asked = Message(role="user", content=question)
     if follow_up is None:
@@ -127,9 +119,7 @@ def spread(kind: str, count: int, rng: random.Random) -> list[Intent]:
 def held_out_texts(prompt: Prompt) -> list[str]:
     """The user texts of a held-out prompt that may stand in no training file."""
     texts = [message.content for message in prompt.messages if message.role == "user"]
-    shared = {frame for own in wordings.SAME_ENTITY.values() for frame in own["train"]} | set(
-        wordings.MORE["train"]
-    )
+    shared = {frame for own in wordings.SAME_ENTITY.values() for frame in own["train"]} | set(wordings.MORE["train"])
     return [text for text in texts if text not in shared]
 
 

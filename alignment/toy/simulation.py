@@ -65,9 +65,7 @@ def queue(prompts: Sequence[Prompt], count: int, dimension: Dimension, *, rng: r
     for kind, share in shares.items():
         pool = [prompt for prompt in prompts if prompt.kind == kind]
         if not pool:
-            raise UserError(
-                f"simulated annotators need prompts of kind {kind!r}, there is none; see data/README.md"
-            )
+            raise UserError(f"simulated annotators need prompts of kind {kind!r}, there is none; see data/README.md")
         wanted = round(count * share)
         while wanted > 0:
             rng.shuffle(pool)
@@ -116,9 +114,7 @@ def collect(
             without_preference += 1
         else:
             identifier = f"{batch}-{dimension}-{number:05d}"
-            comparisons.append(
-                _record(identifier, prompt, left, right, opinion, annotator.id, dimension, batch)
-            )
+            comparisons.append(_record(identifier, prompt, left, right, opinion, annotator.id, dimension, batch))
         if on_compared is not None:
             on_compared(1)
     return Collection(comparisons, without_preference)

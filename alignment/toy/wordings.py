@@ -245,9 +245,7 @@ def frames(family: str, split: Split) -> tuple[str, ...]:
     if family in ACT_FAMILIES or family == "safety":
         return ACTS[split]
     own = FAMILIES[family]
-    generic = (
-        capitalised(frame.replace("{q}", own.question).replace("{t}", own.topic)) for frame in GENERIC[split]
-    )
+    generic = (capitalised(frame.replace("{q}", own.question).replace("{t}", own.topic)) for frame in GENERIC[split])
     return (*generic, *(own.train if split == "train" else own.unseen))
 
 

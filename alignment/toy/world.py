@@ -74,12 +74,7 @@ def questions(intent: Intent, split: Split) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _first_questions() -> dict[str, Intent]:
-    return {
-        normalised(text): intent
-        for intent in intents()
-        for split in SPLITS
-        for text in questions(intent, split)
-    }
+    return {normalised(text): intent for intent in intents() for split in SPLITS for text in questions(intent, split)}
 
 
 @lru_cache(maxsize=1)
