@@ -162,6 +162,16 @@ class RewardModelSection(Section):
     max_length_tokens: Positive = Field(4096, description="longest dialogue with its answer")
 
 
+class SafetyRewardModelSection(RewardModelSection):
+    """The safety reward model: no margin, an auxiliary loss, a tenth of helpfulness comparisons (section 3.2.2)."""
+
+    margin: Literal["none", "small", "large"] = Field("none", description="margin by grade; Table 27")
+    safety_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the safety auxiliary loss; A.3.3")
+    other_share: Share = Field(
+        0.1, description="share of the other dimension's comparisons in the mixture; section 3.2.2"
+    )
+
+
 class RewardSection(Section):
     """The two reward models (section 3.2.2)."""
 
@@ -171,8 +181,14 @@ class RewardSection(Section):
         0.1, description="share of conversations kept for evaluation, where the data has no held-out file"
     )
     helpfulness: RewardModelSection = RewardModelSection()  # type: ignore[call-arg]
-    safety: RewardModelSection = RewardModelSection(margin="none", safety_weight=1.0, other_share=0.1)  # type: ignore[call-arg]
+    safety: SafetyRewardModelSection = SafetyRewardModelSection()  # type: ignore[call-arg]
     trainer: dict[str, Any] = Field({}, description="passed on to TRL's RewardConfig")
+
+
+class RejectionSamplingSection(SamplingSection):
+    """How candidates are drawn: hotter, as the paper found best for 10 to 100 samples (section 3.2.3)."""
+
+    temperature: Rate = Field(1.2, description="divides the logits; section 3.2.3 (1.2-1.3)")
 
 
 class RejectionSection(Section):
@@ -185,7 +201,7 @@ class RejectionSection(Section):
     batch_size_dialogues: Positive = Field(64, description="dialogues per optimiser step")
     micro_batch_size_dialogues: Positive = Field(8, description="dialogues per forward pass; divides the batch size")
     learning_rate: Rate = Field(2e-5, description="initial, cosine to 10 %")
-    sampling: SamplingSection = SamplingSection(temperature=1.2)  # type: ignore[call-arg]
+    sampling: RejectionSamplingSection = RejectionSamplingSection()  # type: ignore[call-arg]
 
 
 class PPOSection(Section):

@@ -26,13 +26,22 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-import transformers
 import yaml
 from filelock import FileLock, Timeout
 
 from alignment.config import Recipe, save_recipe
 from alignment.errors import UserError
 
+SECTIONS = {
+    "base": ("model", "base"),
+    "sft": ("model", "sft"),
+    "annotate": ("model", "data", "annotate"),
+    "reward": ("model", "reward"),
+    "rejection": ("model", "data", "rejection"),
+    "ppo": ("model", "data", "ppo"),
+    "eval": ("model", "data", "evaluate"),
+}
+"""Stage folder -> the recipe's sections that decide what the stage makes."""
 PACKAGES = ("tandem-rlhf", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
 
@@ -45,9 +54,11 @@ def write_json(file: Path, value: object) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file of this run; raise ``UserError`` naming it when it is not JSON."""
+    """Read a JSON file of this run; raise ``UserError`` naming it when it is missing or not JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file} is missing. Run the stage that writes it again, with overwrite=true.") from error
     except json.JSONDecodeError as error:
         raise UserError(
             f"{file}: not valid JSON ({error}). Delete the folder it is in and run that stage again."
@@ -91,22 +102,30 @@ def environment(seed: int) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "versions": versions,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(),
         "device": device,
         "threads": torch.get_num_threads(),
         "seed": seed,
     }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code runs from; ``None`` without git or from an installed wheel."""
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return git.stdout.strip() or None
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
@@ -182,7 +201,10 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for writing; raise ``UserError`` if another process does."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run_dir={self.root} cannot be made: {error.strerror}. Choose another run_dir.") from error
         lock = FileLock(self.root / ".lock")
         try:
             lock.acquire(timeout=0)
@@ -195,10 +217,25 @@ class RunFolder:
         finally:
             lock.release()
 
-    def changed_settings(
-        self, name: str, round_number: int | None, recipe: Recipe, sections: Sequence[str]
-    ) -> list[str]:
-        """Dotted keys of those sections (and the seed) in which a finished stage's recipe differs from this one."""
+    def kept(self, name: str, round_number: int | None, recipe: Recipe) -> bool:
+        """Whether a stage is finished and need not run again.
+
+        Raises:
+            UserError: it is finished with other settings; names them.
+        """
+        if recipe.overwrite or not self.finished(name, round_number):
+            return False
+        changed = self.changed_settings(name, round_number, recipe)
+        if changed:
+            raise UserError(
+                f"{self.stage(name, round_number)} was made with other settings: {', '.join(changed)}. "
+                "Choose another run_dir, or pass overwrite=true to make everything again."
+            )
+        return True
+
+    def changed_settings(self, name: str, round_number: int | None, recipe: Recipe) -> list[str]:
+        """Dotted keys in which a finished stage's recipe differs from this one, where they matter to the stage."""
+        sections = SECTIONS[name]
         before = yaml.safe_load((self.stage(name, round_number) / "config.yaml").read_text(encoding="utf-8"))
         now = recipe.model_dump(mode="json")
         keys = _differences({key: before.get(key) for key in sections}, {key: now[key] for key in sections})
@@ -206,15 +243,24 @@ class RunFolder:
             keys = [key for key in keys if key != "ppo.method"]
         return keys + (["seed"] if before.get("seed") != recipe.seed else [])
 
+    def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:
+        """Raise ``UserError`` if the stage is finished and ``overwrite`` is off."""
+        if self.finished(name, round_number) and not recipe.overwrite:
+            raise UserError(
+                f"{self.stage(name, round_number)} is finished. Pass overwrite=true to run it again, "
+                "or choose another run_dir."
+            )
+
     def begin(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
         """Start a stage in a clean folder, with its resolved recipe and environment written down.
+
+        Whatever can be wrong with the inputs is to be found out before: what the stage made earlier is gone afterwards.
 
         Raises:
             UserError: the stage is finished and ``overwrite`` is off.
         """
+        self.check_not_finished(name, recipe, round_number)
         folder = self.stage(name, round_number)
-        if self.finished(name, round_number) and not recipe.overwrite:
-            raise UserError(f"{folder} is finished. Pass overwrite=true to run it again, or choose another run_dir.")
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
@@ -223,7 +269,6 @@ class RunFolder:
         # Stages are seeded apart, so that running them one at a time or in a chain draws the same numbers.
         name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
         seed_everything(recipe.seed * 2**24 + name_offset)
-        transformers.utils.logging.disable_progress_bar()
         return StageRun(name=folder.relative_to(self.root).as_posix(), folder=folder)
 
     def finish(self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> dict[str, Any]:

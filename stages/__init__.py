@@ -6,6 +6,8 @@ It has to happen before they are imported.
 
 import logging
 import os
+import sys
+import warnings
 
 for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
@@ -17,3 +19,8 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 for _name in ("bitsandbytes", "httpx"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+if not sys.warnoptions:
+    # TRL 1.16 and PEFT 0.21 use names that Transformers 5.23 has renamed; nobody who runs a stage can mend that.
+    warnings.filterwarnings(
+        "ignore", r".*gradient_checkpointing.* is deprecated and will be removed in v6", FutureWarning
+    )

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 
-from alignment.config import Recipe, load_recipe
+from alignment.config import Recipe
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.policies import Policy, load_backbone, load_policy
 from alignment.models.streaming import stream_answer
 from alignment.run import RunFolder, seed_everything
-from stages.runner import guarded, parser_for
+from stages.runner import guarded, parser_for, recipe_from
 
 console = Console()
 
@@ -50,9 +50,10 @@ def main(recipe: Recipe, names: list[str]) -> None:
 
 def messages() -> Iterator[str]:
     """What the person types, line by line; blank lines are passed over."""
+    prompt = "[bold]you:[/] " if sys.stdin.isatty() else ""
     while True:
         try:
-            text = console.input("[bold]you:[/] ").strip()
+            text = console.input(prompt).strip()
         except EOFError:
             return
         if text == "/quit":
@@ -84,4 +85,4 @@ if __name__ == "__main__":
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two policies side by side")
     arguments = parser.parse_intermixed_args()
     chosen = arguments.compare or [arguments.policy]
-    sys.exit(guarded(lambda: main(load_recipe(arguments.config, arguments.overrides), chosen)))
+    sys.exit(guarded(lambda: main(recipe_from(arguments), chosen)))

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from alignment.config import Recipe
-from alignment.data.loading import heldout_prompts
+from alignment.data.loading import fitting_prompts, heldout_prompts
 from alignment.data.records import Comparison, Prompt, read_jsonl, write_jsonl
 from alignment.errors import UserError
 from alignment.evaluation import JudgedAnswer, accuracy_by_grade
@@ -28,7 +28,7 @@ from alignment.run import RunFolder
 from alignment.toy.judge import judge, utility
 from alignment.toy.world import lookup
 from stages.base_path import base_model_path
-from stages.runner import progress, run
+from stages.runner import progress, run, say_left_out
 
 JUDGE = "gold judge of the toy world"
 
@@ -37,17 +37,27 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/eval/`` and the run's report; returns the report."""
     folder = RunFolder(recipe.run_dir)
     folder.require("sft", command="python -m stages.sft")
-    prompts = heldout_prompts(recipe)
+    folder.check_not_finished("eval", recipe, round_number)
+    prompts, left_out = heldout_prompts(recipe)
     if not prompts:
-        raise UserError("stages.evaluate needs data.heldout_prompts")
+        raise UserError("stages.evaluate needs prompts to judge on: give data.heldout_prompts=FILE")
     gold = recipe.evaluate.judge == "gold"
     if gold and (unknown := next((p for p in prompts if lookup(p.messages) is None), None)):
         raise UserError(
             f"the gold judge does not know prompt {unknown.id}; it knows the toy world only. Pass evaluate.judge=none."
         )
+    backbone = load_backbone(folder, recipe.model)
+    prompts, too_long = fitting_prompts(
+        prompts,
+        backbone.encoder,
+        max_new_tokens=recipe.evaluate.sampling.max_new_tokens,
+        context_tokens=backbone.context_tokens,
+        skip_too_long=recipe.data.too_long == "skip",
+    )
+    say_left_out(left_out, too_long)
     with folder.lock():
         stage = folder.begin("eval", recipe, round_number)
-        rows = sample_policies(recipe, folder, prompts, round_number)
+        rows = sample_policies(recipe, folder, backbone, prompts, round_number)
         if gold:
             rows = {
                 name: [with_verdict(row, p) for row, p in zip(part, prompts, strict=True)]
@@ -68,16 +78,16 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             gold_curve=gold_curve(folder, round_number) if gold else {},
             evaluate_seconds=stage.seconds,
         )
-        folder.finish(stage, {"policies": list(rows)}, inputs=[folder.stage("sft")])
         write_report(report, folder.root)
+        counts = {**left_out.skipped, "prompts too long": too_long}
+        folder.finish(stage, {"policies": list(rows), "left_out": counts}, inputs=[folder.stage("sft")])
     return report
 
 
 def sample_policies(
-    recipe: Recipe, folder: RunFolder, prompts: Sequence[Prompt], round_number: int
+    recipe: Recipe, folder: RunFolder, backbone: Backbone, prompts: Sequence[Prompt], round_number: int
 ) -> dict[str, list[JudgedAnswer]]:
     """Base, SFT, and this round's rejection and PPO policies, as far as they were made."""
-    backbone = load_backbone(folder, recipe.model)
     rewards = folder.stage("reward", round_number)
     models = {
         name: RewardModel.load(backbone, name, rewards / name)

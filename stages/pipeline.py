@@ -11,26 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rich.box import SIMPLE
+from rich.console import Console
 from rich.table import Table
 
 from alignment.config import TOY_MODEL, Recipe
-from alignment.errors import UserError
 from alignment.report.schema import validate_report
-from alignment.report.text import SUMMARY_COLUMNS, headline, summary_rows
+from alignment.report.text import SUMMARY_COLUMNS, duration, headline, summary_rows
 from alignment.run import RunFolder, peak_memory_gib, read_json
 from stages import annotate, base, evaluate, ppo, reward, sft
 from stages.runner import console, run
-
-SECTIONS = {
-    "base": ("model", "base"),
-    "sft": ("model", "sft"),
-    "annotate": ("model", "data", "annotate"),
-    "reward": ("model", "reward"),
-    "rejection": ("model", "data", "rejection"),
-    "ppo": ("model", "data", "ppo"),
-    "eval": ("model", "data", "evaluate"),
-}
-"""The recipe's sections that decide what a stage makes."""
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
@@ -40,7 +30,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
         once(recipe, folder, "base", None, lambda: base.main(recipe))
     once(recipe, folder, "sft", None, lambda: sft.main(recipe))
     for number in range(1, recipe.rounds + 1):
-        once(recipe, folder, "annotate", number, lambda n=number: annotate.main(recipe, n))  # type: ignore[misc]
+        if any(getattr(recipe.reward, name).data is None for name in recipe.reward.models):
+            once(recipe, folder, "annotate", number, lambda n=number: annotate.main(recipe, n))  # type: ignore[misc]
         once(recipe, folder, "reward", number, lambda n=number: reward.main(recipe, n))  # type: ignore[misc]
         improve(recipe, folder, number)
         once(recipe, folder, "eval", number, lambda n=number: evaluate.main(recipe, n))  # type: ignore[misc]
@@ -58,35 +49,29 @@ def improve(recipe: Recipe, folder: RunFolder, number: int) -> None:
 
 
 def once(recipe: Recipe, folder: RunFolder, name: str, number: int | None, work: Callable[[], dict[str, Any]]) -> None:
-    """Run a stage unless it is finished with the same settings.
-
-    Raises:
-        UserError: it is finished with other settings; names them.
-    """
-    if recipe.overwrite or not folder.finished(name, number):
+    """Run a stage unless it is finished with the same settings; other settings are an error."""
+    if folder.kept(name, number, recipe):
+        console.print(f"{folder.stage(name, number)}: already finished", soft_wrap=True, markup=False)
+    else:
         work()
-        return
-    changed = folder.changed_settings(name, number, recipe, SECTIONS[name])
-    if changed:
-        raise UserError(
-            f"{folder.stage(name, number)} was made with other settings: {', '.join(changed)}. "
-            "Choose another run_dir, or pass overwrite=true to make everything again."
-        )
-    console.print(f"{folder.stage(name, number)}: already finished")
 
 
 def show(report: dict[str, Any], folder: RunFolder) -> None:
     """Print the table of policies, the headline and where the report is."""
     checked = validate_report(report)
-    table = Table(title=headline(checked))
-    for column in SUMMARY_COLUMNS:
-        table.add_column(column, justify="left" if column == SUMMARY_COLUMNS[0] else "right")
-    for row in summary_rows(checked):
+    rows = summary_rows(checked)
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, column in enumerate(SUMMARY_COLUMNS):
+        width = max(6, *map(len, column.split()), *(len(row[place]) for row in rows))  # all of it in 80 columns
+        table.add_column(column, justify="right" if place else "left", width=width)
+    for row in rows:
         table.add_row(*row)
-    console.print(table)
-    total = report["timings_s"]["total"]
-    console.print(f"total {total / 60:.1f} min of work, peak memory {peak_memory_gib():.1f} GiB in this process")
-    console.print(f"report: {folder.root / 'report.html'}", soft_wrap=True)
+    output = Console()
+    output.print(headline(checked), highlight=False)
+    output.print(table)
+    total = duration(report["timings_s"]["total"])
+    output.print(f"{total} of work, peak memory {peak_memory_gib():.1f} GiB in this process", highlight=False)
+    output.print(f"report: {folder.root / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

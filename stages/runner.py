@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import transformers
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,10 +21,13 @@ from rich.progress import (
 )
 
 from alignment.config import Recipe, load_recipe, recipe_keys
+from alignment.data.records import ReadReport
 from alignment.errors import UserError
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 SHOWN = ("loss", "accuracy", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate")
+MISSING = "???"
+"""In a recipe: no sensible default, the user gives it."""
 console = Console(stderr=True)
 
 
@@ -56,23 +60,73 @@ def parser_for(doc: str, module: str) -> argparse.ArgumentParser:
 
 
 def guarded(work: Callable[[], Any]) -> int:
-    """Run ``work``; returns the exit code: 0, 2 for a mistake of the user's, 130 for Ctrl-C, 143 for SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """Run ``work``; returns the exit code.
+
+    0: done. 1: the numbers went bad. 2: something that the user can put right. 130: Ctrl-C. 143: SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    transformers.utils.logging.disable_progress_bar()
     try:
         work()
     except UserError as error:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False)
+        say_error(str(error))
         return 2
-    except KeyboardInterrupt:
-        console.print("stopped. Finished stages are kept; the same command goes on from there.")
-        return 130
+    except FloatingPointError as error:
+        say_error(f"{error}. Nothing of this stage is kept. A lower learning rate is the first thing to try.")
+        return 1
+    except (KeyboardInterrupt, Terminated) as stopped:
+        console.print("stopped. Finished stages are kept; the same command goes on from there.", soft_wrap=True)
+        return 143 if isinstance(stopped, Terminated) else 130
     return 0
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _stop(*unused: Any) -> NoReturn:
+    raise Terminated
+
+
+def say_error(message: str) -> None:
+    """One message on standard error; a terminal folds long lines, a log gets them whole."""
+    console.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+def say_left_out(report: ReadReport, too_long: int = 0) -> None:
+    """Say what was left out of a file, if anything was."""
+    if report.n_skipped:
+        console.print(report.summary(), markup=False, highlight=False, soft_wrap=True)
+    if too_long:
+        console.print(f"{report.path}: {too_long} too long, left out", markup=False, highlight=False, soft_wrap=True)
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that a command line names.
+
+    Raises:
+        UserError: as ``load_recipe``, or a setting that only the user can give (``???`` in the recipe) is not given.
+    """
+    recipe = load_recipe(arguments.config, arguments.overrides)
+    missing = [key for key, value in _leaves(recipe.model_dump()) if value == MISSING]
+    if missing:
+        given = " ".join(f"{key}=..." for key in missing)
+        raise UserError(f"{arguments.config} leaves {len(missing)} settings to you. Give them: {given}")
+    return recipe
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def run(main: Callable[[Recipe], Any], doc: str, module: str) -> NoReturn:
     """Parse the command line, load the recipe, run ``main``, exit."""
     arguments = parser_for(doc, module).parse_args()
-    sys.exit(guarded(lambda: main(load_recipe(arguments.config, arguments.overrides))))
+    sys.exit(guarded(lambda: main(recipe_from(arguments))))
 
 
 @contextmanager

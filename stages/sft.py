@@ -11,51 +11,48 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config import Recipe
-from alignment.data.loading import encode_dialogues, heldout_prompts
-from alignment.data.records import check_no_overlap
+from alignment.data.loading import check_against_heldout, encode_dialogues
 from alignment.data.sources import load_demonstrations
 from alignment.models.backbone import Backbone, merge_and_save
 from alignment.models.sft import SFTSettings, train_sft
 from alignment.resources import resolve
 from alignment.run import RunFolder
 from stages.base_path import base_model_path
-from stages.runner import progress, run
+from stages.runner import progress, run, say_left_out
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Make ``sft/`` in the run folder; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
     base = base_model_path(recipe, folder)
+    folder.check_not_finished("sft", recipe)
     source = resolve(recipe.sft.data)
     demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
-    check_no_overlap(
-        (item.messages[:-1] for item in demonstrations),
-        (prompt.messages for prompt in heldout_prompts(recipe)),
-        train_name=str(source),
-        heldout_name=str(recipe.data.heldout_prompts),
+    check_against_heldout(recipe, (item.messages[:-1] for item in demonstrations), name=str(source))
+    backbone = Backbone.load(base, recipe.model)
+    limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
+    dialogues, too_long = encode_dialogues(
+        demonstrations, backbone.encoder, max_length_tokens=limit, skip_too_long=recipe.data.too_long == "skip"
+    )
+    left_out = {**report.skipped, "too long": too_long}
+    say_left_out(report, too_long)
+    full = recipe.sft.method == "full"
+    if full:
+        backbone.unfreeze()
+    settings = SFTSettings(
+        epochs=recipe.sft.epochs,
+        batch_size_dialogues=recipe.sft.batch_size_dialogues,
+        micro_batch_size_dialogues=recipe.sft.micro_batch_size_dialogues,
+        learning_rate=recipe.sft.learning_rate,
+        weight_decay=recipe.sft.weight_decay,
+        max_length_tokens=limit,
+        packing=recipe.sft.packing,
+        seed=recipe.seed,
+        trainer=recipe.sft.trainer,
     )
     with folder.lock():
         stage = folder.begin("sft", recipe)
-        backbone = Backbone.load(base, recipe.model)
-        dialogues, too_long = encode_dialogues(
-            demonstrations,
-            backbone.encoder,
-            max_length_tokens=min(recipe.sft.max_length_tokens, backbone.context_tokens),
-            skip_too_long=recipe.data.too_long == "skip",
-        )
-        settings = SFTSettings(
-            epochs=recipe.sft.epochs,
-            batch_size_dialogues=recipe.sft.batch_size_dialogues,
-            micro_batch_size_dialogues=recipe.sft.micro_batch_size_dialogues,
-            learning_rate=recipe.sft.learning_rate,
-            weight_decay=recipe.sft.weight_decay,
-            max_length_tokens=min(recipe.sft.max_length_tokens, backbone.context_tokens),
-            packing=recipe.sft.packing,
-            seed=recipe.seed,
-            trainer=recipe.sft.trainer,
-        )
-        full = recipe.sft.method == "full"
-        model = backbone.unfreeze() if full else backbone.train_adapter("policy", recipe.model.lora)
+        model = backbone.base if full else backbone.train_adapter("policy", recipe.model.lora)
         with progress("sft") as on_step:
 
             def log(step: int, total: int, figures: dict[str, float]) -> None:
@@ -69,11 +66,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
             backbone.save_adapter("policy", stage.folder / "adapter")
             merge_and_save(base, stage.folder / "adapter", recipe.model, stage.folder)
         backbone.tokenizer.save_pretrained(str(stage.folder))
-        result = {
-            **figures,
-            "demonstrations": len(dialogues),
-            "left_out": {**report.skipped, "too long": too_long},
-        }
+        result = {**figures, "demonstrations": len(dialogues), "left_out": left_out}
         folder.finish(stage, result, inputs=[source])
         folder.set_policy("sft")
         return folder.result("sft")

@@ -1,8 +1,17 @@
-"""Settings that the libraries read when they are imported: no network, no telemetry, no display."""
+"""Settings that the libraries read when they are imported (no network, no telemetry, no display), and tiny models."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from alignment.models.backbone import Backbone
 
 os.environ.update(
     {
@@ -15,3 +24,38 @@ os.environ.update(
         "TRANSFORMERS_OFFLINE": "1",
     }
 )
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama, pad is eos": {"pad_is_eos": True},
+    "qwen2": {"family": "qwen2"},
+    "qwen3": {"family": "qwen3"},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a tiny model by its name in ``FAMILIES``; each is made once."""
+    from tiny import save_tiny_model
+
+    @cache
+    def make(name: str) -> Path:
+        return save_tiny_model(tmp_path_factory.mktemp("tiny"), **FAMILIES[name])
+
+    return make
+
+
+@pytest.fixture
+def backbone(tiny_folder: Callable[[str], Path]) -> Backbone:
+    """A fresh backbone on a tiny random Llama in float32."""
+    from tiny import load_tiny
+
+    return load_tiny(tiny_folder("llama"))
+
+
+@pytest.fixture(params=list(FAMILIES))
+def any_backbone(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) -> Backbone:
+    """The same for every family, and for a tokenizer that pads with its stop token."""
+    from tiny import load_tiny
+
+    return load_tiny(tiny_folder(request.param))

@@ -13,6 +13,7 @@ from alignment.models.heads import HEADS, LinearHead, RewardHead, TokenValueHead
 
 H = 6
 LAST = torch.tensor([2, 0, 3])
+LIKELIHOOD = torch.tensor([[-0.5, -2.0], [-1.0, -3.0], [-0.1, -0.2]])
 
 
 def hidden_states() -> Tensor:
@@ -77,8 +78,8 @@ class TestEveryHead:
         mask = torch.arange(4) <= LAST.unsqueeze(1)
         dirty[mask.logical_not()] = math.nan
         dirty.requires_grad_()
-        scores = head(dirty, LAST)
-        assert torch.equal(scores, head(clean, LAST))
+        scores = head(dirty, LAST, LIKELIHOOD)
+        assert torch.equal(scores, head(clean, LAST, LIKELIHOOD))
         scores.sum().backward()
         assert dirty.grad is not None
         assert not dirty.grad[mask.logical_not()].any()
@@ -86,26 +87,26 @@ class TestEveryHead:
 
     def test_every_parameter_learns(self, name: str) -> None:
         head = self.build(name)
-        head(hidden_states(), LAST).sum().backward()
+        head(hidden_states(), LAST, LIKELIHOOD).sum().backward()
         assert all(p.grad is not None and bool(p.grad.any()) for p in head.parameters())
 
     def test_scores_are_float32_even_inside_autocast_and_from_bfloat16(self, name: str) -> None:
         head = self.build(name)
         hidden = hidden_states().bfloat16()
-        plain = head(hidden.float(), LAST)
+        plain = head(hidden.float(), LAST, LIKELIHOOD)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            scores = head(hidden, LAST)
+            scores = head(hidden, LAST, LIKELIHOOD)
         assert scores.dtype == torch.float32
         assert torch.equal(scores, plain)
-        assert head.bfloat16()(hidden, LAST).dtype == torch.float32
+        assert head.bfloat16()(hidden, LAST, LIKELIHOOD).dtype == torch.float32
 
     def test_state_restores_the_same_scores_and_a_missing_weight_is_an_error(self, name: str) -> None:
         head, other = self.build(name), self.build(name)
         hidden = hidden_states()
-        assert not torch.equal(head(hidden, LAST), other(hidden, LAST))
+        assert not torch.equal(head(hidden, LAST, LIKELIHOOD), other(hidden, LAST, LIKELIHOOD))
         state = head.state_dict()
         other.load_state_dict(state)
-        assert torch.equal(head(hidden, LAST), other(hidden, LAST))
+        assert torch.equal(head(hidden, LAST, LIKELIHOOD), other(hidden, LAST, LIKELIHOOD))
         state.pop("score.weight")
         with pytest.raises(RuntimeError, match=r"score\.weight"):
             other.load_state_dict(state)
@@ -159,3 +160,20 @@ class TestTokenValueHead:
     def test_float32_inside_autocast(self) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert TokenValueHead(H)(hidden_states().bfloat16()).dtype == torch.float32
+
+
+class TestLikelihoodHead:
+    def test_likelihood_counts_only_once_its_weights_are_learned(self) -> None:
+        head = build_head("likelihood", H)
+        hidden = hidden_states()
+        before = head(hidden, LAST, LIKELIHOOD)
+        assert torch.equal(before, head(hidden, LAST, 2 * LIKELIHOOD))
+        with torch.no_grad():
+            head.likelihood.weight.copy_(torch.tensor([[0.01, 0.1]]))
+        # 0.01 * 100 * mean + 0.1 * 20 * least
+        expected = before + torch.tensor([-0.5 - 4.0, -1.0 - 6.0, -0.1 - 0.4])
+        torch.testing.assert_close(head(hidden, LAST, LIKELIHOOD), expected)
+
+    def test_without_log_probabilities_it_refuses(self) -> None:
+        with pytest.raises(ValueError, match="log-probabilities"):
+            build_head("likelihood", H)(hidden_states(), LAST)

@@ -79,7 +79,7 @@ def test_wheel_carries_every_recipe_all_toy_data_and_the_templates(wheel: Path) 
     expected = {f"alignment/_resources/{path.relative_to(ROOT).as_posix()}" for path in shipped}
     assert "alignment/_resources/configs/toy.yaml" in expected
     assert any(name.startswith("alignment/_resources/data/toy/") for name in expected)
-    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "alignment/templates").glob("*.jinja*")}
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "alignment/report").glob("page.*")}
     assert templates
     modules = {"alignment/py.typed", "alignment/resources.py", "stages/pipeline.py"}
     assert expected | templates | modules <= names

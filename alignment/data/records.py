@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,11 +214,16 @@ def open_text(path: Path) -> Any:
 
 
 def iter_json_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text) of each non-empty line."""
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield number, line
+    """Yield (line number from 1, text) of each non-empty line; raise ``UserError`` where the file cannot be read."""
+    try:
+        with open_text(path) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except (EOFError, zlib.error, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def explain(error: ValidationError) -> str:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -185,15 +185,16 @@ class Backbone:
         return self.base
 
     def load_adapter(self, name: str, folder: Path, *, trainable: bool = False) -> None:
-        """Add an adapter from a folder that ``save_adapter`` (or PEFT) wrote."""
-        self._inject(name, LoraConfig.from_pretrained(str(folder)))
-        from safetensors.torch import load_file
+        """Add an adapter from a folder that ``save_adapter`` (or PEFT) wrote.
 
-        state = load_file(str(folder / "adapter_model.safetensors"))
-        assert self.peft is not None
-        report = set_peft_model_state_dict(self.peft, state, adapter_name=name)
-        if report.unexpected_keys:
-            raise UserError(f"{folder}: adapter does not fit this base model (unexpected {report.unexpected_keys[0]})")
+        Raises:
+            UserError: a file is missing, or a weight is missing, unknown or of another shape.
+        """
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (folder / file).is_file():
+                raise UserError(f"{folder}: not an adapter, {file} is missing")
+        self._inject(name, LoraConfig.from_pretrained(str(folder)))
+        self._set_adapter_state(name, load_file(str(folder / "adapter_model.safetensors")), origin=str(folder))
         self._set_trainable(name, trainable)
 
     def copy_adapter(self, source: str, target: str, *, trainable: bool) -> None:
@@ -201,14 +202,23 @@ class Backbone:
         assert self.peft is not None, "no adapter to copy from"
         config = copy.deepcopy(self.peft.peft_config[source])
         self._inject(target, config)
-        set_peft_model_state_dict(self.peft, self.adapter_state(source), adapter_name=target)
+        self._set_adapter_state(target, self.adapter_state(source), origin=source)
         self._set_trainable(target, trainable)
 
     def adapter_state(self, name: str) -> dict[str, Tensor]:
-        """The weights of one adapter, detached copies."""
-        assert self.peft is not None
-        state = get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
-        return {key: value.detach().clone() for key, value in state.items()}
+        """The weights of one adapter by PEFT's names, detached copies."""
+        return {key: parameter.detach().clone() for key, parameter in self._named_adapter_parameters(name)}
+
+    @torch.no_grad()
+    def _set_adapter_state(self, name: str, state: dict[str, Tensor], *, origin: str) -> None:
+        # PEFT's own loader lets missing weights stay as they were initialised.
+        parameters = dict(self._named_adapter_parameters(name))
+        for key in sorted(parameters.keys() | state.keys()):
+            if key not in state or key not in parameters or state[key].shape != parameters[key].shape:
+                wrong = "missing" if key not in state else "unknown" if key not in parameters else "of another shape"
+                raise UserError(f"{origin}: adapter does not fit this base model ({key} is {wrong})")
+        for key, parameter in parameters.items():
+            parameter.copy_(state[key])
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """Write one adapter as a standard PEFT folder (safetensors and JSON)."""
@@ -222,8 +232,16 @@ class Backbone:
 
     def adapter_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of one adapter, in a fixed order."""
+        return [parameter for _, parameter in self._named_adapter_parameters(name)]
+
+    def _named_adapter_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters of one adapter with the names that PEFT gives them in files: without the adapter's."""
         assert self.peft is not None
-        return [p for key, p in self.peft.named_parameters() if f".{name}." in key and "lora_" in key]
+        for key, parameter in self.peft.named_parameters():
+            before, found, after = key.partition(".lora_")
+            kind, _, rest = after.partition(".")
+            if found and rest.startswith(f"{name}."):
+                yield f"{before}{found}{kind}.{rest.removeprefix(f'{name}.')}", parameter
 
     def _inject(self, name: str, config: LoraConfig) -> None:
         # Adapters stay in the base's number format: a float32 adapter on a bfloat16 base costs 2.5 times as much per
@@ -234,6 +252,14 @@ class Backbone:
             self.peft.add_adapter(name, config, autocast_adapter_dtype=False)
         self.peft.eval()
         self._lora_layers = [module for module in self.peft.modules() if isinstance(module, LoraLayer)]
+        if any(
+            layer in self._lora_layers
+            for layer in (self.base.get_input_embeddings(), self.base.get_output_embeddings())
+        ):
+            raise UserError(
+                f"model.lora.target_modules={config.target_modules}: embeddings and the output layer (lm_head) are "
+                "shared by all roles and take no adapter; leave them out"
+            )
 
     def _set_trainable(self, name: str, trainable: bool) -> None:
         for parameter in self.adapter_parameters(name):
@@ -242,6 +268,9 @@ class Backbone:
     @contextmanager
     def role(self, name: str | None) -> Iterator[None]:
         """Use one adapter (``None``: the bare base) inside the block; never touches ``requires_grad``."""
+        if name is not None and (self.peft is None or name not in self.peft.peft_config):
+            known = ", ".join(self.peft.peft_config) if self.peft is not None else "none yet"
+            raise ValueError(f"no adapter {name!r}; there are: {known}")
         before = [(layer._active_adapter, layer._disable_adapters) for layer in self._lora_layers]
         for layer in self._lora_layers:
             layer._active_adapter = [name] if name is not None else []

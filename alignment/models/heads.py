@@ -18,6 +18,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +26,25 @@ from torch.nn import functional
 
 from alignment.errors import UserError
 
+LIKELIHOOD_SCALE = (100.0, 20.0)
+"""Of the mean and the least log-probability: two weights alone then learn at the pace of a whole layer's."""
+
 
 class RewardHead(nn.Module, ABC):
     """Scores an answer from the hidden states of the dialogue that it ends."""
 
+    needs_likelihood: ClassVar[bool] = False
+    """Whether the reward model has to form the answer's log-probabilities for this head."""
+
     @abstractmethod
-    def forward(self, hidden: Tensor, last_index: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
         """Score each dialogue.
 
         Args:
             hidden: (B, T, H) last hidden states.
             last_index: (B,) index of the last token that counts.
+            likelihood: (B, 2) mean and least log-probability of the answer's tokens, nats; only where
+                ``needs_likelihood``.
 
         Returns:
             (B,) float32 raw scores, before any sigmoid.
@@ -73,7 +82,7 @@ class LinearHead(RewardHead):
         super().__init__()
         self.score = _scalar_layer(hidden_size)
 
-    def forward(self, hidden: Tensor, last_index: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
         """Score (B, T, H) at (B,) -> (B,) float32."""
         return _linear_float32(self.score, pool_last(hidden, last_index)).squeeze(-1)
 
@@ -89,13 +98,40 @@ class MlpHead(RewardHead):
         self.inner = nn.Linear(hidden_size, int(width))
         self.score = _scalar_layer(int(width))
 
-    def forward(self, hidden: Tensor, last_index: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
         """Score (B, T, H) at (B,) -> (B,) float32."""
         inner = functional.gelu(_linear_float32(self.inner, pool_last(hidden, last_index)))
         return _linear_float32(self.score, inner).squeeze(-1)
 
 
-HEADS: dict[str, type[RewardHead]] = {"linear": LinearHead, "mlp": MlpHead}
+class LikelihoodHead(RewardHead):
+    """A linear head that also sees how likely the model itself finds the answer.
+
+    Whether an answer fits is a matter of comparing what was said with what the model would have said. A large
+    transformer has layers to spare for that comparison; the toy's three have none left, and with a plain linear head
+    its reward models hardly tell right from wrong facts. The two weights start at zero, so that nothing but the
+    comparisons decides whether likelihood counts for, against or not at all.
+    """
+
+    needs_likelihood = True
+
+    def __init__(self, hidden_size: int) -> None:
+        """Make a head for hidden states of size ``hidden_size``."""
+        super().__init__()
+        self.score = _scalar_layer(hidden_size)
+        self.likelihood = nn.Linear(2, 1, bias=False)
+        nn.init.zeros_(self.likelihood.weight)
+
+    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """Score (B, T, H) at (B,) with likelihoods (B, 2) -> (B,) float32."""
+        if likelihood is None:
+            raise ValueError("the likelihood head needs the answers' log-probabilities")
+        scaled = likelihood.float() * torch.tensor(LIKELIHOOD_SCALE, device=likelihood.device)
+        from_likelihood = _linear_float32(self.likelihood, scaled).squeeze(-1)
+        return _linear_float32(self.score, pool_last(hidden, last_index)).squeeze(-1) + from_likelihood
+
+
+HEADS: dict[str, type[RewardHead]] = {"linear": LinearHead, "mlp": MlpHead, "likelihood": LikelihoodHead}
 """Name in the configuration -> class."""
 
 

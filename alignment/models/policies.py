@@ -60,6 +60,15 @@ def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
     return Policy(name, name, str(path))
 
 
+def newest_before(folder: RunFolder, round_number: int) -> str:
+    """Name of the policy that a round starts from: the last one of the rounds before, else ``sft``.
+
+    A stage of round 2 that is run again starts from the same policy as before, not from what round 2 has made since.
+    """
+    earlier = [name for name in policy_names(folder) if name == "sft" or int(name.partition("-")[2]) < round_number]
+    return earlier[-1] if earlier else "sft"
+
+
 def answer_prompts(
     backbone: Backbone,
     role: str | None,

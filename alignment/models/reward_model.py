@@ -17,9 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.heads import build_head
+from alignment.rl.losses import token_logprobs
 from alignment.run import read_json, write_json
 
 FORMAT_VERSION = 1
@@ -63,30 +65,42 @@ class RewardModel(nn.Module):
         self.config = copy.deepcopy(backbone.base.config)
         self.config.num_labels = 1
 
-    def forward(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Scores (B,) of right-padded dialogues (B, T) with lengths (B,)."""
+    def forward(self, token_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
+        """Scores (B,) of right-padded dialogues (B, T): prompts of (B,) tokens, (B,) with their answers."""
+        likelihood = None
         with self.backbone.role(self.role):
             hidden = self.backbone.hidden_states(token_ids, lengths)
-        scores: Tensor = self.head(hidden, lengths - 1)
+            if self.head.needs_likelihood:
+                likelihood = self._likelihood(hidden, token_ids, prompt_lengths, lengths)
+        scores: Tensor = self.head(hidden, lengths - 1, likelihood)
         return scores.float() - self.offset
+
+    def _likelihood(self, hidden: Tensor, token_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
+        """(B, 2): mean and least log-probability of the answer's tokens under this role, nats."""
+        columns = torch.arange(1, token_ids.shape[1], device=token_ids.device)
+        answer_mask = (columns >= prompt_lengths[:, None]) & (columns < lengths[:, None])
+        logits = self.backbone.logits(hidden[:, :-1][answer_mask])
+        found = token_logprobs(logits, token_ids[:, 1:][answer_mask], temperature=1.0)
+        logprobs = torch.zeros(answer_mask.shape, device=found.device).masked_scatter(answer_mask, found)
+        return torch.stack([logprobs.sum(1) / (lengths - prompt_lengths), logprobs.min(1).values], dim=1)
 
     @torch.no_grad()
     def score(
         self,
-        dialogues: Sequence[Sequence[int]],
+        dialogues: Sequence[EncodedAnswer],
         *,
         batch_size: int,
         on_batch: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Scores (B,) of encoded dialogues, in batches of similar length, on the CPU."""
-        order = sorted(range(len(dialogues)), key=lambda index: len(dialogues[index]))
+        order = sorted(range(len(dialogues)), key=lambda index: len(dialogues[index].input_ids))
         scores = torch.empty(len(dialogues))
+        device = self.backbone.device
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            ids, lengths = pad_right(
-                [dialogues[row] for row in rows], self.backbone.encoder.pad_id, self.backbone.device
-            )
-            scores[rows] = self(ids, lengths).cpu()
+            ids, lengths = pad_right([dialogues[row].input_ids for row in rows], self.backbone.encoder.pad_id, device)
+            prompt_lengths = torch.tensor([len(dialogues[row].prompt_ids) for row in rows], device=device)
+            scores[rows] = self(ids, prompt_lengths, lengths).cpu()
             if on_batch is not None:
                 on_batch(len(rows))
         return scores
@@ -94,6 +108,12 @@ class RewardModel(nn.Module):
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Adapter and head."""
         return [*self.backbone.adapter_parameters(self.role), *self.head.parameters()]
+
+    def gradient_checkpointing_enable(self, *unused: Any, **unused_by_name: Any) -> None:
+        """Refuse: checkpointing would compute the backward pass under whichever role is active by then."""
+        raise UserError(
+            "reward.trainer: gradient checkpointing is not supported; lower micro_batch_size_pairs or max_length_tokens"
+        )
 
     def add_model_tags(self, tags: Any) -> None:
         """Accept TRL's model-card tags; Tandem writes its own card."""

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
-    get_cosine_with_min_lr_schedule_with_warmup,
+    get_cosine_with_min_lr_schedule_with_warmup_lr_rate,
 )
 from trl import SFTConfig, SFTTrainer
 
@@ -93,7 +93,7 @@ def optimizer_and_schedule(
 ) -> tuple[MasterWeightAdamW, torch.optim.lr_scheduler.LambdaLR]:
     """The paper's AdamW with a cosine to 10 % of the peak (sections 3.1 and 3.2.2)."""
     optimizer = MasterWeightAdamW([{"params": parameters}], lr=learning_rate, weight_decay=weight_decay)
-    schedule = get_cosine_with_min_lr_schedule_with_warmup(
+    schedule = get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
         optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps, min_lr_rate=0.1
     )
     return optimizer, schedule
@@ -159,6 +159,7 @@ def train_sft(
             report_to=[],
             disable_tqdm=True,
         )
+        trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
         trainer = SFTTrainer(
             model=model,
             args=arguments,
@@ -166,10 +167,12 @@ def train_sft(
             processing_class=tokenizer,
             callbacks=[StepReporter(record)],
         )
+        for parameter, data in trained:
+            parameter.data = data  # TRL rounds adapters on a 4-bit base to bfloat16, whatever that computes in
         steps_per_epoch = max(1, -(-len(trainer.get_train_dataloader()) // accumulate))
         total = int(steps_per_epoch * settings.epochs)
         trainer.optimizer, trainer.lr_scheduler = optimizer_and_schedule(
-            [p for p in model.parameters() if p.requires_grad],
+            [parameter for parameter, _ in trained],
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             steps=total,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
 
 import torch
-from transformers import GenerationConfig, TextIteratorStreamer
+from transformers import GenerationConfig, PreTrainedModel, TextIteratorStreamer
 
 from alignment.config import SamplingSection
 from alignment.data.dialogue import check_length
@@ -37,13 +39,26 @@ def stream_answer(
     )
     with backbone.sampling_model(role) as model:
         inputs = torch.tensor([ids], device=backbone.device)
+        reader_left = Event()
         arguments = {
             "input_ids": inputs,
             "attention_mask": torch.ones_like(inputs),
             "generation_config": config,
             "streamer": streamer,
+            "stopping_criteria": [lambda ids, _: torch.full((len(ids),), reader_left.is_set(), device=ids.device)],
         }
-        worker = Thread(target=model.generate, kwargs=arguments)  # type: ignore[call-overload]
-        worker.start()
-        yield from streamer
-        worker.join()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            generation = pool.submit(_generate, model, arguments)
+            try:
+                yield from streamer
+            finally:
+                reader_left.set()
+            generation.result()
+
+
+def _generate(model: PreTrainedModel, arguments: dict[str, Any]) -> None:
+    """Generate; whoever reads the streamer hears of the end even if it is an error."""
+    try:
+        model.generate(**arguments)  # type: ignore[operator]
+    finally:
+        arguments["streamer"].end()

@@ -52,13 +52,14 @@ def assemble_report(
         evaluate_seconds: what the evaluation took so far.
     """
     environment = read_json(folder.stage("eval", round_number) / "env.json")
+    used = folder.stage("eval", round_number) / "config.yaml"
     return {
         "schema_version": 1,
         "name": folder.root.name,
         "seed": recipe.seed,
         "rounds": round_number,
         "judge": judge,
-        "command": f"python -m stages.pipeline seed={recipe.seed} run_dir={recipe.run_dir}",
+        "command": f"python -m stages.pipeline --config {used.as_posix()} run_dir={folder.root.as_posix()}-again",
         "timings_s": _timings(folder, round_number, evaluate_seconds),
         "environment": {
             "versions": environment["versions"],
@@ -109,7 +110,7 @@ def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, 
 
 
 def _win_rates(rows: Rows, judge: str | None, *, seed: int) -> list[dict[str, Any]]:
-    """Every comparison by the judge, and by the reward models themselves (whose word is weaker: they were optimised)."""
+    """Every comparison by the judge, and by the reward models (whose word is weaker: they were optimised)."""
     entries = []
     for policy, against in COMPARED:
         if policy not in rows or against not in rows:

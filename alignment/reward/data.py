@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignment.config import Recipe
-from alignment.data.records import Comparison, Dimension, check_no_overlap, read_jsonl
+from alignment.data.loading import check_against_heldout
+from alignment.data.records import Comparison, Dimension, ReadReport, check_no_overlap, read_jsonl
 from alignment.data.sources import load_comparisons, split_by_conversation
 from alignment.errors import UserError
 from alignment.resources import resolve
@@ -25,6 +26,8 @@ class RewardData:
     heldout: list[Comparison]
     left_out: dict[str, int]
     inputs: list[Path]
+    report: ReadReport | None = None
+    """What reading the user's own file left out."""
 
 
 def reward_data(recipe: Recipe, folder: RunFolder, dimension: Dimension, round_number: int) -> RewardData:
@@ -48,6 +51,7 @@ def reward_data(recipe: Recipe, folder: RunFolder, dimension: Dimension, round_n
         train_name=f"the {dimension} training comparisons",
         heldout_name="the held-out ones",
     )
+    check_against_heldout(recipe, (item.prompt for item in data.train), name=f"the {dimension} training comparisons")
     return data
 
 
@@ -58,7 +62,7 @@ def _own_file(recipe: Recipe, dimension: Dimension) -> RewardData:
         str(source), dimension=dimension, format=section.format, on_error=recipe.data.on_error
     )
     train, heldout = split_by_conversation(comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
-    return RewardData(train, heldout, report.skipped, [source])
+    return RewardData(train, heldout, report.skipped, [source], report)
 
 
 def _collected(folder: RunFolder, dimension: Dimension, round_number: int, other_share: float) -> RewardData:

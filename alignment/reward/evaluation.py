@@ -19,7 +19,7 @@ CALIBRATION_PAIRS = 500
 
 def pair_scores(model: RewardModel, pairs: Sequence[EncodedPair], *, batch_size: int) -> tuple[Tensor, Tensor]:
     """Scores (B,) of the chosen and of the rejected answers."""
-    dialogues = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
+    dialogues = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     chosen, rejected = model.score(dialogues, batch_size=batch_size).chunk(2)
     return chosen, rejected
 

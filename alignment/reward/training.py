@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
-from alignment.data.dialogue import DialogueEncoder
+from alignment.data.dialogue import DialogueEncoder, EncodedAnswer
 from alignment.data.records import Comparison
 from alignment.errors import UserError
 from alignment.models.reward_model import RewardModel, pad_right
@@ -60,12 +60,24 @@ class RewardTrainingSettings:
 class EncodedPair:
     """One comparison as token ids; ``labelled`` says whether the two safety labels count."""
 
+    prompt_ids: list[int]
     chosen_ids: list[int]
+    """The answer alone, stop token included."""
     rejected_ids: list[int]
     margin: float
     chosen_safe: bool
     rejected_safe: bool
     labelled: bool
+
+    @property
+    def chosen(self) -> EncodedAnswer:
+        """The preferred answer with its prompt."""
+        return EncodedAnswer(self.prompt_ids, self.chosen_ids)
+
+    @property
+    def rejected(self) -> EncodedAnswer:
+        """The other answer with its prompt."""
+        return EncodedAnswer(self.prompt_ids, self.rejected_ids)
 
 
 def encode_pairs(
@@ -88,11 +100,7 @@ def encode_pairs(
     for item, pair_margin in zip(comparisons, margins, strict=True):
         chosen = encoder.encode_answer(item.prompt, item.chosen_text)
         rejected = encoder.encode_answer(item.prompt, item.rejected_text)
-        chosen_ids, rejected_ids = (
-            [*chosen.prompt_ids, *chosen.answer_ids],
-            [*rejected.prompt_ids, *rejected.answer_ids],
-        )
-        longest = max(len(chosen_ids), len(rejected_ids))
+        longest = max(len(chosen.input_ids), len(rejected.input_ids))
         if longest > max_length_tokens:
             if not skip_too_long:
                 raise UserError(
@@ -104,8 +112,9 @@ def encode_pairs(
         safety = item.safety
         pairs.append(
             EncodedPair(
-                chosen_ids,
-                rejected_ids,
+                chosen.prompt_ids,
+                chosen.answer_ids,
+                rejected.answer_ids,
                 pair_margin,
                 chosen_safe=safety.chosen_safe if safety else True,
                 rejected_safe=safety.rejected_safe if safety else True,
@@ -126,10 +135,11 @@ class PairCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Collate dataset rows."""
-        sequences = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
+        sequences = [row["prompt_ids"] + row[answer] for answer in ("chosen_ids", "rejected_ids") for row in rows]
         token_ids, lengths = pad_right(sequences, self.pad_id, torch.device("cpu"))
         return {
             "token_ids": token_ids,
+            "prompt_lengths": torch.tensor([len(row["prompt_ids"]) for row in rows] * 2),
             "lengths": lengths,
             "margin": torch.tensor([row["margin"] for row in rows]),
             "safe": torch.tensor([row["chosen_safe"] for row in rows] + [row["rejected_safe"] for row in rows]),
@@ -147,6 +157,7 @@ class GradedRewardTrainer(RewardTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [
+            "prompt_ids",
             "chosen_ids",
             "rejected_ids",
             "margin",
@@ -163,9 +174,9 @@ class GradedRewardTrainer(RewardTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Ranking loss with margins, plus the weighted safety and centring losses."""
-        scores = model(inputs["token_ids"], inputs["lengths"])
+        scores = model(inputs["token_ids"], inputs["prompt_lengths"], inputs["lengths"])
         chosen, rejected = scores.chunk(2)
-        n_pairs = len(chosen)
+        n_pairs = len(chosen) if num_items_in_batch is None else int(num_items_in_batch)
         loss = ranking_loss(chosen, rejected, inputs["margin"], n_pairs=n_pairs)
         if self.safety_weight:
             loss = loss + self.safety_weight * safety_loss(scores, inputs["safe"], inputs["labelled"], n_pairs=n_pairs)

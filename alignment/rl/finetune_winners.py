@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from alignment.config import Recipe
+from alignment.data.dialogue import EncodedAnswer
 from alignment.data.loading import encode_dialogues
 from alignment.data.records import Demonstration, Message, Prompt, read_jsonl, write_jsonl
 from alignment.data.sources import load_demonstrations
 from alignment.models.backbone import Backbone
-from alignment.models.policies import answer_prompts, load_policy
+from alignment.models.policies import answer_prompts, load_policy, newest_before
 from alignment.models.reward_model import RewardModel
 from alignment.models.sft import OnStep, SFTSettings, train_sft
 from alignment.resources import resolve
@@ -38,7 +39,7 @@ def sample_winners(
     settings = recipe.rejection
     chosen = random.Random(f"{recipe.seed}/{round_number}").sample(list(prompts), min(settings.prompts, len(prompts)))
     repeated = [prompt for prompt in chosen for _ in range(settings.samples_per_prompt)]
-    policy = load_policy(folder, backbone, "newest")
+    policy = load_policy(folder, backbone, newest_before(folder, round_number))
     done = 0
 
     def count(n: int) -> None:
@@ -58,7 +59,7 @@ def sample_winners(
         for prompt, item in zip(repeated, samples, strict=True)
     ]
     candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(folder, backbone, round_number)
-    dialogues = [[*backbone.encoder.encode_prompt(item.messages), *item.answer_ids] for item in candidates]
+    dialogues = [EncodedAnswer(backbone.encoder.encode_prompt(item.messages), item.answer_ids) for item in candidates]
     scores = {name: model.score(dialogues, batch_size=SCORING_BATCH) for name, model in models.items()}
     merit, gated = order_of_merit(
         scores["helpfulness"],

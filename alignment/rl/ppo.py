@@ -192,7 +192,7 @@ class PPO:
         """One optimiser step per minibatch; returns the losses' diagnostics, averaged over minibatches.
 
         Raises:
-            FloatingPointError: a loss is not finite; nothing has been applied from that minibatch.
+            FloatingPointError: a loss or gradient is not finite; nothing has been applied from that minibatch.
         """
         size = self.settings.minibatch_size_episodes
         n_episodes = len(rollout.episodes.prompts)
@@ -220,9 +220,16 @@ class PPO:
             (losses["policy"] * float(train_policy) + self.settings.value_weight * losses["value"]).backward()
             for key, value in diagnostics.items():
                 totals[key] = totals.get(key, 0.0) + value
+        if not train_policy:
+            # Without a gradient the optimiser skips them: a zero one would still decay them, and a value head on the
+            # policy's trunk would train that trunk.
+            for parameter in self.policy_parameters:
+                parameter.grad = None
         for name, parameters in (("policy", self.policy_parameters), ("value", self.value_parameters)):
-            norm = nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
-            totals[f"{name}/grad_norm"] = float(norm)
+            norm = float(nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm))
+            if not math.isfinite(norm):
+                raise FloatingPointError(f"PPO gradient of the {name} is not finite: {totals}")
+            totals[f"{name}/grad_norm"] = norm
         self.optimizer.step()
         return totals
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alignment.data.dialogue import EncodedAnswer
 from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.reward_model import RewardModel, pad_right
@@ -79,9 +80,12 @@ class Episodes:
         ids: list[int] = self.token_ids[row, start:end].tolist()
         return ids
 
-    def dialogues(self) -> list[list[int]]:
+    def dialogues(self) -> list[EncodedAnswer]:
         """Prompt and response of each episode, without padding."""
-        return [self.token_ids[row, : int(self.lengths[row])].tolist() for row in range(len(self.prompts))]
+        prompts = [
+            ids[:length] for ids, length in zip(self.token_ids.tolist(), self.prompt_lengths.tolist(), strict=True)
+        ]
+        return [EncodedAnswer(prompt, self.response_ids(row)) for row, prompt in enumerate(prompts)]
 
 
 @dataclass(frozen=True)

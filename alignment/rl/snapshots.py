@@ -13,10 +13,11 @@ from alignment.config import Recipe
 from alignment.data.records import Prompt, Record, write_jsonl
 from alignment.rl.masking import masked_sum
 from alignment.rl.ppo import PPO
+from alignment.rl.rollout import score_responses
 
 
 class Snapshot(Record):
-    """One answer of the policy at one update."""
+    """One answer of the policy at one update, with its KL to the SFT model."""
 
     update: int
     prompt: Prompt
@@ -43,7 +44,15 @@ class Snapshots:
         episodes = self.trainer.sample(self.prompts)
         rollout = self.trainer.score(episodes)
         scores = self.trainer.gate(rollout).raw_scores.tolist()
-        kl = masked_sum(rollout.old_logprobs - rollout.ref_logprobs, episodes.response_mask, dim=1).tolist()
+        settings = self.trainer.settings
+        sft = score_responses(
+            self.trainer.backbone,
+            None,
+            episodes,
+            temperature=settings.sampling.temperature,
+            micro_batch_size=settings.micro_batch_size_episodes,
+        )
+        kl = masked_sum(rollout.old_logprobs - sft.logprobs, episodes.response_mask, dim=1).tolist()
         decode = self.trainer.backbone.encoder.decode
         for row, prompt in enumerate(episodes.prompts):
             answer = decode(episodes.response_ids(row))

@@ -1,0 +1,179 @@
+"""Every stage on models that are not the toy: Llama- and Qwen-shaped, own tokenizers and templates, 4 bits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from stage_fixtures import outcome, own_data, own_model, reduced_recipe
+from tiny import Family
+
+from alignment.config import Recipe
+from alignment.data.records import Message
+from alignment.models.policies import load_backbone, load_policy
+from alignment.models.streaming import stream_answer
+from alignment.report.schema import validate_report
+from alignment.run import RunFolder, read_json
+from stages import annotate, evaluate, pipeline, ppo, reward, sft
+
+
+@dataclass(frozen=True)
+class Case:
+    family: Family
+    template: bool
+    quantization: str
+    value: str
+
+
+CASES = {
+    "llama": Case("llama", template=True, quantization="none", value="adapter"),
+    "llama without a template": Case("llama", template=False, quantization="none", value="head"),
+    "qwen2": Case("qwen2", template=True, quantization="none", value="head"),
+    "qwen3 in nf4": Case("qwen3", template=True, quantization="nf4", value="adapter"),
+}
+IN_EVERY_TEST_RUN = ("llama without a template", "qwen3 in nf4")
+PARAMETERS = [
+    pytest.param(name, id=name.replace(" ", "-"), marks=() if name in IN_EVERY_TEST_RUN else pytest.mark.slow)
+    for name in CASES
+]
+
+
+def recipe_for(case: Case, folder: Path, *overrides: str) -> Recipe:
+    """A recipe over a new tiny model and data of one's own."""
+    if not (folder / "model").exists():
+        own_model(folder / "model", family=case.family, template=case.template)
+    files = own_data(folder / "data")
+    settings = [
+        f"model.name_or_path={folder / 'model'}",
+        f"model.quantization={case.quantization}",
+        "model.sampling_copy=false",
+        f"ppo.value={case.value}",
+        "annotate.source=dataset",
+        f"annotate.data={files['pairs']}",
+        "annotate.dimension=helpfulness",
+        f"reward.safety.data={files['pairs']}",
+        "reward.heldout_share=0.3",
+        "reward.helpfulness.epochs=2",  # the first step of a warm-up has learning rate 0
+        "reward.safety.epochs=2",
+        "sft.epochs=3",
+        "evaluate.judge=none",
+    ]
+    return reduced_recipe({**files, "pretraining": "none"}, folder / "run", *settings, *overrides)
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
+def run_of_stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Recipe]:
+    """A run in which every stage has been run, one at a time."""
+    case = CASES[request.param]
+    recipe = recipe_for(case, tmp_path_factory.mktemp("any"))
+    for stage in (sft, annotate, reward, ppo, evaluate):
+        stage.main(recipe)
+    return case, recipe
+
+
+def test_every_stage_runs_and_the_report_is_valid(run_of_stages: tuple[Case, Recipe]) -> None:
+    _, recipe = run_of_stages
+    report = read_json(Path(recipe.run_dir) / "report.json")
+    validate_report(report)
+    assert set(report["policies"]) == {"base", "sft", "rejection", "ppo"}
+    assert report["judge"] is None
+    assert {entry["judge"] for entry in report["win_rates"]} == {"reward models"}
+    assert all(block["helpfulness"] is None for block in report["policies"].values())
+    accuracy = report["reward_models"]["safety"]["accuracy"]
+    assert accuracy["all"]["n"] > 0
+    assert accuracy["better"] is None
+
+
+def test_sft_leaves_a_standard_model_folder(run_of_stages: tuple[Case, Recipe]) -> None:
+    case, recipe = run_of_stages
+    folder = Path(recipe.run_dir) / "sft"
+    config = json.loads((folder / "config.json").read_text())
+    assert case.family in config["model_type"]
+    assert "quantization_config" not in config
+    base = load_file(str(Path(recipe.model.name_or_path) / "model.safetensors"))
+    tuned = load_file(str(folder / "model.safetensors"))
+    projections = [key for key in base if key.endswith("q_proj.weight")]
+    assert projections
+    assert all(not base[key].equal(tuned[key]) for key in projections)
+
+
+def test_chatting_streams_one_answer(run_of_stages: tuple[Case, Recipe]) -> None:
+    _, recipe = run_of_stages
+    folder = RunFolder(recipe.run_dir)
+    backbone = load_backbone(folder, recipe.model)
+    policy = load_policy(folder, backbone, "newest")
+    assert policy.name == "ppo-1"
+    pieces = list(stream_answer(backbone, policy.role, [Message(role="user", content="ask")], recipe.evaluate.sampling))
+    n_tokens = len(backbone.tokenizer.encode("".join(pieces), add_special_tokens=False))
+    assert n_tokens <= 2 * recipe.evaluate.sampling.max_new_tokens
+    assert not any(marker in "".join(pieces) for marker in ("<|end|>", "<|assistant|>"))
+
+
+def test_a_model_without_a_template_speaks_llama_2(tmp_path: Path) -> None:
+    recipe = recipe_for(CASES["llama without a template"], tmp_path)
+    sft.main(recipe)
+    backbone = load_backbone(RunFolder(recipe.run_dir), recipe.model)
+    ids = backbone.encoder.encode_prompt([Message(role="user", content="ask")])
+    assert "[INST] ask [/INST]" in backbone.tokenizer.decode(ids)
+
+
+def test_training_every_weight(tmp_path: Path) -> None:
+    recipe = recipe_for(CASES["llama"], tmp_path, "sft.method=full")
+    sft.main(recipe)
+    report = evaluate.main(recipe)
+    assert set(report["policies"]) == {"base", "sft"}
+    base = load_file(str(tmp_path / "model" / "model.safetensors"))
+    tuned = load_file(str(tmp_path / "run" / "sft" / "model.safetensors"))
+    assert base.keys() == tuned.keys()
+    assert all(not base[key].equal(tuned[key]) for key in base if key.endswith("_proj.weight"))
+    assert not (tmp_path / "run" / "sft" / "adapter").exists()
+
+
+def test_training_every_weight_of_a_4_bit_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipe_for(CASES["qwen3 in nf4"], tmp_path, "sft.method=full")
+    code, shown = outcome(lambda: sft.main(recipe), capsys)
+    assert code == 2
+    assert "sft.method=lora" in shown
+    assert not (tmp_path / "run" / "sft").exists()
+
+
+@pytest.mark.parametrize("models", ["[helpfulness,safety]", "[safety]"])
+@pytest.mark.parametrize("both", [True, False])
+def test_the_pipeline_annotates_unless_every_reward_model_has_data(
+    both: bool, models: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for module in (sft, annotate, reward, ppo, evaluate):
+        name = module.__name__.removeprefix("stages.")
+        monkeypatch.setattr(module, "main", lambda *unused, name=name: called.append(name))
+    monkeypatch.setattr(pipeline, "read_json", lambda file: {})
+    monkeypatch.setattr(pipeline, "show", lambda report, folder: None)
+    own = [f"reward.helpfulness.data={tmp_path}"] if both else []
+    pipeline.main(recipe_for(CASES["llama"], tmp_path, f"reward.models={models}", *own))
+    needed = models == "[helpfulness,safety]" and not both
+    assert called == ["sft", *(["annotate"] if needed else []), "reward", "ppo", "ppo", "evaluate"]
+
+
+def test_gradient_checkpointing_trains_the_same_sft_model(tmp_path: Path) -> None:
+    plain = recipe_for(CASES["llama"], tmp_path)
+    sft.main(plain)
+    shutil.move(tmp_path / "run", tmp_path / "plain")
+    sft.main(recipe_for(CASES["llama"], tmp_path, "sft.trainer.gradient_checkpointing=true"))
+    first = load_file(str(tmp_path / "plain" / "sft" / "model.safetensors"))
+    second = load_file(str(tmp_path / "run" / "sft" / "model.safetensors"))
+    assert all(first[key].allclose(second[key], atol=1e-6) for key in first)
+
+
+def test_gradient_checkpointing_of_a_reward_model_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_for(CASES["llama"], tmp_path, "reward.trainer.gradient_checkpointing=true")
+    sft.main(recipe)
+    annotate.main(recipe)
+    code, shown = outcome(lambda: reward.main(recipe), capsys)
+    assert code == 2
+    assert "reward.trainer: gradient checkpointing is not supported" in shown

@@ -1,0 +1,168 @@
+"""Chatting with a run: piped input, two policies at once, conversations that are remembered and forgotten."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_recipe
+
+from alignment.config import Recipe, SamplingSection
+from alignment.data.records import Message
+from alignment.errors import UserError
+from alignment.models.backbone import Backbone
+from alignment.models.streaming import stream_answer
+from alignment.run import RunFolder
+from stages import chat, sft
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two policies: SFT, and a PPO adapter that nobody trained."""
+    folder = tmp_path_factory.mktemp("chat")
+    recipe = recipe_of(folder)
+    sft.main(recipe)
+    runs = RunFolder(recipe.run_dir)
+    stage = runs.begin("ppo", recipe, 1)
+    backbone = Backbone.load(runs.stage("sft"), recipe.model)
+    backbone.add_adapter("policy", recipe.model.lora)
+    backbone.save_adapter("policy", stage.folder)
+    runs.finish(stage, {}, inputs=[])
+    return folder
+
+
+def recipe_of(folder: Path) -> Recipe:
+    if not (folder / "model").exists():
+        own_model(folder / "model")
+    files = {**own_data(folder / "data"), "pretraining": "none"}
+    settings = [f"model.name_or_path={folder / 'model'}", "model.sampling_copy=false"]
+    return reduced_recipe(files, folder / "run", *settings)
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """What the person types, then Ctrl-D."""
+    waiting = iter(lines)
+
+    def ask(*unused: Any, **unused_by_name: Any) -> str:
+        try:
+            return next(waiting)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(chat.console, "input", ask)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The dialogues that the policies were given; each answers with the number of turns."""
+    dialogues: list[list[str]] = []
+
+    def answer(
+        backbone: Backbone, role: str | None, messages: Sequence[Message], sampling: SamplingSection
+    ) -> Iterator[str]:
+        dialogues.append([message.content for message in messages])
+        yield f"{role or 'sft'} "
+        yield str(len(messages))
+
+    monkeypatch.setattr(chat, "stream_answer", answer)
+    return dialogues
+
+
+def test_turns_are_remembered_until_new(
+    run: Path, heard: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "one", "  ", "two", "/new", "three", "/quit", "never")
+    chat.main(recipe_of(run), ["sft"])
+    assert heard == [["one"], ["one", "sft 1", "two"], ["three"]]
+    assert "sft: sft 3" in capsys.readouterr().out
+
+
+def test_two_policies_keep_conversations_of_their_own(
+    run: Path, heard: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "one", "two")
+    chat.main(recipe_of(run), ["sft", "ppo"])
+    assert heard == [["one"], ["one"], ["one", "sft 1", "two"], ["one", "ppo-1 1", "two"]]
+    shown = capsys.readouterr().out
+    assert "sft: sft 3" in shown
+    assert "ppo-1: ppo-1 3" in shown
+
+
+def test_a_policy_that_is_not_there_lists_those_that_are(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown = outcome(lambda: chat.main(recipe_of(run), ["rejection"]), capsys)
+    assert code == 2
+    assert "it has: sft, ppo-1" in shown
+
+
+def test_a_run_without_sft_names_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown = outcome(lambda: chat.main(recipe_of(tmp_path), ["newest"]), capsys)
+    assert code == 2
+    assert "python -m stages.sft" in shown
+
+
+def test_a_conversation_that_is_too_long_is_said_and_chatting_goes_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "x " * 600, "ask")
+    chat.main(recipe_of(run), ["sft"])
+    shown = capsys.readouterr().out
+    assert "error: the conversation with its next answer is" in shown
+    assert shown.splitlines()[-1].startswith("sft: ")
+
+
+def test_markup_that_people_type_or_models_say_is_shown_as_it_is(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(chat, "stream_answer", lambda *unused: iter(["[bold]no[/bold] [/nothing]"]))
+    typed(monkeypatch, "[/oops]")
+    chat.main(recipe_of(run), ["sft"])
+    assert "sft: [bold]no[/bold] [/nothing]" in capsys.readouterr().out
+
+
+def test_an_error_while_generating_ends_the_stream(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(run)
+    backbone = Backbone.load(RunFolder(recipe.run_dir).stage("sft"), recipe.model)
+
+    def broken(*unused: object, **unused_by_name: object) -> None:
+        raise RuntimeError("probability tensor contains inf")
+
+    monkeypatch.setattr(backbone.base, "generate", broken)
+    with pytest.raises(RuntimeError, match="contains inf"):
+        list(stream_answer(backbone, None, [Message(role="user", content="ask")], recipe.evaluate.sampling))
+
+
+def test_leaving_in_the_middle_of_an_answer_stops_it(run: Path) -> None:
+    recipe = recipe_of(run)
+    backbone = Backbone.load(RunFolder(recipe.run_dir).stage("sft"), recipe.model)
+    with torch.no_grad():
+        backbone.base.get_output_embeddings().weight[backbone.encoder.stop_id] *= -10  # lifted before, see tiny.py
+    backbone.base.config.max_position_embeddings = 100_000
+    endless = SamplingSection(max_new_tokens=50_000)
+    stream = stream_answer(backbone, None, [Message(role="user", content="ask")], endless)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+
+
+def test_piped_input_is_answered_line_by_line(run: Path) -> None:
+    recipe = recipe_of(run)
+    settings = [f"run_dir={recipe.run_dir}", "model.name_or_path=x", "evaluate.sampling.max_new_tokens=4"]
+    command = [sys.executable, "-m", "stages.chat", "--compare", "sft", "ppo", *settings]
+    done = subprocess.run(
+        command, cwd=ROOT, input="ask\nask again\n", capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    starts = [line.partition(":")[0] for line in done.stdout.splitlines()[1:] if line.startswith(("sft:", "ppo-1:"))]
+    assert starts == ["sft", "ppo-1"] * 2
+    assert "you:" not in done.stdout
+
+
+def test_a_recipe_that_is_wrong_is_a_users_error() -> None:
+    with pytest.raises(UserError, match=r"ppo\.kl_beta"):
+        chat.recipe_from(chat.parser_for("x", "stages.chat").parse_args(["ppo.kl_betta=1"]))

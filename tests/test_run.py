@@ -1,0 +1,232 @@
+"""The run folder: what counts as finished, the lock, the ledger, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alignment import run as run_module
+from alignment.config import Recipe, load_recipe
+from alignment.data.records import write_jsonl
+from alignment.errors import UserError
+from alignment.run import RunFolder, content_hash, read_json, write_json
+
+
+def recipe(*overrides: str) -> Recipe:
+    return load_recipe(None, overrides)
+
+
+def finish(folder: RunFolder, name: str, number: int | None = None, *, settings: Recipe | None = None) -> None:
+    stage = folder.begin(name, settings or recipe(), number)
+    folder.finish(stage, {}, inputs=[])
+
+
+def test_a_stage_is_finished_when_its_result_is_there(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    stage = folder.begin("sft", recipe())
+    assert not folder.finished("sft")
+    with pytest.raises(UserError, match=r"python -m stages\.sft"):
+        folder.require("sft", command="python -m stages.sft")
+    result = folder.finish(stage, {"steps": 3}, inputs=[])
+    assert folder.finished("sft")
+    assert folder.require("sft", command="") == tmp_path / "sft"
+    assert folder.result("sft") == result
+    assert result["steps"] == 3
+    assert result["seconds"] >= 0
+
+
+def test_a_stage_folder_says_how_it_was_made(tmp_path: Path) -> None:
+    stage = RunFolder(tmp_path).begin("ppo", recipe("seed=7"), 2)
+    assert stage.folder == tmp_path / "round-2" / "ppo"
+    assert load_recipe(str(stage.folder / "config.yaml")) == recipe("seed=7")
+    environment = read_json(stage.folder / "env.json")
+    assert environment["seed"] == 7
+    assert environment["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    stage.log({"update": 1, "objective/kl": 0.5})
+    stage.log({"update": 2, "objective/kl": 0.25})
+    lines = (stage.folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["objective/kl"] for line in lines] == [0.5, 0.25]
+
+
+def test_the_environment_is_known_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_git(*unused: Any, **unused_by_name: Any) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert run_module.environment(0)["commit"] is None
+
+
+def test_an_interrupted_stage_starts_again_from_a_clean_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (folder.begin("sft", recipe()).folder / "half.safetensors").write_text("half")
+    folder.begin("sft", recipe())
+    assert sorted(file.name for file in (tmp_path / "sft").iterdir()) == ["config.yaml", "env.json"]
+
+
+def test_a_finished_stage_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    finish(folder, "sft")
+    (tmp_path / "sft" / "weights").write_text("kept")
+    with pytest.raises(UserError, match="overwrite=true"):
+        folder.begin("sft", recipe())
+    assert (tmp_path / "sft" / "weights").read_text() == "kept"
+    folder.begin("sft", recipe("overwrite=true"))
+    assert not (tmp_path / "sft" / "weights").exists()
+    assert not folder.finished("sft")
+
+
+def test_the_same_stage_draws_the_same_numbers_and_others_draw_others(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+
+    def draw(name: str, number: int | None, seed: int) -> list[float]:
+        folder.begin(name, recipe(f"seed={seed}"), number)
+        return torch.rand(4).tolist()
+
+    first = draw("ppo", 1, 0)
+    assert draw("ppo", 1, 0) == first
+    assert first not in (draw("ppo", 2, 0), draw("reward", 1, 0), draw("ppo", 1, 1))
+
+
+def test_the_ledger_gets_one_line_a_finished_stage_with_content_hashes(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("one\n")
+    folder = RunFolder(tmp_path / "run")
+    for text in ("one\n", "two\n"):
+        data.write_text(text)
+        stage = folder.begin("sft", recipe("overwrite=true"))
+        (stage.folder / "model.safetensors").write_text("weights")
+        folder.finish(stage, {}, inputs=[data])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["sft", "sft"]
+    hashes = [line["inputs"][str(data)] for line in lines]
+    assert hashes[0] == hashlib.sha256(b"data.jsonl" + b"one\n").hexdigest()[:16]
+    assert hashes[0] != hashes[1]
+    assert all(line["output"] and line["seconds"] >= 0 and line["finished_at"].endswith("Z") for line in lines)
+
+
+def test_a_folders_hash_follows_its_weights_and_records_only(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("weights")
+    before = content_hash(tmp_path)
+    (tmp_path / "notes.txt").write_text("not hashed")
+    assert content_hash(tmp_path) == before
+    (tmp_path / "model.safetensors").write_text("other weights")
+    assert content_hash(tmp_path) != before
+
+
+def test_a_second_process_is_kept_out_while_one_writes(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from alignment.run import RunFolder\n"
+        "with RunFolder(sys.argv[1]).lock():\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdin is not None
+        assert other.stdout.readline().strip() == "held"
+        with pytest.raises(UserError, match="in use by another stage"), RunFolder(tmp_path).lock():
+            pytest.fail("the lock was given twice")
+        other.stdin.close()
+        other.wait(timeout=30)
+    with RunFolder(tmp_path).lock():
+        pass
+
+
+def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(KeyboardInterrupt), folder.lock():
+        raise KeyboardInterrupt
+    with folder.lock():
+        pass
+
+
+def test_a_run_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="run_dir"), RunFolder(tmp_path / "file" / "run").lock():
+        pytest.fail("a folder inside a file")
+
+
+def test_changed_settings_are_named_where_they_matter(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    finish(folder, "sft")
+    finish(folder, "ppo", 1)
+    assert folder.kept("sft", None, recipe())
+    assert folder.kept("sft", None, recipe("ppo.updates=1"))
+    assert not folder.kept("sft", None, recipe("overwrite=true", "sft.epochs=9"))
+    assert not folder.kept("base", None, recipe("sft.epochs=9"))
+    with pytest.raises(UserError, match=r"other settings: sft\.epochs, seed\. "):
+        folder.kept("sft", None, recipe("sft.epochs=9", "seed=4"))
+    with pytest.raises(UserError, match=r"ppo\.sampling\.temperature"):
+        folder.kept("ppo", 1, recipe("ppo.sampling.temperature=0.5"))
+    assert folder.kept("ppo", 1, recipe("ppo.method=ppo"))
+
+
+def test_the_newest_policy_is_recorded_without_links(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.policy["folder"] == "sft"
+    folder.set_policy("ppo", 3)
+    assert read_json(tmp_path / "policy.json") == {"stage": "ppo", "round": 3, "folder": "round-3/ppo"}
+    finish(folder, "ppo", 1)
+    finish(folder, "ppo", 10)
+    assert folder.latest_round("ppo") == 10
+    assert folder.latest_round("reward") is None
+
+
+@pytest.mark.parametrize("write", ["json", "jsonl"])
+def test_a_file_is_whole_or_as_it_was(write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_text("before")
+
+    def killed(*unused: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(file, {"a": 1}) if write == "json" else write_jsonl(file, [{"a": 1}])
+    assert file.read_text() == "before"
+
+
+def test_values_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {"a": object()})
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_a_damaged_or_missing_json_file_names_itself(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.json is missing"):
+        read_json(tmp_path / "gone.json")
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(UserError, match=r"x\.json: not valid JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_importing_the_stages_needs_nothing_that_windows_lacks() -> None:
+    program = (
+        "import sys, importlib.abc\n"
+        "class Absent(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in {'fcntl', 'resource', 'termios', 'pwd', 'grp'} and asked_by_us():\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "def asked_by_us():\n"
+        "    frame = sys._getframe()\n"
+        "    while frame:\n"
+        "        if frame.f_globals.get('__name__', '').split('.')[0] in {'alignment', 'stages'}: return True\n"
+        "        if not frame.f_globals.get('__name__', '').startswith(('importlib', '__main__')): return False\n"
+        "        frame = frame.f_back\n"
+        "    return False\n"
+        "for name in ('fcntl', 'resource', 'termios', 'pwd', 'grp'): sys.modules.pop(name, None)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import stages.pipeline, stages.chat\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

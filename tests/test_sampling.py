@@ -1,0 +1,210 @@
+"""Sampling: the plain softmax at a temperature, whatever the batch, the padding and the compaction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from tiny import TEXTS, add_role, load_tiny, token_rows
+from torch import Tensor
+
+from alignment.data.records import Message
+from alignment.models.backbone import Backbone
+from alignment.models.sampling import Sample, sample
+
+COLD = 1e-4
+"""A temperature at which the likeliest token is drawn: two tokens are never this close."""
+
+
+def draw(
+    backbone: Backbone,
+    prompts: list[list[int]],
+    *,
+    temperature: float = 1.0,
+    max_new_tokens: int = 8,
+    batch_size_prompts: int = 64,
+    role: str | None = "policy",
+) -> list[Sample]:
+    return sample(
+        backbone,
+        prompts,
+        role=role,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        batch_size_prompts=batch_size_prompts,
+    )
+
+
+@torch.no_grad()
+def next_logits(backbone: Backbone, ids: list[int], role: str | None = "policy") -> Tensor:
+    """Logits (V,) after one unpadded sequence, without any cache."""
+    with backbone.role(role):
+        return backbone.base(input_ids=torch.tensor([ids])).logits[0, -1]
+
+
+def greedy(backbone: Backbone, prompt: list[int], limit: int, role: str | None) -> Sample:
+    """The likeliest answer by a slow loop."""
+    answer: list[int] = []
+    while len(answer) < limit:
+        answer.append(int(next_logits(backbone, prompt + answer, role).argmax()))
+        if answer[-1] in backbone.encoder.stop_ids:
+            return Sample(answer, stopped=True)
+    return Sample(answer, stopped=False)
+
+
+def end_at_many_tokens(backbone: Backbone) -> None:
+    """Greedy answers of mixed lengths: some of the likeliest tokens stop, the usual stop token no longer is likely."""
+    backbone.encoder.stop_ids = frozenset({8, 32, 48, 239})
+    with torch.no_grad():
+        backbone.base.get_output_embeddings().weight[backbone.encoder.stop_id] = 0.0
+
+
+def prompts_of(backbone: Backbone) -> list[list[int]]:
+    """Prompts of very different lengths, in no order of length."""
+    texts = [*TEXTS, "s", "the sun and the sea", "a"]
+    return [backbone.encoder.encode_prompt([Message(role="user", content=text)]) for text in texts]
+
+
+class TestGreedyAnswers:
+    """At a temperature near 0 every answer is determined, so it can be compared token by token."""
+
+    @pytest.mark.parametrize("batch_size", [1, 3, 64])
+    def test_every_prompt_gets_its_own_answer(self, any_backbone: Backbone, batch_size: int) -> None:
+        add_role(any_backbone, "policy", seed=0)
+        end_at_many_tokens(any_backbone)
+        prompts = token_rows(5, 14, 3, 9, 9, 4, 20, 6, 11, 8, 2, 7)
+        expected = [greedy(any_backbone, prompt, 7, "policy") for prompt in prompts]
+        drawn = draw(any_backbone, prompts, temperature=COLD, max_new_tokens=7, batch_size_prompts=batch_size)
+        assert drawn == expected
+        assert len({tuple(item.token_ids) for item in expected}) >= 6, "answers tell prompts apart"
+        assert len({len(item.token_ids) for item in expected}) >= 3, "rows finish at different times"
+
+    @pytest.mark.parametrize("copying", [False, True])
+    def test_the_role_is_the_one_asked_for(self, tiny_folder: Callable[[str], Path], copying: bool) -> None:
+        backbone = load_tiny(tiny_folder("llama"), sampling_copy=copying)
+        prompts = token_rows(5, 14, 3, 9)
+        for seed, role in enumerate(("policy", "other")):
+            add_role(backbone, role, seed=seed)
+        answers = {}
+        for role in ("policy", None, "other"):
+            answers[role] = draw(backbone, prompts, temperature=COLD, max_new_tokens=4, role=role)
+            assert answers[role] == [greedy(backbone, prompt, 4, role) for prompt in prompts]
+        assert answers["policy"] != answers["other"] != answers[None]
+
+
+class TestStopping:
+    def test_nothing_follows_the_stop_token_which_is_part_of_the_answer(self, any_backbone: Backbone) -> None:
+        add_role(any_backbone, "policy")
+        torch.manual_seed(0)
+        drawn = draw(any_backbone, prompts_of(any_backbone) * 8, max_new_tokens=10)
+        stops = any_backbone.encoder.stop_ids
+        assert {item.stopped for item in drawn} == {True, False}
+        assert len({len(item.token_ids) for item in drawn if item.stopped}) >= 3
+        for item in drawn:
+            assert not stops & set(item.token_ids[:-1])
+            assert (item.token_ids[-1] in stops) == item.stopped
+            assert item.stopped or len(item.token_ids) == 10
+
+    def test_every_stop_id_stops(self, backbone: Backbone) -> None:
+        add_role(backbone, "policy")
+        backbone.encoder.stop_ids = frozenset(range(0, 300, 2))
+        torch.manual_seed(0)
+        drawn = draw(backbone, prompts_of(backbone) * 4, max_new_tokens=5)
+        for item in drawn:
+            assert all(token % 2 for token in item.token_ids[:-1])
+            assert item.stopped == (item.token_ids[-1] % 2 == 0)
+
+    def test_an_answer_that_stops_with_its_last_token_has_stopped(self, backbone: Backbone) -> None:
+        add_role(backbone, "policy")
+        backbone.encoder.stop_ids = frozenset(range(300))
+        assert all(
+            item.stopped and len(item.token_ids) == 1 for item in draw(backbone, token_rows(3), max_new_tokens=1)
+        )
+
+    def test_progress_counts_each_answer_once(self, backbone: Backbone) -> None:
+        add_role(backbone, "policy")
+        counts: list[int] = []
+        sample(
+            backbone,
+            token_rows(3, 4, 5, 6, 7),
+            role="policy",
+            temperature=1.0,
+            max_new_tokens=1,
+            batch_size_prompts=2,
+            on_batch=counts.append,
+        )
+        assert sum(counts) == 5
+
+
+class TestDistribution:
+    DRAWS = 4000
+
+    def p_value(self, observed: Counter[int], probabilities: Tensor) -> float:
+        """Chi-square of tokens expected at least ten times, all others in one class."""
+        expected = (probabilities.double() / probabilities.double().sum() * self.DRAWS).tolist()
+        common = [token for token, count in enumerate(expected) if count >= 10]
+        assert len(common) >= 5
+        seen = [observed[token] for token in common]
+        hoped = [expected[token] for token in common]
+        return float(chisquare([*seen, self.DRAWS - sum(seen)], [*hoped, self.DRAWS - sum(hoped)]).pvalue)
+
+    @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+    def test_first_tokens_follow_the_softmax_at_the_temperature(self, backbone: Backbone, temperature: float) -> None:
+        add_role(backbone, "policy")
+        prompts = token_rows(5, 9)  # half of the batch is padded on the left
+        torch.manual_seed(3)
+        drawn = draw(backbone, prompts * self.DRAWS, temperature=temperature, max_new_tokens=1, batch_size_prompts=2000)
+        for position, prompt in enumerate(prompts):
+            observed = Counter(item.token_ids[0] for item in drawn[position::2])
+            logits = next_logits(backbone, prompt)
+            assert self.p_value(observed, torch.softmax(logits / temperature, -1)) > 1e-3
+            for wrong in (temperature * 1.25, temperature / 1.25):
+                assert self.p_value(observed, torch.softmax(logits / wrong, -1)) < 1e-3, "the test tells temperatures"
+
+    def test_later_tokens_are_conditioned_on_what_was_drawn(self, backbone: Backbone) -> None:
+        add_role(backbone, "policy")
+        (prompt,) = token_rows(6)
+        backbone.encoder.stop_ids = frozenset({backbone.encoder.stop_id})
+        torch.manual_seed(5)
+        drawn = draw(backbone, [prompt] * self.DRAWS, max_new_tokens=2, batch_size_prompts=1000)
+        first = torch.softmax(next_logits(backbone, prompt), -1)
+        likely = [token for token in first.topk(4).indices.tolist() if token != backbone.encoder.stop_id][:2]
+        for token in likely:
+            seconds = [item.token_ids[1] for item in drawn if item.token_ids[0] == token]
+            probabilities = torch.softmax(next_logits(backbone, [*prompt, token]), -1)
+            # Mean log-probability of what was drawn is minus the entropy, within five standard errors.
+            logs = probabilities.log()
+            mean = (probabilities * logs).sum()
+            error = ((probabilities * (logs - mean) ** 2).sum() / len(seconds)).sqrt()
+            assert len(seconds) > 50
+            assert abs(logs[torch.tensor(seconds)].mean() - mean) < 5 * error
+
+
+def test_left_padding_leaves_the_logits_alone(any_backbone: Backbone) -> None:
+    add_role(any_backbone, "policy")
+    prompts = token_rows(12, 3, 7)
+    seen: list[Tensor] = []
+    positions: list[list[int]] = []
+
+    def keep(module: object, args: object, given: dict[str, Tensor], output: Any) -> None:
+        seen.append(output.logits[:, -1])
+        positions.extend(given["position_ids"].tolist())
+
+    handle = any_backbone.base.register_forward_hook(keep, with_kwargs=True)
+    try:
+        draw(any_backbone, prompts, max_new_tokens=1)
+    finally:
+        handle.remove()
+    (logits,) = seen
+    by_length = sorted(prompts, key=len, reverse=True)
+    # Rotary embeddings would hide a shift; models with absolute positions would not.
+    assert [row[-len(prompt) :] for row, prompt in zip(positions, by_length, strict=True)] == [
+        list(range(len(prompt))) for prompt in by_length
+    ]
+    for row, prompt in enumerate(by_length):
+        torch.testing.assert_close(logits[row], next_logits(any_backbone, prompt), atol=2e-5, rtol=1e-4)
