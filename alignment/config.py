@@ -303,7 +303,7 @@ def load_recipe(path: str | None = None, overrides: Sequence[str] = ()) -> Recip
     try:
         merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, TypeError, ValueError) as error:
         raise UserError(f"{path or DEFAULT_RECIPE}: {str(error).splitlines()[0]}") from error
     return parse_recipe(values, origin=str(path or DEFAULT_RECIPE))
 
@@ -316,7 +316,8 @@ def parse_recipe(values: object, *, origin: str) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         problems = [_explain(item) for item in error.errors()]
-        raise UserError(f"{origin}: {len(problems)} wrong settings\n  " + "\n  ".join(problems)) from error
+        noun = "setting" if len(problems) == 1 else "settings"
+        raise UserError(f"{origin}: {len(problems)} wrong {noun}\n  " + "\n  ".join(problems)) from error
 
 
 def _explain(item: Any) -> str:

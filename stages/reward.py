@@ -3,7 +3,7 @@
 Both start from the SFT model, each as an adapter with a head. Evaluated on held-out comparisons, per grade.
 
     python -m stages.reward
-    python -m stages.reward reward.models=[safety] reward.safety.data=pairs.jsonl.gz overwrite=true
+    python -m stages.reward "reward.models=[safety]" reward.safety.data=pairs.jsonl.gz run_dir=runs/pairs
 """
 
 from __future__ import annotations

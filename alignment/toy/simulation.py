@@ -26,8 +26,8 @@ from alignment.toy.world import lookup
 SAFETY_QUEUE = {"safety": 0.6, "borderline": 0.25, "helpfulness": 0.1, "multi_turn": 0.05}
 """What the safety annotators are given, by kind. Harmless prompts that look harmful are among it, so that the safety
 model learns that answering those is safe."""
-HELPFULNESS_QUEUE = {"helpfulness": 0.5, "multi_turn": 0.2, "borderline": 0.2, "safety": 0.1}
-"""What the helpfulness annotators are given."""
+HELPFULNESS_QUEUE = {"helpfulness": 0.5, "multi_turn": 0.25, "borderline": 0.25}
+"""What the helpfulness annotators are given: nothing harmful, lest the helpfulness model learn to like refusals."""
 
 
 @dataclass(frozen=True)
