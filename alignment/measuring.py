@@ -44,9 +44,9 @@ def measure_policy(
     episodes = Episodes.collect(
         prompts, prompt_ids, samples, pad_id=sft_backbone.encoder.pad_id, device=sft_backbone.device
     )
-    passes = {"temperature": sampling.temperature, "micro_batch_size": SCORING_BATCH}
-    own = score_responses(policy_backbone, role, episodes, **passes)
-    sft = score_responses(sft_backbone, None, episodes, **passes)
+    temperature = sampling.temperature
+    own = score_responses(policy_backbone, role, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
+    sft = score_responses(sft_backbone, None, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
     kl = masked_sum(own.logprobs - sft.logprobs, episodes.response_mask, dim=1)
     scores = reward_scores(dict(reward_models), episodes, batch_size=SCORING_BATCH)
     rows: dict[str, JudgedAnswer] = {}

@@ -9,28 +9,24 @@ With ``evaluate.judge=gold`` the toy world's judge, which no training code may s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from alignment.config import Recipe
 from alignment.data.loading import fitting_prompts, heldout_prompts
-from alignment.data.records import Comparison, Prompt, read_jsonl, write_jsonl
+from alignment.data.records import Prompt, write_jsonl
 from alignment.errors import UserError
-from alignment.evaluation import JudgedAnswer, accuracy_by_grade
+from alignment.evaluation import JudgedAnswer
 from alignment.measuring import measure_policy
 from alignment.models.backbone import Backbone
 from alignment.models.policies import load_backbone, load_policy, policy_names
 from alignment.models.reward_model import RewardModel
 from alignment.report.assemble import assemble_report
 from alignment.report.writer import write_report
-from alignment.rl.snapshots import Snapshot
 from alignment.run import RunFolder
-from alignment.toy.judge import judge, utility
-from alignment.toy.world import lookup
+from alignment.toy.verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_curve, with_verdicts
 from stages.base_path import base_model_path
 from stages.runner import progress, run, say_left_out
-
-JUDGE = "gold judge of the toy world"
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
@@ -42,10 +38,8 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     if not prompts:
         raise UserError("stages.evaluate needs prompts to judge on: give data.heldout_prompts=FILE")
     gold = recipe.evaluate.judge == "gold"
-    if gold and (unknown := next((p for p in prompts if lookup(p.messages) is None), None)):
-        raise UserError(
-            f"the gold judge does not know prompt {unknown.id}; it knows the toy world only. Pass evaluate.judge=none."
-        )
+    if gold:
+        check_prompts_known(prompts)
     backbone = load_backbone(folder, recipe.model)
     prompts, too_long = fitting_prompts(
         prompts,
@@ -59,10 +53,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
         stage = folder.begin("eval", recipe, round_number)
         rows = sample_policies(recipe, folder, backbone, prompts, round_number)
         if gold:
-            rows = {
-                name: [with_verdict(row, p) for row, p in zip(part, prompts, strict=True)]
-                for name, part in rows.items()
-            }
+            rows = {name: with_verdicts(part, prompts) for name, part in rows.items()}
         write_jsonl(
             stage.folder / "answers.jsonl",
             ({"policy": name, **asdict(row)} for name, part in rows.items() for row in part),
@@ -110,49 +101,6 @@ def sample_policies(
             )
             on_step(len(rows) * len(prompts), len(names) * len(prompts), {})
     return rows
-
-
-def with_verdict(row: JudgedAnswer, prompt: Prompt) -> JudgedAnswer:
-    """The answer with the gold judge's verdict."""
-    verdict = judge(prompt.messages, row.answer)
-    return replace(row, helpfulness=verdict.helpfulness, unsafe=verdict.unsafe, refusal=verdict.refusal)
-
-
-def gold_ceilings(folder: RunFolder, round_number: int) -> dict[str, dict[str, Any]]:
-    """How often the gold judge agrees with the annotators' held-out choices: no reward model can be expected above."""
-    file = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
-    if not file.is_file():
-        return {}
-    comparisons, _ = read_jsonl(file, Comparison)
-    ceilings = {}
-    for dimension in ("helpfulness", "safety"):
-        own = [item for item in comparisons if item.dimension == dimension]
-        gaps = [
-            utility(judge(item.prompt, item.chosen_text), item.dimension)
-            - utility(judge(item.prompt, item.rejected_text), item.dimension)
-            for item in own
-        ]
-        if own:
-            ceilings[dimension] = accuracy_by_grade(
-                gaps, [item.grade for item in own], [item.conversation_id for item in own]
-            )
-    return ceilings
-
-
-def gold_curve(folder: RunFolder, round_number: int) -> dict[int, dict[str, float]]:
-    """Update -> gold helpfulness, reward and KL of the answers that PPO wrote down on its way."""
-    file = folder.stage("ppo", round_number) / "heldout_samples.jsonl"
-    taken: dict[int, list[Snapshot]] = {}
-    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
-        taken.setdefault(item.update, []).append(item)
-    return {
-        update: {
-            "gold_helpfulness": sum(judge(i.prompt.messages, i.answer).helpfulness for i in items) / len(items),
-            "heldout_reward": sum(i.score for i in items) / len(items),
-            "heldout_kl_nats": sum(i.kl_nats for i in items) / len(items),
-        }
-        for update, items in taken.items()
-    }
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ PAIRS = {
 
 
 def small_run(folder: Path, *overrides: str) -> Recipe:
-    """A recipe over a tiny model: rows that do not fit its limit of 96 tokens are skipped and counted."""
+    """A recipe over a tiny model: rows that do not fit its limit of 384 tokens are skipped and counted."""
     if not (folder / "model").exists():
         own_model(folder / "model")
     files = {**own_data(folder / "data"), "pretraining": "none"}
@@ -41,9 +41,9 @@ def small_run(folder: Path, *overrides: str) -> Recipe:
         "data.too_long=skip",
         "sft.batch_size_dialogues=64",
         "sft.micro_batch_size_dialogues=64",
-        "sft.max_length_tokens=96",
-        "reward.helpfulness.max_length_tokens=96",
-        "reward.safety.max_length_tokens=96",
+        "sft.max_length_tokens=384",
+        "reward.helpfulness.max_length_tokens=384",
+        "reward.safety.max_length_tokens=384",
         "reward.helpfulness.batch_size_pairs=64",
         "reward.helpfulness.micro_batch_size_pairs=64",
         "reward.safety.batch_size_pairs=64",

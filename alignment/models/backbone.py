@@ -14,6 +14,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -33,6 +34,7 @@ from alignment.config import LoraSection, ModelSection
 from alignment.data.dialogue import DialogueEncoder
 from alignment.errors import UserError
 
+ROW_MULTIPLE = 128
 LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
@@ -96,7 +98,7 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
     if quantization:
         _keep_nf4_differentiable(model)
     else:
-        model.to(pick_device())
+        nn.Module.to(model, pick_device())
     model.generation_config = GenerationConfig()
     model.config.use_cache = False
     return model.eval()
@@ -150,7 +152,9 @@ class Backbone:
     @property
     def dtype(self) -> torch.dtype:
         """Number format of activations."""
-        return self.base.get_input_embeddings().weight.dtype
+        weight = self.base.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight.dtype
 
     @property
     def hidden_size(self) -> int:
@@ -193,14 +197,14 @@ class Backbone:
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             if not (folder / file).is_file():
                 raise UserError(f"{folder}: not an adapter, {file} is missing")
-        self._inject(name, LoraConfig.from_pretrained(str(folder)))
+        self._inject(name, cast(LoraConfig, LoraConfig.from_pretrained(str(folder))))
         self._set_adapter_state(name, load_file(str(folder / "adapter_model.safetensors")), origin=str(folder))
         self._set_trainable(name, trainable)
 
     def copy_adapter(self, source: str, target: str, *, trainable: bool) -> None:
         """Add an adapter with the weights that another one has now."""
         assert self.peft is not None, "no adapter to copy from"
-        config = copy.deepcopy(self.peft.peft_config[source])
+        config = cast(LoraConfig, copy.deepcopy(self.peft.peft_config[source]))
         self._inject(target, config)
         self._set_adapter_state(target, self.adapter_state(source), origin=source)
         self._set_trainable(target, trainable)
@@ -300,7 +304,10 @@ class Backbone:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (N, V) of selected hidden states (N, H)."""
-        logits: Tensor = self.base.get_output_embeddings()(hidden)
+        # A new N at nearly every call would have the kernel compiled, and kept in memory, for each.
+        padding = -len(hidden) % ROW_MULTIPLE
+        padded = torch.nn.functional.pad(hidden, (0, 0, 0, padding))
+        logits: Tensor = self.base.get_output_embeddings()(padded)[: len(hidden)]
         return logits
 
     # -- sampling and export -------------------------------------------------------------------------------------
@@ -327,14 +334,14 @@ class Backbone:
                 continue
             weight = layer.get_base_layer().weight
             if name is not None and name in layer.lora_A:
-                weight = weight + layer.get_delta_weight(name).to(weight.dtype)
+                weight = weight + cast(Any, layer).get_delta_weight(name).to(weight.dtype)
             targets[path].weight.copy_(weight)
 
 
 def _lora_config(lora: LoraSection, base_path: str) -> LoraConfig:
     return LoraConfig(
         r=lora.r,
-        lora_alpha=lora.alpha,
+        lora_alpha=cast(int, lora.alpha),  # a float scale works as well
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",

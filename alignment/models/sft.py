@@ -161,7 +161,7 @@ def train_sft(
         )
         trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
         trainer = SFTTrainer(
-            model=model,
+            model=model,  # type: ignore[arg-type]  # a causal LM or a PEFT model
             args=arguments,
             train_dataset=sft_dataset(dialogues),
             processing_class=tokenizer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from alignment.config import Recipe
@@ -115,13 +116,11 @@ def _win_rates(rows: Rows, judge: str | None, *, seed: int) -> list[dict[str, An
     for policy, against in COMPARED:
         if policy not in rows or against not in rows:
             continue
-        names = {"policy": policy, "against": against, "seed": seed}
+        compare = partial(compare_policies, rows[policy], rows[against], policy=policy, against=against, seed=seed)
         if judge is not None:
-            entries.append(compare_policies(rows[policy], rows[against], judge=judge, **names))
+            entries.append(compare(judge=judge))
         if rows[policy][0].reward_helpfulness is not None and rows[policy][0].reward_safety is not None:
-            entries.append(
-                compare_policies(rows[policy], rows[against], judge=REWARD_JUDGE, score=_reward_score, **names)
-            )
+            entries.append(compare(judge=REWARD_JUDGE, score=_reward_score))
     return entries
 
 

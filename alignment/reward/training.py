@@ -156,7 +156,7 @@ class GradedRewardTrainer(RewardTrainer):
         super().__init__(**trl_arguments)
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [
+        self._signature_columns = [  # type: ignore[assignment]  # TRL declares None
             "prompt_ids",
             "chosen_ids",
             "rejected_ids",

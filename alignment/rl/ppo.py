@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -132,16 +133,19 @@ class PPO:
 
     def score(self, episodes: Episodes) -> Rollout:
         """Old and reference log-probabilities, values, and both reward models' scores."""
-        arguments = {
-            "temperature": self.settings.sampling.temperature,
-            "micro_batch_size": self.settings.micro_batch_size_episodes,
-        }
+        passed = partial(
+            score_responses,
+            self.backbone,
+            episodes=episodes,
+            temperature=self.settings.sampling.temperature,
+            micro_batch_size=self.settings.micro_batch_size_episodes,
+        )
 
         def values_of(policy_states: Tensor, rows: slice) -> Tensor:
             return self._values(episodes, rows, policy_states)
 
-        policy = score_responses(self.backbone, self.policy_role, episodes, values_of=values_of, **arguments)
-        reference = score_responses(self.backbone, self.reference_role, episodes, **arguments)
+        policy = passed(self.policy_role, values_of=values_of)
+        reference = passed(self.reference_role)
         scores = reward_scores(self.reward_models, episodes, batch_size=self.settings.micro_batch_size_episodes)
         return Rollout(
             episodes=episodes,

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -82,17 +83,18 @@ def train_tokenizer(texts: Sequence[str], *, vocabulary_size: int, context_token
 
 def encode_document(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Token ids of one document: prose, or a transcript with role tokens in place of its labels."""
-    ids = [tokenizer.convert_tokens_to_ids(BOS)]
+    token_id: dict[str, int] = tokenizer.get_vocab()
+    ids: list[int] = [token_id[BOS]]
     pieces = _TURN.split(text)
     if pieces[0].strip():
         ids += tokenizer.encode(pieces[0].strip(), add_special_tokens=False)
     for speaker, words in zip(pieces[1::2], pieces[2::2], strict=True):
-        ids.append(tokenizer.convert_tokens_to_ids(_ROLE_TOKEN[speaker]))
+        ids.append(token_id[_ROLE_TOKEN[speaker]])
         ids += tokenizer.encode(words.strip(), add_special_tokens=False)
         if speaker == "answer":
-            ids.append(tokenizer.convert_tokens_to_ids(EOS))
+            ids.append(token_id[EOS])
     if len(pieces) == 1:
-        ids.append(tokenizer.convert_tokens_to_ids(EOS))
+        ids.append(token_id[EOS])
     return ids
 
 
@@ -136,7 +138,7 @@ def pretrain(
     on_step: OnStep,
 ) -> float:
     """Train on next-token prediction; returns the mean loss of the last tenth of the steps, nats per token."""
-    model.to(device=pick_device(), dtype=resolve_dtype(dtype)).train()
+    nn.Module.to(model, device=pick_device(), dtype=resolve_dtype(dtype)).train()
     weights = MasterWeights(list(model.parameters()))
     optimizers = pretraining_optimizers(model, weights, settings)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]

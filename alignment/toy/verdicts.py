@@ -1,0 +1,72 @@
+"""The gold judge's word on what a run left behind. For evaluation only: no training code may import it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from alignment.data.records import Comparison, Prompt, read_jsonl
+from alignment.errors import UserError
+from alignment.evaluation import JudgedAnswer, accuracy_by_grade
+from alignment.rl.snapshots import Snapshot
+from alignment.run import RunFolder
+from alignment.toy.judge import judge, utility
+from alignment.toy.world import lookup
+
+JUDGE = "gold judge of the toy world"
+
+
+def check_prompts_known(prompts: Sequence[Prompt]) -> None:
+    """Raise ``UserError`` naming the first prompt that is not of the toy world."""
+    unknown = next((prompt for prompt in prompts if lookup(prompt.messages) is None), None)
+    if unknown is not None:
+        raise UserError(
+            f"the gold judge does not know prompt {unknown.id}; it knows the toy world only. Pass evaluate.judge=none."
+        )
+
+
+def with_verdicts(rows: Sequence[JudgedAnswer], prompts: Sequence[Prompt]) -> list[JudgedAnswer]:
+    """Answers to those prompts, in their order, with the gold judge's verdicts."""
+    verdicts = [judge(prompt.messages, row.answer) for row, prompt in zip(rows, prompts, strict=True)]
+    return [
+        replace(row, helpfulness=verdict.helpfulness, unsafe=verdict.unsafe, refusal=verdict.refusal)
+        for row, verdict in zip(rows, verdicts, strict=True)
+    ]
+
+
+def gold_ceilings(folder: RunFolder, round_number: int) -> dict[str, dict[str, Any]]:
+    """How often the gold judge agrees with the annotators' held-out choices: no reward model can be expected above."""
+    file = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
+    if not file.is_file():
+        return {}
+    comparisons, _ = read_jsonl(file, Comparison)
+    ceilings = {}
+    for dimension in ("helpfulness", "safety"):
+        own = [item for item in comparisons if item.dimension == dimension]
+        gaps = [
+            utility(judge(item.prompt, item.chosen_text), item.dimension)
+            - utility(judge(item.prompt, item.rejected_text), item.dimension)
+            for item in own
+        ]
+        if own:
+            ceilings[dimension] = accuracy_by_grade(
+                gaps, [item.grade for item in own], [item.conversation_id for item in own]
+            )
+    return ceilings
+
+
+def gold_curve(folder: RunFolder, round_number: int) -> dict[int, dict[str, float]]:
+    """Update -> gold helpfulness, reward and KL of the answers that PPO wrote down on its way."""
+    file = folder.stage("ppo", round_number) / "heldout_samples.jsonl"
+    taken: dict[int, list[Snapshot]] = {}
+    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
+        taken.setdefault(item.update, []).append(item)
+    return {
+        update: {
+            "gold_helpfulness": sum(judge(i.prompt.messages, i.answer).helpfulness for i in items) / len(items),
+            "heldout_reward": sum(i.score for i in items) / len(items),
+            "heldout_kl_nats": sum(i.kl_nats for i in items) / len(items),
+        }
+        for update, items in taken.items()
+    }
