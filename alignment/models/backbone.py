@@ -111,7 +111,7 @@ def _first_line(error: Exception) -> str:
 def _keep_nf4_differentiable(model: nn.Module) -> None:
     """Stop bitsandbytes from repacking weights for a CPU kernel that has no backward pass.
 
-    One no-grad forward in ``eval`` would do so, and every later gradient would be wrong (cosine 0.67 to the truth).
+    One no-grad forward in ``eval`` would do so, and every later gradient would be wrong.
     """
     import bitsandbytes
 
@@ -248,8 +248,8 @@ class Backbone:
                 yield f"{before}{found}{kind}.{rest.removeprefix(f'{name}.')}", parameter
 
     def _inject(self, name: str, config: LoraConfig) -> None:
-        # Adapters stay in the base's number format: a float32 adapter on a bfloat16 base costs 2.5 times as much per
-        # forward pass. Optimisers keep float32 master copies (alignment.models.optimizer).
+        # Adapters stay in the base's number format: a float32 adapter on a bfloat16 base makes every forward
+        # pass slower. Optimisers keep float32 master copies (alignment.models.optimizer).
         if self.peft is None:
             self.peft = get_peft_model(self.base, config, adapter_name=name, autocast_adapter_dtype=False)
         else:
