@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from alignment.config import SamplingSection
 from alignment.data.records import Prompt
 from alignment.evaluation import JudgedAnswer
+from alignment.masking import masked_sum
 from alignment.models.backbone import Backbone
 from alignment.models.policies import answer_prompts
 from alignment.models.reward_model import RewardModel
-from alignment.rl.masking import masked_sum
+from alignment.recipe import SamplingSection
 from alignment.rl.rollout import Episodes, reward_scores, score_responses
 
 SCORING_BATCH = 64

@@ -29,19 +29,40 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from alignment.config import Recipe, save_recipe
+from alignment.config import save_recipe
 from alignment.errors import UserError
+from alignment.recipe import Recipe
 
 SECTIONS = {
-    "base": ("model", "base"),
-    "sft": ("model", "sft"),
+    "base": ("model.name_or_path", "model.dtype", "base", "data.on_error"),
+    "sft": ("model", "sft", "data.on_error", "data.too_long"),
     "annotate": ("model", "data", "annotate"),
-    "reward": ("model", "reward"),
-    "rejection": ("model", "data", "rejection"),
+    "reward": ("model", "reward", "data.on_error", "data.too_long"),
+    "rejection": (
+        "model",
+        "data",
+        "rejection",
+        "ppo.safety_threshold",
+        "sft.data",
+        "sft.format",
+        "sft.max_length_tokens",
+        "sft.packing",
+        "sft.weight_decay",
+    ),
     "ppo": ("model", "data", "ppo"),
     "eval": ("model", "data", "evaluate"),
 }
-"""Stage folder -> the recipe's sections that decide what the stage makes."""
+"""Stage folder -> the recipe's sections and settings that decide what the stage makes."""
+INPUT_STAGES = {
+    "base": (),
+    "sft": ("base",),
+    "annotate": ("sft",),
+    "reward": ("sft", "annotate"),
+    "rejection": ("sft", "reward"),
+    "ppo": ("sft", "reward", "rejection"),
+    "eval": ("sft", "reward", "rejection", "ppo"),
+}
+"""Stage folder -> the stages, of the same round or before all rounds, that it reads."""
 PACKAGES = ("tandem-rlhf", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
 
@@ -66,9 +87,13 @@ def read_json(file: Path) -> Any:
 
 
 def content_hash(path: Path) -> str:
-    """A short SHA-256 of a file, or of the weights and records in a folder."""
+    """A short SHA-256 of a file, or of the weights and records in a folder (not of the environment they came from).
+
+    A path that is not there, such as the Hub name of a data set, has the hash of nothing.
+    """
     digest = hashlib.sha256()
-    files = sorted(f for f in path.rglob("*") if f.suffix in HASHED_SUFFIXES) if path.is_dir() else [path]
+    inside = (file for file in path.rglob("*") if file.suffix in HASHED_SUFFIXES and file.name != "env.json")
+    files = sorted(inside) if path.is_dir() else [path] if path.is_file() else []
     for file in files:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
@@ -128,6 +153,13 @@ def _commit() -> str | None:
     return git.stdout.strip() or None
 
 
+def _at(values: Any, key: str) -> Any:
+    """The value at a dotted key of nested mappings; ``None`` where there is none."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
     """Dotted keys in which two nested mappings differ."""
     if not isinstance(before, dict) or not isinstance(now, dict):
@@ -176,11 +208,45 @@ class RunFolder:
         return dict(read_json(self.stage(name, round_number) / "result.json"))
 
     def require(self, name: str, round_number: int | None = None, *, command: str) -> Path:
-        """Folder of a finished stage; raise ``UserError`` naming the command that makes it."""
+        """Folder of a finished stage that is up to date; raise ``UserError`` naming the command that makes it."""
         folder = self.stage(name, round_number)
         if not self.finished(name, round_number):
             raise UserError(f"{folder} is missing or not finished. Make it first: {command} run_dir={self.root}")
+        if changed := self.changed_inputs(name, round_number):
+            raise UserError(
+                f"{folder} was made before the present {' and '.join(changed)}. "
+                f"Make it again: {command} run_dir={self.root} overwrite=true"
+            )
         return folder
+
+    def changed_inputs(self, name: str, round_number: int | None = None) -> list[str]:
+        """What a finished stage reads and what is another now: stages made, or made differently, since; edited files.
+
+        Comparisons collected since do not count for reward models that were trained on a file; nor do data files that
+        are no longer where they were.
+        """
+        result = self.result(name, round_number)
+        if "made_from" not in result:
+            return []  # from a version that did not write it down
+        made_from = result["made_from"]
+        now = self._outputs(self._inputs_of(self.stage(name, round_number).relative_to(self.root).as_posix()))
+        stages = [stage for stage in now if stage in made_from or not stage.endswith("/annotate")]
+        gone = [stage for stage in made_from if stage not in now]
+        changed = [stage for stage in stages if made_from.get(stage) != now[stage]]
+        files = {path: found for path, found in result.get("files", {}).items() if Path(path).is_file()}
+        return gone + changed + [path for path, found in files.items() if content_hash(Path(path)) != found]
+
+    def _outputs(self, stages: Sequence[str]) -> dict[str, str]:
+        """Stage -> hash of what it made, for those of ``stages`` that are finished."""
+        files = {stage: self.root / stage / "result.json" for stage in stages}
+        return {stage: read_json(file).get("output", "") for stage, file in files.items() if file.is_file()}
+
+    def _inputs_of(self, stage: str) -> list[str]:
+        """The stages that a stage reads: ``round-1/ppo`` reads ``sft``, ``round-1/reward`` and so on."""
+        folder, _, name = stage.rpartition("/")
+        own = [item if item in ("base", "sft") else f"{folder}/{item}" for item in INPUT_STAGES[name]]
+        earlier = int(folder.removeprefix("round-")) - 1 if folder else 0
+        return own + [f"round-{earlier}/{item}" for item in ("rejection", "ppo") if earlier]
 
     def latest_round(self, name: str) -> int | None:
         """The highest round in which that stage is finished."""
@@ -221,10 +287,15 @@ class RunFolder:
         """Whether a stage is finished and need not run again.
 
         Raises:
-            UserError: it is finished with other settings; names them.
+            UserError: it is finished with other settings, or was made from what has changed since; names them.
         """
         if recipe.overwrite or not self.finished(name, round_number):
             return False
+        if inputs := self.changed_inputs(name, round_number):
+            raise UserError(
+                f"{self.stage(name, round_number)} was made before the present {' and '.join(inputs)}. "
+                "Choose another run_dir, or pass overwrite=true to make everything again."
+            )
         changed = self.changed_settings(name, round_number, recipe)
         if changed:
             raise UserError(
@@ -238,7 +309,7 @@ class RunFolder:
         sections = SECTIONS[name]
         before = yaml.safe_load((self.stage(name, round_number) / "config.yaml").read_text(encoding="utf-8"))
         now = recipe.model_dump(mode="json")
-        keys = _differences({key: before.get(key) for key in sections}, {key: now[key] for key in sections})
+        keys = _differences({key: _at(before, key) for key in sections}, {key: _at(now, key) for key in sections})
         if name == "ppo":
             keys = [key for key in keys if key != "ppo.method"]
         return keys + (["seed"] if before.get("seed") != recipe.seed else [])
@@ -264,7 +335,7 @@ class RunFolder:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        save_recipe(recipe, folder / "config.yaml")
+        save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml")
         write_json(folder / "env.json", environment(recipe.seed))
         # Stages are seeded apart, so that running them one at a time or in a chain draws the same numbers.
         name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
@@ -273,15 +344,21 @@ class RunFolder:
 
     def finish(self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> dict[str, Any]:
         """Write the ledger line and, last of all, ``result.json``; returns the result."""
+        output = content_hash(stage.folder)
+        hashes = {str(path): content_hash(path) for path in inputs}
+        inside = self.root.resolve()
         complete = {
             **result,
+            "made_from": self._outputs(self._inputs_of(stage.name)),
+            "files": {path: found for path, found in hashes.items() if inside not in Path(path).resolve().parents},
+            "output": output,
             "seconds": round(stage.seconds, 2),
             "peak_memory_gib": round(peak_memory_gib(), 2),
         }
         line = {
             "stage": stage.name,
-            "inputs": {str(path): content_hash(path) for path in inputs},
-            "output": content_hash(stage.folder),
+            "inputs": hashes,
+            "output": output,
             "seconds": complete["seconds"],
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }

@@ -12,12 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from alignment.config import Recipe
 from alignment.data.loading import check_against_heldout, heldout_prompts, training_prompts
 from alignment.data.records import Comparison, write_jsonl
 from alignment.data.sources import load_comparisons, split_by_conversation
 from alignment.errors import UserError
 from alignment.models.policies import load_backbone, load_policy, newest_before
+from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder, StageRun
 from alignment.toy.collection import check_room, fill_queues, sample_and_compare
@@ -67,7 +67,8 @@ def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str,
         for name, report in (("training prompts", train_report), ("held-out prompts", heldout_report)):
             left_out |= {f"{name}, {reason}": count for reason, count in report.skipped.items()}
         comparisons = [collected[part].comparisons for part in ("train", "heldout")]
-        return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft])
+        files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
+        return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
 
 
 def save(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment.config import TOY_MODEL, Recipe
 from alignment.errors import UserError
+from alignment.recipe import TOY_MODEL, Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder
 from alignment.toy.base_model import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignment.config import TOY_MODEL, Recipe
+from alignment.recipe import TOY_MODEL, Recipe
 from alignment.run import RunFolder
 
 

@@ -16,13 +16,14 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
+from rich.text import Text
 
-from alignment.config import Recipe
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.policies import Policy, load_backbone, load_policy
 from alignment.models.streaming import stream_answer
+from alignment.recipe import Recipe
 from alignment.run import RunFolder, seed_everything
 from stages.runner import guarded, parser_for, recipe_from
 
@@ -72,7 +73,7 @@ def answer_all(
         for policy in policies:
             for piece in stream_answer(backbone, policy.role, dialogues[policy.name], recipe.evaluate.sampling):
                 shown[policy.name] += piece
-                live.update(Columns([Panel(words, title=name) for name, words in shown.items()]), refresh=True)
+                live.update(Columns([Panel(Text(words), title=name) for name, words in shown.items()]), refresh=True)
     for name, words in shown.items():
         if not console.is_terminal:
             console.print(f"{name}: {words}", markup=False)

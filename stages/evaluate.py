@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from alignment.config import Recipe
 from alignment.data.loading import fitting_prompts, heldout_prompts
 from alignment.data.records import Prompt, write_jsonl
 from alignment.errors import UserError
@@ -21,10 +20,13 @@ from alignment.measuring import measure_policy
 from alignment.models.backbone import Backbone
 from alignment.models.policies import load_backbone, load_policy, policy_names
 from alignment.models.reward_model import RewardModel
+from alignment.recipe import Recipe
 from alignment.report.assemble import assemble_report
 from alignment.report.writer import write_report
+from alignment.resources import resolve
+from alignment.rl.snapshots import read_snapshots
 from alignment.run import RunFolder
-from alignment.toy.verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_curve, with_verdicts
+from alignment.toy.verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
 from stages.base_path import base_model_path
 from stages.runner import progress, run, say_left_out
 
@@ -53,11 +55,13 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
         stage = folder.begin("eval", recipe, round_number)
         rows = sample_policies(recipe, folder, backbone, prompts, round_number)
         if gold:
-            rows = {name: with_verdicts(part, prompts) for name, part in rows.items()}
+            asked = prompts * recipe.evaluate.answers_per_prompt
+            rows = {name: with_verdicts(part, asked) for name, part in rows.items()}
         write_jsonl(
             stage.folder / "answers.jsonl",
             ({"policy": name, **asdict(row)} for name, part in rows.items() for row in part),
         )
+        snapshots = read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
         report = assemble_report(
             recipe,
             folder,
@@ -66,12 +70,14 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             rows=rows,
             judge=JUDGE if gold else None,
             ceilings=gold_ceilings(folder, round_number) if gold else {},
-            gold_curve=gold_curve(folder, round_number) if gold else {},
+            gold_helpfulness=gold_helpfulness(snapshots) if gold else {},
             evaluate_seconds=stage.seconds,
         )
         write_report(report, folder.root)
         counts = {**left_out.skipped, "prompts too long": too_long}
-        folder.finish(stage, {"policies": list(rows), "left_out": counts}, inputs=[folder.stage("sft")])
+        result = {"policies": list(rows), "left_out": counts}
+        inputs = [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
+        folder.finish(stage, result, inputs=inputs)
     return report
 
 
@@ -96,10 +102,13 @@ def sample_policies(
             else:
                 own = backbone
                 role = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}").role
-            rows[name] = measure_policy(
-                own, role, prompts, recipe.evaluate.sampling, sft_backbone=backbone, reward_models=models
-            )
-            on_step(len(rows) * len(prompts), len(names) * len(prompts), {})
+            rows[name] = []
+            for _ in range(recipe.evaluate.answers_per_prompt):
+                rows[name] += measure_policy(
+                    own, role, prompts, recipe.evaluate.sampling, sft_backbone=backbone, reward_models=models
+                )
+                total = len(names) * recipe.evaluate.answers_per_prompt * len(prompts)
+                on_step(sum(map(len, rows.values())), total, {})
     return rows
 
 

@@ -15,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from alignment.config import TOY_MODEL, Recipe
+from alignment.recipe import TOY_MODEL, Recipe
 from alignment.report.schema import validate_report
 from alignment.report.text import SUMMARY_COLUMNS, duration, headline, summary_rows
 from alignment.run import RunFolder, peak_memory_gib, read_json
@@ -34,7 +34,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
             once(recipe, folder, "annotate", number, lambda n=number: annotate.main(recipe, n))  # type: ignore[misc]
         once(recipe, folder, "reward", number, lambda n=number: reward.main(recipe, n))  # type: ignore[misc]
         improve(recipe, folder, number)
-        once(recipe, folder, "eval", number, lambda n=number: evaluate.main(recipe, n))  # type: ignore[misc]
+        judged = refreshed(recipe, folder, "eval", number)
+        once(judged, folder, "eval", number, lambda r=judged, n=number: evaluate.main(r, n))  # type: ignore[misc]
     report: dict[str, Any] = read_json(folder.root / "report.json")
     show(report, folder)
     return report
@@ -46,6 +47,12 @@ def improve(recipe: Recipe, folder: RunFolder, number: int) -> None:
         if recipe.ppo.method in methods:
             alone = recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"method": name})})
             once(recipe, folder, name, number, lambda r=alone: ppo.main(r, number))  # type: ignore[misc]
+
+
+def refreshed(recipe: Recipe, folder: RunFolder, name: str, number: int) -> Recipe:
+    """The recipe, with ``overwrite`` on if the stage is finished and what it read has changed: nothing else is lost."""
+    stale = folder.finished(name, number) and folder.changed_inputs(name, number)
+    return recipe.model_copy(update={"overwrite": True}) if stale else recipe
 
 
 def once(recipe: Recipe, folder: RunFolder, name: str, number: int | None, work: Callable[[], dict[str, Any]]) -> None:

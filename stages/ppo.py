@@ -8,30 +8,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from alignment.config import Recipe
+from trl import SFTConfig
+
 from alignment.data.loading import fitting_prompts, heldout_prompts, training_prompts
 from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
+from alignment.models.heads import TokenValueHead
 from alignment.models.policies import load_backbone
 from alignment.models.reward_model import RewardModel
-from alignment.rl.finetune_winners import finetune_on_winners, sample_winners
+from alignment.models.sft import check_trainer_settings
+from alignment.recipe import Recipe
+from alignment.resources import resolve
+from alignment.rl.finetune_winners import encode_demonstrations, finetune_on_winners, sample_winners
 from alignment.rl.ppo import PPO, prompt_batches, rollout_metrics
 from alignment.rl.snapshots import Snapshots
 from alignment.run import RunFolder
 from stages.runner import progress, run, say_left_out
 
 
+@dataclass(frozen=True)
+class Round:
+    """What both methods start from."""
+
+    recipe: Recipe
+    number: int
+    folder: RunFolder
+    backbone: Backbone
+    models: dict[str, RewardModel]
+    prompts: list[Prompt]
+    left_out: dict[str, int]
+
+
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/rejection/`` and ``round-N/ppo/``; returns the last stage's result."""
     folder = RunFolder(recipe.run_dir)
-    rewards = folder.require("reward", round_number, command="python -m stages.reward")
-    names = ["rejection", "ppo"] if recipe.ppo.method == "both" else [recipe.ppo.method]
+    methods = unfinished_methods(recipe, folder, round_number)
+    inputs = load_round(recipe, folder, round_number)
+    result: dict[str, Any] = {}
+    for method in methods:
+        result = rejection(inputs) if method == "rejection" else ppo(inputs)
+    return result
+
+
+def unfinished_methods(recipe: Recipe, folder: RunFolder, round_number: int) -> list[str]:
+    """What is to be run; a rejection stage that is finished is kept where ``both`` was stopped between the two."""
+    names: list[str] = ["rejection", "ppo"] if recipe.ppo.method == "both" else [recipe.ppo.method]
     if recipe.ppo.method == "both" and not folder.finished("ppo", round_number):
-        names = [name for name in names if not folder.kept(name, round_number, recipe)]  # stopped between the two
+        names = [name for name in names if not folder.kept(name, round_number, recipe)]
     for name in names:
         folder.check_not_finished(name, recipe, round_number)
+    return names
+
+
+def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
+    """The SFT model as base, the round's reward models, and the prompts that leave room for an answer."""
+    rewards = folder.require("reward", round_number, command="python -m stages.reward")
     prompts, report = training_prompts(recipe)
     backbone = load_backbone(folder, recipe.model)
     models = {name: RewardModel.load(backbone, name, rewards / name) for name in ("helpfulness", "safety")}
@@ -44,55 +78,52 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     )
     say_left_out(report, too_long)
     left_out = {**report.skipped, "prompts too long": too_long}
-    result: dict[str, Any] = {}
-    for name in names:
-        work = rejection if name == "rejection" else ppo
-        result = work(recipe, folder, backbone, models, prompts, left_out, round_number)
-    return result
+    return Round(recipe, round_number, folder, backbone, models, prompts, left_out)
 
 
-def rejection(
-    recipe: Recipe,
-    folder: RunFolder,
-    backbone: Backbone,
-    models: dict[str, RewardModel],
-    prompts: list[Prompt],
-    left_out: dict[str, int],
-    round_number: int,
-) -> dict[str, Any]:
+def rejection(inputs: Round) -> dict[str, Any]:
     """Draw K answers per prompt, keep the best, fine-tune a fresh adapter on the winners of all rounds."""
+    recipe, folder, backbone, models = inputs.recipe, inputs.folder, inputs.backbone, inputs.models
+    check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
+    demonstrations, too_long = encode_demonstrations(recipe, backbone)
     with folder.lock():
-        stage = folder.begin("rejection", recipe, round_number)
+        stage = folder.begin("rejection", recipe, inputs.number)
         with progress("rejection: sampling") as on_step:
-            winners = sample_winners(recipe, folder, backbone, models, prompts, round_number, on_step=on_step)
+            winners = sample_winners(recipe, folder, backbone, models, inputs.prompts, inputs.number, on_step=on_step)
         with progress("rejection: fine-tuning") as on_step:
-            result = finetune_on_winners(recipe, backbone, winners, stage, on_step=on_step)
-        result["left_out"] = {**left_out, **result["left_out"]}
-        folder.finish(stage, result, inputs=[models["helpfulness"].folder, models["safety"].folder])
-        folder.set_policy("rejection", round_number)
-    return folder.result("rejection", round_number)
+            result = finetune_on_winners(recipe, backbone, winners, demonstrations, stage, on_step=on_step)
+        result["left_out"] = {**inputs.left_out, **result["left_out"], "demonstrations too long": too_long}
+        files = [resolve(recipe.data.prompts), resolve(recipe.sft.data)]
+        folder.finish(stage, result, inputs=[*files, *(model.folder for model in models.values())])
+        folder.set_policy("rejection", inputs.number)
+    return folder.result("rejection", inputs.number)
 
 
-def ppo(
-    recipe: Recipe,
-    folder: RunFolder,
-    backbone: Backbone,
-    models: dict[str, RewardModel],
-    prompts: list[Prompt],
-    left_out: dict[str, int],
-    round_number: int,
-) -> dict[str, Any]:
+def ppo(inputs: Round) -> dict[str, Any]:
     """PPO, from the rejection-sampling checkpoint of this round where there is one, else from the SFT model."""
-    heldout, _ = heldout_prompts(recipe)
+    recipe, folder, backbone = inputs.recipe, inputs.folder, inputs.backbone
+    heldout, _ = fitting_prompts(
+        heldout_prompts(recipe)[0],
+        backbone.encoder,
+        max_new_tokens=recipe.ppo.sampling.max_new_tokens,
+        context_tokens=backbone.context_tokens,
+        skip_too_long=recipe.data.too_long == "skip",
+    )
+    size, share = recipe.ppo.batch_size_episodes, recipe.ppo.safety_share
+    batches = prompt_batches(inputs.prompts, size, seed=recipe.seed, safety_share=share)
+    start = None
+    if folder.finished("rejection", inputs.number):
+        start = folder.require("rejection", inputs.number, command="python -m stages.ppo ppo.method=rejection")
+    if recipe.ppo.value == "adapter":
+        TokenValueHead.from_reward_head(inputs.models["helpfulness"].head)  # refuses a head that it cannot start from
     with folder.lock():
-        stage = folder.begin("ppo", recipe, round_number)
-        if folder.finished("rejection", round_number):
-            backbone.load_adapter(PPO.policy_role, folder.stage("rejection", round_number), trainable=True)
+        stage = folder.begin("ppo", recipe, inputs.number)
+        if start is not None:
+            backbone.load_adapter(PPO.policy_role, start, trainable=True)
         else:
             backbone.add_adapter(PPO.policy_role, recipe.model.lora)
-        trainer = PPO(backbone, models, recipe.ppo, seed=recipe.seed)
+        trainer = PPO(backbone, inputs.models, recipe.ppo, seed=recipe.seed)
         snapshots = Snapshots(recipe, stage.folder, trainer, heldout)
-        batches = prompt_batches(prompts, recipe.ppo.batch_size_episodes, seed=recipe.seed)
         snapshots.take(0)
         with progress("ppo") as on_step:
             for update in range(1, recipe.ppo.updates + 1):
@@ -107,10 +138,11 @@ def ppo(
                 on_step(update, recipe.ppo.updates, metrics)
                 snapshots.take(update)
         backbone.save_adapter(PPO.policy_role, stage.folder)
-        result = {"updates": recipe.ppo.updates, **metrics, "left_out": left_out}
-        folder.finish(stage, result, inputs=[m.folder for m in models.values()])
-        folder.set_policy("ppo", round_number)
-    return folder.result("ppo", round_number)
+        result = {"updates": recipe.ppo.updates, **metrics, "left_out": inputs.left_out}
+        files = [resolve(recipe.data.prompts)]
+        folder.finish(stage, result, inputs=[*files, *(model.folder for model in inputs.models.values())])
+        folder.set_policy("ppo", inputs.number)
+    return folder.result("ppo", inputs.number)
 
 
 if __name__ == "__main__":

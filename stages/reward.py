@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from alignment.config import Recipe
+from trl import RewardConfig
+
 from alignment.data.records import Comparison, Dimension
 from alignment.models.backbone import Backbone
 from alignment.models.policies import load_backbone
 from alignment.models.reward_model import RewardModel
+from alignment.models.sft import check_trainer_settings
+from alignment.recipe import Recipe
 from alignment.reward.data import RewardData, reward_data
 from alignment.reward.evaluation import calibrate, evaluate_reward_model
-from alignment.reward.training import EncodedPair, RewardTrainingSettings, encode_pairs, train_reward_model
+from alignment.reward.training import EncodedPair, encode_pairs, train_reward_model
 from alignment.run import RunFolder, StageRun
 from stages.runner import progress, run, say_left_out
 
@@ -27,6 +30,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     folder = RunFolder(recipe.run_dir)
     folder.require("sft", command="python -m stages.sft")
     folder.check_not_finished("reward", recipe, round_number)
+    check_trainer_settings(recipe.reward.trainer, RewardConfig, section="reward.trainer")
     data = {dimension: reward_data(recipe, folder, dimension, round_number) for dimension in recipe.reward.models}
     backbone = load_backbone(folder, recipe.model)
     encoded = {dimension: encode(recipe, backbone, item, dimension) for dimension, item in data.items()}
@@ -76,24 +80,21 @@ def train_one(
 ) -> dict[str, Any]:
     """Train, calibrate, evaluate and save one reward model; returns its block of the result."""
     section = getattr(recipe.reward, dimension)
-    settings = RewardTrainingSettings(
-        margin=section.margin,
-        safety_weight=section.safety_weight,
-        centering_weight=section.centering_weight,
-        epochs=section.epochs,
-        batch_size_pairs=section.batch_size_pairs,
-        micro_batch_size_pairs=section.micro_batch_size_pairs,
-        learning_rate=section.learning_rate,
-        seed=recipe.seed,
-        trainer=recipe.reward.trainer,
-    )
     with progress(f"reward: {dimension}") as on_step:
 
         def log(step: int, total: int, figures: dict[str, float]) -> None:
             on_step(step, total, figures)
             stage.log({"model": dimension, "step": step, **figures})
 
-        figures = train_reward_model(model, model.backbone.tokenizer, data.pairs, settings, on_step=log)
+        figures = train_reward_model(
+            model,
+            model.backbone.tokenizer,
+            data.pairs,
+            section,
+            seed=recipe.seed,
+            trainer=recipe.reward.trainer,
+            on_step=log,
+        )
     batch_size = 2 * section.micro_batch_size_pairs
     calibration = calibrate(model, data.pairs, dimension, batch_size=batch_size)
     evaluation = evaluate_reward_model(model, data.heldout_pairs, data.heldout, seed=recipe.seed, batch_size=batch_size)

@@ -20,9 +20,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from alignment.config import Recipe, load_recipe, recipe_keys
+from alignment.config import DEFAULT_RECIPE, load_recipe, recipe_keys
 from alignment.data.records import ReadReport
 from alignment.errors import UserError
+from alignment.recipe import Recipe
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 SHOWN = ("loss", "accuracy", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate")
@@ -39,9 +40,12 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: Any) -> NoReturn:
         print(parser.format_help())
-        print("settings (in the recipe, or as key=value on the command line):")
+        print(f"settings, with their values in {DEFAULT_RECIPE} (in a recipe, or as key=value on the command line):")
+        values = dict(_leaves(load_recipe().model_dump(mode="json")))
         for key, kind, default, description in recipe_keys():
-            print(f"  {key} : {kind} = {default}\n      {description}")
+            value = str(values.get(key, default))
+            otherwise = "" if value == default else f"  (in a recipe without it: {default})"
+            print(f"  {key} : {kind} = {value}{otherwise}\n      {description}")
         parser.exit()
 
 
@@ -75,7 +79,8 @@ def guarded(work: Callable[[], Any]) -> int:
         say_error(f"{error}. Nothing of this stage is kept. A lower learning rate is the first thing to try.")
         return 1
     except (KeyboardInterrupt, Terminated) as stopped:
-        console.print("stopped. Finished stages are kept; the same command goes on from there.", soft_wrap=True)
+        kept = "Finished stages are kept; the same command, without overwrite=true, goes on from there."
+        console.print(f"stopped. {kept}", soft_wrap=True)
         return 143 if isinstance(stopped, Terminated) else 130
     return 0
 

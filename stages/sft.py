@@ -8,13 +8,17 @@ Needs the base model; leaves ``sft/``, a standard Hugging Face model folder with
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from alignment.config import Recipe
+from trl import SFTConfig
+
 from alignment.data.loading import check_against_heldout, encode_dialogues
+from alignment.data.records import Demonstration, Message
 from alignment.data.sources import load_demonstrations
-from alignment.models.backbone import Backbone, merge_and_save
-from alignment.models.sft import SFTSettings, train_sft
+from alignment.models.backbone import Backbone, merge_and_save, save_model
+from alignment.models.sft import check_trainer_settings, train_sft
+from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder
 from stages.base_path import base_model_path
@@ -28,7 +32,8 @@ def main(recipe: Recipe) -> dict[str, Any]:
     folder.check_not_finished("sft", recipe)
     source = resolve(recipe.sft.data)
     demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
-    check_against_heldout(recipe, (item.messages[:-1] for item in demonstrations), name=str(source))
+    check_against_heldout(recipe, answered_prompts(demonstrations), name=str(source))
+    check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
     backbone = Backbone.load(base, recipe.model)
     limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
     dialogues, too_long = encode_dialogues(
@@ -39,17 +44,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     full = recipe.sft.method == "full"
     if full:
         backbone.unfreeze()
-    settings = SFTSettings(
-        epochs=recipe.sft.epochs,
-        batch_size_dialogues=recipe.sft.batch_size_dialogues,
-        micro_batch_size_dialogues=recipe.sft.micro_batch_size_dialogues,
-        learning_rate=recipe.sft.learning_rate,
-        weight_decay=recipe.sft.weight_decay,
-        max_length_tokens=limit,
-        packing=recipe.sft.packing,
-        seed=recipe.seed,
-        trainer=recipe.sft.trainer,
-    )
+    settings = recipe.sft.model_copy(update={"max_length_tokens": limit})
     with folder.lock():
         stage = folder.begin("sft", recipe)
         model = backbone.base if full else backbone.train_adapter("policy", recipe.model.lora)
@@ -59,17 +54,25 @@ def main(recipe: Recipe) -> dict[str, Any]:
                 on_step(step, total, figures)
                 stage.log({"step": step, **figures})
 
-            figures = train_sft(model, backbone.tokenizer, dialogues, settings, on_step=log)
+            figures = train_sft(model, backbone.tokenizer, dialogues, settings, seed=recipe.seed, on_step=log)
         if full:
-            backbone.base.save_pretrained(str(stage.folder))
+            save_model(backbone.base, backbone.encoder, stage.folder)
         else:
             backbone.save_adapter("policy", stage.folder / "adapter")
-            merge_and_save(base, stage.folder / "adapter", recipe.model, stage.folder)
+            merge_and_save(base, stage.folder / "adapter", recipe.model, backbone.encoder, stage.folder)
         backbone.tokenizer.save_pretrained(str(stage.folder))
         result = {**figures, "demonstrations": len(dialogues), "left_out": left_out}
         folder.finish(stage, result, inputs=[source])
         folder.set_policy("sft")
         return folder.result("sft")
+
+
+def answered_prompts(demonstrations: Sequence[Demonstration]) -> Iterator[Sequence[Message]]:
+    """What stands before each answer that is learned: the loss is on all answers of a dialogue."""
+    for item in demonstrations:
+        for place, message in enumerate(item.messages):
+            if message.role == "assistant":
+                yield item.messages[:place]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from tiny import Family, save_tiny_model
 
-from alignment.config import Recipe, parse_recipe
+from alignment.config import parse_recipe
+from alignment.recipe import Recipe
 from stages.runner import guarded
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from stage_fixtures import outcome, own_data, own_model, reduced_recipe
 from tiny import Family
 
-from alignment.config import Recipe
 from alignment.data.records import Message
 from alignment.models.policies import load_backbone, load_policy
 from alignment.models.streaming import stream_answer
+from alignment.recipe import Recipe
 from alignment.report.schema import validate_report
 from alignment.run import RunFolder, read_json
 from stages import annotate, evaluate, pipeline, ppo, reward, sft

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,10 +226,21 @@ class TestFiles:
     def test_merge_and_save_equals_the_adapter(self, any_backbone: Backbone, tmp_path: Path) -> None:
         add_role(any_backbone, "policy", seed=1)
         any_backbone.save_adapter("policy", tmp_path / "adapter")
-        merge_and_save(any_backbone.path, tmp_path / "adapter", tiny_settings(), tmp_path / "merged")
+        merge_and_save(
+            any_backbone.path, tmp_path / "adapter", tiny_settings(), any_backbone.encoder, tmp_path / "merged"
+        )
         merged = AutoModelForCausalLM.from_pretrained(str(tmp_path / "merged"), dtype=torch.float32).eval()
         with torch.no_grad():
             assert_close(role_logits(any_backbone, "policy"), model_logits(merged))
+        stops = merged.generation_config.eos_token_id
+        assert set(stops) == any_backbone.encoder.stop_ids, "``generate`` stops by itself"
+        assert merged.config.use_cache
+
+    def test_the_same_adapter_is_saved_to_the_same_bytes(self, backbone: Backbone, tmp_path: Path) -> None:
+        add_role(backbone, "policy", seed=1)
+        backbone.save_adapter("policy", tmp_path / "one")
+        config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+        assert config["target_modules"] == sorted(config["target_modules"])
 
     def test_a_folder_without_model_or_tokenizer(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no causal language model there"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_recipe
 
-from alignment.config import Recipe, SamplingSection
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.streaming import stream_answer
+from alignment.recipe import Recipe, SamplingSection
 from alignment.run import RunFolder
 from stages import chat, sft
 
@@ -122,6 +124,15 @@ def test_markup_that_people_type_or_models_say_is_shown_as_it_is(
     typed(monkeypatch, "[/oops]")
     chat.main(recipe_of(run), ["sft"])
     assert "sft: [bold]no[/bold] [/nothing]" in capsys.readouterr().out
+
+
+def test_markup_is_shown_as_it_is_on_a_terminal_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(chat, "console", Console(file=screen, force_terminal=True, width=80))
+    monkeypatch.setattr(chat, "stream_answer", lambda *unused: iter(["a list[int] ", "[/INST]"]))
+    typed(monkeypatch, "ask")
+    chat.main(recipe_of(run), ["sft"])
+    assert "a list[int] [/INST]" in screen.getvalue()
 
 
 def test_an_error_while_generating_ends_the_stream(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

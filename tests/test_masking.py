@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.rl.masking import (
+from alignment.masking import (
     Reduce,
     last_index,
     lengths_to_mask,

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from stage_fixtures import outcome, reduced_data, reduced_recipe
+from stage_fixtures import ROOT, outcome, reduced_data, reduced_recipe
 
 from alignment.config import load_recipe
 from alignment.data.records import Comparison, dialogue_key, read_jsonl
+from alignment.errors import UserError
 from alignment.report.schema import validate_report
 from alignment.rl.rejection import Winner
 from alignment.run import RunFolder, read_json
@@ -81,12 +82,12 @@ def test_every_stage_leaves_what_the_run_folder_promises(finished: Path) -> None
     assert list(finished.rglob("*.bin")) + list(finished.rglob("*.pkl")) + list(finished.rglob("*.pt")) == []
 
 
-def test_the_ledger_chains_the_stages_in_order(finished: Path) -> None:
+def test_the_ledger_chains_the_stages_in_order(finished: Path, files: dict[str, str]) -> None:
     lines = [json.loads(line) for line in (finished / "ledger.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == STAGE_FOLDERS
     outputs = {line["stage"]: line["output"] for line in lines}
     annotated = next(line for line in lines if line["stage"] == "round-1/annotate")
-    assert annotated["inputs"].keys() == {str(finished / "sft")}
+    assert annotated["inputs"].keys() == {str(finished / "sft"), files["prompts"], files["heldout_prompts"]}
     assert all(outputs.values())
 
 
@@ -235,6 +236,25 @@ def test_two_rounds_use_all_comparisons_and_the_pool(finished: Path, files: dict
     assert {winner.round for winner in winners} <= {1, 2}
     assert len(winners) > 6
     assert RunFolder(run).policy == {"stage": "ppo", "round": 2, "folder": "round-2/ppo"}
+
+
+def test_ppo_after_the_rejection_policy_was_judged_is_judged_too(rewarded: Path, files: dict[str, str]) -> None:
+    assert "ppo" not in pipeline.main(reduced_recipe(files, rewarded, "ppo.method=rejection"))["policies"]
+    assert "ppo" in pipeline.main(reduced_recipe(files, rewarded))["policies"]
+
+
+def test_a_policy_made_without_rejection_sampling_is_not_taken_for_one_made_with_it(
+    rewarded: Path, files: dict[str, str]
+) -> None:
+    pipeline.main(reduced_recipe(files, rewarded, "ppo.method=ppo"))
+    with pytest.raises(UserError, match="ppo was made before the present round-1/rejection"):
+        pipeline.main(reduced_recipe(files, rewarded))
+
+
+def test_every_metric_of_ppo_is_explained(finished: Path) -> None:
+    page = (ROOT / "docs" / "stages.md").read_text(encoding="utf-8")
+    logged = {key for line in metric_lines(finished, "round-1/ppo") for key in line}
+    assert {key for key in logged if f"`{key}`" not in page} == set()
 
 
 def test_another_seed_trains_another_model(finished: Path, files: dict[str, str], tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import torch
 from tiny import LORA, add_reward_model, add_role, base_parameters, load_tiny, state_of, tiny_prompts, unchanged
 from torch import Tensor, nn
 
-from alignment.config import PPOSection, SamplingSection
 from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
+from alignment.recipe import PPOSection, SamplingSection
 from alignment.rl.advantages import Advantages
 from alignment.rl.ppo import PPO, prompt_batches, rollout_metrics
 from alignment.rl.rollout import Rollout
@@ -240,6 +240,17 @@ class TestUpdate:
             assert norm == pytest.approx(1e-3, rel=1e-2)
 
 
+class TestSchedule:
+    @pytest.mark.parametrize(("schedule", "shares"), [("constant", (1, 1, 1)), ("linear", (1, 2 / 3, 1 / 3))])
+    def test_scales_both_rates(self, backbone: Backbone, schedule: str, shares: tuple[float, ...]) -> None:
+        trainer = trainer_on(backbone, updates=3, schedule=schedule, learning_rate=1e-2, value_learning_rate=4e-2)
+        for share in shares:
+            used = [group["lr"] for group in trainer.optimizer.param_groups]
+            assert used == pytest.approx([1e-2 * share, 4e-2 * share])
+            reported = trainer.update(*one_batch(trainer))["policy/learning_rate"]
+            assert reported == pytest.approx(1e-2 * share)
+
+
 class TestLearning:
     def test_the_policy_gradient_is_that_of_a_separate_model(self, backbone: Backbone, tmp_path: Any) -> None:
         """On policy, the clipped loss has the gradient of ``-mean(A log pi)``."""
@@ -325,7 +336,24 @@ class TestPromptBatches:
 
     def test_no_prompt_is_refused(self) -> None:
         with pytest.raises(UserError, match="no prompt"):
-            next(prompt_batches([], 4, seed=0))
+            prompt_batches([], 4, seed=0)
+
+    @pytest.mark.parametrize(("share", "wanted"), [(0.0, 0), (0.5, 4), (0.3, 2), (1.0, 8)])
+    def test_a_share_of_safety_prompts_holds_in_every_batch(self, share: float, wanted: int) -> None:
+        prompts = tiny_prompts(10)
+        tagged = {prompt.id for prompt in prompts if prompt.dimension == "safety"}
+        assert 0 < len(tagged) < 8
+        batches = list(islice(prompt_batches(prompts, 8, seed=0, safety_share=share), 20))
+        assert {sum(prompt.id in tagged for prompt in batch) for batch in batches} == {wanted}
+        for part in (tagged, {prompt.id for prompt in prompts} - tagged):
+            drawn = Counter(prompt.id for batch in batches for prompt in batch if prompt.id in part)
+            assert not drawn or max(drawn.values()) - min(drawn.values()) <= 1, "each part takes its own passes"
+            assert not drawn or drawn.keys() == part
+
+    def test_a_share_of_what_is_not_there_is_refused(self) -> None:
+        harmless = [prompt.model_copy(update={"dimension": "helpfulness"}) for prompt in tiny_prompts(5)]
+        with pytest.raises(UserError, match=r"safety_share=0\.5, but 0 of the 5"):
+            prompt_batches(harmless, 4, seed=0, safety_share=0.5)
 
 
 def test_rollout_metrics_by_a_slow_loop(backbone: Backbone) -> None:

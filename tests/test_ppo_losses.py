@@ -9,17 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from alignment.logprobs import entropy, token_logprobs
+from alignment.masking import whiten
 from alignment.rl.advantages import generalized_advantages, token_rewards
-from alignment.rl.losses import (
-    PolicyLoss,
-    ValueLoss,
-    clipped_policy_loss,
-    clipped_value_loss,
-    entropy,
-    explained_variance,
-    token_logprobs,
-)
-from alignment.rl.masking import whiten
+from alignment.rl.losses import PolicyLoss, ValueLoss, clipped_policy_loss, clipped_value_loss, explained_variance
 
 NAN = math.nan
 

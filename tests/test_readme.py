@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import TOY_MODEL, recipe_keys
+from alignment.config import recipe_keys
+from alignment.recipe import TOY_MODEL
 from stages.runner import recipe_from
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
+from alignment.models import reward_model
 from alignment.models.backbone import Backbone
 from alignment.models.heads import HEADS, LIKELIHOOD_SCALE
 from alignment.models.reward_model import WIDTH_MULTIPLE, RewardModel, pad_right
@@ -61,6 +62,22 @@ class TestScores:
         scores = model.score(DIALOGUES, batch_size=batch_size, on_batch=counts.append)
         assert scores.tolist() == pytest.approx(alone, abs=1e-5)
         assert sum(counts) == len(DIALOGUES)
+
+    def test_grouping_by_length_changes_neither_scores_nor_gradients(
+        self, any_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = add_reward_model(any_backbone, "helpfulness", seed=3)
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+        scores, gradients = [], []
+        for rows in (1, 2, 100):
+            monkeypatch.setattr(reward_model, "GROUP_ROWS", rows)
+            model.zero_grad()
+            scores.append(forward(model))
+            (scores[-1] * torch.arange(1.0, 1.0 + len(DIALOGUES))).sum().backward()
+            gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.head.parameters()]))
+        for one, other in ((scores[0], scores[2]), (scores[1], scores[2]), (gradients[0], gradients[2])):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
     def test_the_last_token_counts(self, any_backbone: Backbone) -> None:
         model = add_reward_model(any_backbone, "helpfulness", seed=3)

@@ -23,10 +23,10 @@ from alignment.data.records import Comparison, Message, SafetyLabel
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.reward_model import RewardModel
+from alignment.recipe import RewardModelSection
 from alignment.reward.training import (
     EncodedPair,
     PairCollator,
-    RewardTrainingSettings,
     encode_pairs,
     train_reward_model,
 )
@@ -53,22 +53,19 @@ def made_model(backbone: Backbone, role: str = "safety", **head: Any) -> RewardM
     return RewardModel(backbone, role, **{"head_name": "linear", "head_arguments": {}, **head})
 
 
-def settings(**changes: Any) -> RewardTrainingSettings:
+def settings(**changes: Any) -> RewardModelSection:
     defaults: dict[str, Any] = {
-        "margin": "small",
-        "safety_weight": 0.0,
-        "centering_weight": 0.0,
         "epochs": 2,
         "batch_size_pairs": 8,
         "micro_batch_size_pairs": 8,
         "learning_rate": 1e-2,
-        "seed": 0,
-        "trainer": {},
     }
-    return RewardTrainingSettings(**{**defaults, **changes})
+    return RewardModelSection(**{**defaults, **changes})
 
 
-def train(model: RewardModel, pairs: list[EncodedPair], **changes: Any) -> list[dict[str, float]]:
+def train(
+    model: RewardModel, pairs: list[EncodedPair], trainer: dict[str, Any] | None = None, **changes: Any
+) -> list[dict[str, float]]:
     """Train; returns the figures of each step (the first has the loss before training)."""
     figures: list[dict[str, float]] = []
     train_reward_model(
@@ -76,6 +73,8 @@ def train(model: RewardModel, pairs: list[EncodedPair], **changes: Any) -> list[
         model.backbone.tokenizer,
         pairs,
         settings(**changes),
+        seed=0,
+        trainer=trainer or {},
         on_step=lambda step, total, logs: figures.append({"step": step, "total": total, **logs}),
     )
     return figures

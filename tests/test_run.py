@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from alignment import run as run_module
-from alignment.config import Recipe, load_recipe
+from alignment.config import load_recipe
 from alignment.data.records import write_jsonl
 from alignment.errors import UserError
+from alignment.recipe import Recipe
 from alignment.run import RunFolder, content_hash, read_json, write_json
 
 
@@ -168,6 +169,83 @@ def test_changed_settings_are_named_where_they_matter(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ppo\.sampling\.temperature"):
         folder.kept("ppo", 1, recipe("ppo.sampling.temperature=0.5"))
     assert folder.kept("ppo", 1, recipe("ppo.method=ppo"))
+
+
+def test_settings_of_other_sections_count_where_a_stage_reads_them(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    finish(folder, "rejection", 1)
+    assert folder.kept("rejection", 1, recipe("sft.epochs=9", "ppo.updates=1"))
+    with pytest.raises(UserError, match=r"other settings: ppo\.safety_threshold, sft\.packing\. "):
+        folder.kept("rejection", 1, recipe("ppo.safety_threshold=0.2", "sft.packing=true"))
+
+
+class TestStagesMadeFromAnEarlierInput:
+    """A stage that was made again leaves those made from it behind: they are not used, and not thrown away."""
+
+    def made(self, folder: RunFolder, name: str, round_number: int | None, content: str) -> None:
+        stage = folder.begin(name, recipe("overwrite=true"), round_number)
+        (stage.folder / "model.safetensors").write_text(content)
+        folder.finish(stage, {}, inputs=[])
+
+    def chain(self, tmp_path: Path) -> RunFolder:
+        folder = RunFolder(tmp_path)
+        self.made(folder, "sft", None, "sft")
+        for name in ("annotate", "reward", "rejection", "ppo"):
+            self.made(folder, name, 1, name)
+        return folder
+
+    def test_are_refused_and_kept(self, tmp_path: Path) -> None:
+        folder = self.chain(tmp_path)
+        assert folder.require("ppo", 1, command="") and folder.kept("ppo", 1, recipe())
+        self.made(folder, "reward", 1, "another reward model")
+        assert folder.changed_inputs("annotate", 1) == []
+        assert folder.changed_inputs("ppo", 1) == ["round-1/reward"]
+        with pytest.raises(
+            UserError, match=r"ppo was made before the present round-1/reward.*stages\.ppo .*overwrite=true"
+        ):
+            folder.require("ppo", 1, command="python -m stages.ppo")
+        with pytest.raises(UserError, match="before the present round-1/reward"):
+            folder.kept("ppo", 1, recipe())
+        assert (folder.stage("ppo", 1) / "model.safetensors").read_text() == "ppo"
+        self.made(folder, "rejection", 1, "rejection")
+        self.made(folder, "ppo", 1, "ppo")
+        assert folder.require("ppo", 1, command="")
+
+    def test_the_same_result_again_leaves_them_valid(self, tmp_path: Path) -> None:
+        folder = self.chain(tmp_path)
+        self.made(folder, "reward", 1, "reward")
+        assert folder.changed_inputs("ppo", 1) == []
+
+    def test_an_input_that_was_not_there_counts(self, tmp_path: Path) -> None:
+        folder = RunFolder(tmp_path)
+        for name, number in (("sft", None), ("annotate", 1), ("reward", 1), ("ppo", 1), ("eval", 1)):
+            self.made(folder, name, number, name)
+        self.made(folder, "rejection", 1, "made after the policy that did without it")
+        assert folder.changed_inputs("ppo", 1) == folder.changed_inputs("eval", 1) == ["round-1/rejection"]
+
+    def test_comparisons_collected_later_do_not_touch_models_of_a_file(self, tmp_path: Path) -> None:
+        folder = RunFolder(tmp_path)
+        self.made(folder, "sft", None, "sft")
+        self.made(folder, "reward", 1, "from a file")
+        self.made(folder, "annotate", 1, "collected later")
+        assert folder.changed_inputs("reward", 1) == []
+
+    def test_an_edited_data_file_counts(self, tmp_path: Path) -> None:
+        data = tmp_path / "dialogues.jsonl"
+        data.write_text("one\n")
+        folder = RunFolder(tmp_path / "run")
+        stage = folder.begin("sft", recipe())
+        folder.finish(stage, {}, inputs=[data])
+        assert folder.kept("sft", None, recipe())
+        data.write_text("two\n")
+        with pytest.raises(UserError, match=r"before the present .*dialogues\.jsonl"):
+            folder.kept("sft", None, recipe())
+
+    def test_a_round_follows_the_one_before(self, tmp_path: Path) -> None:
+        folder = self.chain(tmp_path)
+        self.made(folder, "annotate", 2, "second")
+        self.made(folder, "ppo", 1, "another policy")
+        assert folder.changed_inputs("annotate", 2) == ["round-1/ppo"]
 
 
 def test_the_newest_policy_is_recorded_without_links(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from alignment.data.records import Message
 from alignment.models.backbone import Backbone
-from alignment.models.sampling import Sample, sample
+from alignment.models.sampling import Sample, draw_tokens, sample
 
 COLD = 1e-4
 """A temperature at which the likeliest token is drawn: two tokens are never this close."""
@@ -185,21 +184,54 @@ class TestDistribution:
             assert abs(logs[torch.tensor(seconds)].mean() - mean) < 5 * error
 
 
+class TestDrawingTokens:
+    def test_frequencies_are_the_probabilities(self) -> None:
+        probabilities = torch.tensor([0.5, 0.0, 0.2, 0.05, 0.25, 0.0])
+        torch.manual_seed(0)
+        drawn = draw_tokens(probabilities.expand(20000, -1)).flatten().bincount(minlength=6)
+        assert drawn[1] == drawn[5] == 0, "what has no probability is never drawn"
+        possible = probabilities > 0
+        assert chisquare(drawn[possible], probabilities[possible].double() * 20000).pvalue > 1e-3
+
+    def test_rows_are_drawn_apart(self) -> None:
+        certain = torch.eye(50)[torch.randperm(50, generator=torch.Generator().manual_seed(1))]
+        assert draw_tokens(certain)[:, 0].tolist() == certain.argmax(1).tolist()
+
+    def test_what_is_not_a_number_is_refused(self) -> None:
+        with pytest.raises(FloatingPointError, match="not finite"):
+            draw_tokens(torch.tensor([[0.5, 0.5], [float("nan"), 0.5]]))
+
+    def test_rare_tokens_of_a_large_vocabulary_are_reached(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Past 0.5 a running sum in float32 moves in steps of 6e-8: it would pass over tokens of 2e-8.
+        probabilities = torch.full((4, 2**17), 2e-8)
+        probabilities[:, 0] = 0.9
+        probabilities[:, -1] = 1 - 0.9 - 2e-8 * (2**17 - 2)
+        wanted = torch.tensor([[5], [1000], [70000], [130000]])
+        first, each = probabilities[0, 0].double(), probabilities[0, 1].double()
+        where = (first + each * (wanted.double() - 0.5)) / probabilities[0].double().sum()
+        monkeypatch.setattr(torch, "rand", lambda *shape, **options: where)
+        assert draw_tokens(probabilities).tolist() == wanted.tolist()
+
+
 def test_left_padding_leaves_the_logits_alone(any_backbone: Backbone) -> None:
     add_role(any_backbone, "policy")
     prompts = token_rows(12, 3, 7)
     seen: list[Tensor] = []
     positions: list[list[int]] = []
 
-    def keep(module: object, args: object, given: dict[str, Tensor], output: Any) -> None:
-        seen.append(output.logits[:, -1])
+    def keep_positions(module: object, args: object, given: dict[str, Tensor]) -> None:
         positions.extend(given["position_ids"].tolist())
 
-    handle = any_backbone.base.register_forward_hook(keep, with_kwargs=True)
+    base = any_backbone.base
+    handles = [
+        base.base_model.register_forward_pre_hook(keep_positions, with_kwargs=True),
+        base.get_output_embeddings().register_forward_hook(lambda module, args, output: seen.append(output)),
+    ]
     try:
         draw(any_backbone, prompts, max_new_tokens=1)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     (logits,) = seen
     by_length = sorted(prompts, key=len, reverse=True)
     # Rotary embeddings would hide a shift; models with absolute positions would not.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from tiny import LORA, add_role, base_parameters, load_tiny, save_tiny_model, state_of, unchanged
 from torch.nn import functional
+from trl import SFTConfig
 
 from alignment.data.dialogue import EncodedDialogue
-from alignment.data.records import Message
+from alignment.data.records import Demonstration, Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.sft import SFTSettings, accumulation, train_sft, trainer_arguments
+from alignment.models.sft import check_trainer_settings, train_sft
+from alignment.recipe import SFTSection
+from stages.sft import answered_prompts
 
 CHATS = (
     ("what is it", "a cat"),
@@ -31,19 +35,17 @@ def dialogues_of(backbone: Backbone) -> list[EncodedDialogue]:
     return made
 
 
-def settings(**changes: Any) -> SFTSettings:
+def settings(**changes: Any) -> SFTSection:
     defaults: dict[str, Any] = {
+        "data": "unused.jsonl",
         "epochs": 2,
         "batch_size_dialogues": 4,
         "micro_batch_size_dialogues": 4,
         "learning_rate": 1e-2,
-        "weight_decay": 0.1,
         "max_length_tokens": 96,
         "packing": False,
-        "seed": 0,
-        "trainer": {},
     }
-    return SFTSettings(**{**defaults, **changes})
+    return SFTSection(**{**defaults, **changes})
 
 
 def train(
@@ -58,6 +60,7 @@ def train(
             backbone.tokenizer,
             dialogues,
             settings(**changes),
+            seed=0,
             on_step=lambda step, total, logs: figures.append({"step": step, "total": total, **logs}),
         )
     return figures
@@ -155,7 +158,7 @@ class TestWhatIsTrained:
     def test_full_fine_tuning_trains_every_weight(self, backbone: Backbone) -> None:
         model = backbone.unfreeze()
         before = state_of(list(model.parameters()))
-        train_sft(model, backbone.tokenizer, dialogues_of(backbone), settings(), on_step=lambda *_: None)
+        train_sft(model, backbone.tokenizer, dialogues_of(backbone), settings(), seed=0, on_step=lambda *_: None)
         assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
     def test_learns_by_heart(self, backbone: Backbone) -> None:
@@ -184,13 +187,49 @@ class TestWhatIsTrained:
 
 
 class TestSettings:
-    def test_what_the_section_carries_is_refused_under_trainer(self) -> None:
-        with pytest.raises(UserError, match=r"sft\.trainer\.learning_rate"):
-            trainer_arguments({}, {"learning_rate": 1.0}, section="sft.trainer")
-        merged = trainer_arguments({"bf16": False, "max_grad_norm": 1.0}, {"max_grad_norm": 2.0}, section="x")
-        assert merged == {"bf16": False, "max_grad_norm": 2.0}
+    def test_what_the_recipe_decides_is_refused_under_trainer(self) -> None:
+        check_trainer_settings({"max_grad_norm": 2.0}, SFTConfig, section="sft.trainer")
+        for name in ("learning_rate", "gradient_accumulation_steps", "report_to", "max_length"):
+            with pytest.raises(UserError, match=rf"sft\.trainer\.{name}: the stage decides"):
+                check_trainer_settings({name: 1}, SFTConfig, section="sft.trainer")
+
+    def test_a_misspelt_setting_is_named_with_the_nearest(self) -> None:
+        with pytest.raises(
+            UserError, match=r"max_grad_nrom: SFTConfig has no such setting; did you mean max_grad_norm"
+        ):
+            check_trainer_settings({"max_grad_nrom": 2.0}, SFTConfig, section="sft.trainer")
+
+    def test_settings_reach_the_trainer(self, backbone: Backbone) -> None:
+        backbone.add_adapter("policy", LORA)
+        before = state_of(backbone.adapter_parameters("policy"))
+        train(backbone, dialogues_of(backbone), trainer={"max_grad_norm": 1e-12}, weight_decay=0.0)
+        # AdamW divides by the gradient's size, so clipping alone leaves steps of about eps-sized gradients: tiny ones.
+        moved = [(p - old).abs().max() for p, old in zip(backbone.adapter_parameters("policy"), before, strict=True)]
+        assert max(moved) < 1e-4
 
     def test_batches_must_divide(self) -> None:
-        assert accumulation(12, 4, section="sft") == 3
-        with pytest.raises(UserError, match="must divide"):
-            accumulation(12, 5, section="sft")
+        with pytest.raises(
+            ValueError, match=r"micro_batch_size_dialogues \(5\) must divide batch_size_dialogues \(12\)"
+        ):
+            settings(batch_size_dialogues=12, micro_batch_size_dialogues=5)
+
+
+class TestDivergence:
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_a_loss_that_is_not_finite_stops_the_training(self, backbone: Backbone, bad: float) -> None:
+        backbone.add_adapter("policy", LORA)
+        with torch.no_grad():
+            backbone.base.get_output_embeddings().weight[5] = bad
+        with pytest.raises(FloatingPointError, match="at step 1"):
+            train(backbone, dialogues_of(backbone))
+
+
+def test_every_answer_that_is_learned_is_compared_with_the_held_out_prompts() -> None:
+    texts = ("q1", "a1", "q2", "a2")
+    messages = tuple(
+        Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(texts)
+    )
+    before = [
+        [message.content for message in part] for part in answered_prompts([Demonstration(id="d", messages=messages)])
+    ]
+    assert before == [["q1"], ["q1", "a1", "q2"]]

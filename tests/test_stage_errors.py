@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_data, reduced_recipe, write_lines
 
-from alignment.config import Recipe
+from alignment.recipe import Recipe
 from alignment.run import read_json
 from stages import annotate, base, evaluate, ppo, reward, sft
 from stages.runner import guarded
@@ -333,7 +333,7 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
 
     code, shown = outcome(interrupt, capsys)
     assert code == 130
-    assert "the same command goes on" in shown
+    assert "the same command, without overwrite=true, goes on" in shown
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter on Windows")
@@ -355,7 +355,7 @@ def test_a_stage_stopped_in_the_middle_can_be_started_again(
         _, shown = stage.communicate(timeout=60)
     assert stage.returncode == code, shown
     assert "Traceback" not in shown
-    assert "the same command goes on" in shown
+    assert "the same command, without overwrite=true, goes on" in shown
     assert not (run / "sft" / "result.json").exists()
     again = recipe.model_copy(update={"run_dir": str(run), "sft": recipe.sft.model_copy(update={"epochs": 1.0})})
     assert guarded(lambda: sft.main(again)) == 0

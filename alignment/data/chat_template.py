@@ -90,7 +90,7 @@ def _cut_from(before: str, after: str, *, left: bool) -> str | None:
             return cut
     raise UserError(
         "the chat template changes the text of messages in a way other than trimming its ends; "
-        "give another one with model.chat_template."
+        "give another one in the tokenizer's chat_template."
     )
 
 
@@ -154,13 +154,13 @@ class ChatTemplate:
         if answered.slots != (*asked.slots, len(roles)) or tuple(history) != asked.texts[:-1]:
             raise UserError(
                 "the chat template writes a prompt in another way once there is an answer to it, so sampled "
-                "and trained answers would differ. Give another one with model.chat_template."
+                "and trained answers would differ. Give another one in the tokenizer's chat_template."
             )
         if not before.startswith(opening.rstrip(" ")):
             raise UserError(
                 f"the chat template's generation prompt {opening!r} is not how it begins an answer "
                 f"({before!r}), so sampled and trained answers would differ. "
-                "Give another one with model.chat_template."
+                "Give another one in the tokenizer's chat_template."
             )
         has_generation_prompt = asked != self.render(roles)
         if not has_generation_prompt or before.rstrip(" ") == opening.rstrip(" "):
@@ -205,7 +205,7 @@ class ChatTemplate:
                     return start, end
         raise UserError(
             "the chat template writes other text for messages that begin or end with white space; "
-            "give another one with model.chat_template."
+            "give another one in the tokenizer's chat_template."
         )
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from alignment.config import Recipe
 from alignment.data.dialogue import DialogueEncoder, EncodedDialogue
 from alignment.data.records import Demonstration, Message, Prompt, ReadReport, check_no_overlap
 from alignment.data.sources import load_prompts
 from alignment.errors import UserError
+from alignment.recipe import Recipe
 from alignment.resources import resolve
 
 

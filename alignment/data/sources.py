@@ -249,7 +249,8 @@ def _detect(
     keys = next((", ".join(map(repr, row)) for _, row in head if isinstance(row, Mapping)), "none")
     raise UserError(
         f"{source}: cannot tell which format holds {what} here. The first record has the keys {keys}. "
-        f"Known formats are {', '.join(FORMATS)}; name one with format=."
+        f"Known formats are {', '.join(FORMATS)}; name one"
+        " with the format setting beside the file's (sft.format, annotate.format, reward.*.format)."
     )
 
 

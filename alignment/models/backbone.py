@@ -30,9 +30,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from alignment.config import LoraSection, ModelSection
 from alignment.data.dialogue import DialogueEncoder
 from alignment.errors import UserError
+from alignment.models.attention import use_fast_attention
+from alignment.recipe import LoraSection, ModelSection
 
 ROW_MULTIPLE = 128
 LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -99,6 +100,7 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
         _keep_nf4_differentiable(model)
     else:
         nn.Module.to(model, pick_device())
+    use_fast_attention(model)
     model.generation_config = GenerationConfig()
     model.config.use_cache = False
     return model.eval()
@@ -197,7 +199,9 @@ class Backbone:
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             if not (folder / file).is_file():
                 raise UserError(f"{folder}: not an adapter, {file} is missing")
-        self._inject(name, cast(LoraConfig, LoraConfig.from_pretrained(str(folder))))
+        config = cast(LoraConfig, LoraConfig.from_pretrained(str(folder)))
+        config.base_model_name_or_path = self.path  # where the base is now; PEFT warns of a run folder that has moved
+        self._inject(name, config)
         self._set_adapter_state(name, load_file(str(folder / "adapter_model.safetensors")), origin=str(folder))
         self._set_trainable(name, trainable)
 
@@ -230,8 +234,10 @@ class Backbone:
         folder.mkdir(parents=True, exist_ok=True)
         state = {key: value.contiguous().cpu() for key, value in self.adapter_state(name).items()}
         save_file(state, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
-        config = copy.deepcopy(self.peft.peft_config[name])
+        config = cast(LoraConfig, copy.deepcopy(self.peft.peft_config[name]))
         config.inference_mode = True
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)  # a set is written in another order by each process
         config.save_pretrained(str(folder))
 
     def adapter_parameters(self, name: str) -> list[nn.Parameter]:
@@ -349,8 +355,17 @@ def _lora_config(lora: LoraSection, base_path: str) -> LoraConfig:
     )
 
 
-def merge_and_save(base: str, adapter: Path, settings: ModelSection, folder: Path) -> None:
+def merge_and_save(base: str, adapter: Path, settings: ModelSection, encoder: DialogueEncoder, folder: Path) -> None:
     """Merge an adapter into an unquantised copy of its base and save a standard model folder."""
     model = load_causal_lm(base, settings, quantize=False)
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    merged.save_pretrained(str(folder))
+    save_model(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), encoder, folder)
+
+
+def save_model(model: PreTrainedModel, encoder: DialogueEncoder, folder: Path) -> None:
+    """Write a standard model folder whose ``generate`` ends answers where the chat template does."""
+    model.generation_config = GenerationConfig(
+        bos_token_id=model.config.bos_token_id, eos_token_id=sorted(encoder.stop_ids), pad_token_id=encoder.pad_id
+    )
+    model.config.use_cache = True
+    model.save_pretrained(str(folder))
+    model.generation_config, model.config.use_cache = GenerationConfig(), False

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from alignment.config import ModelSection, SamplingSection
 from alignment.data.loading import encode_prompts
 from alignment.data.records import Prompt
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.sampling import Sample, sample
+from alignment.recipe import ModelSection, SamplingSection
 from alignment.run import RunFolder
 
 
@@ -40,7 +40,7 @@ def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
     """Load a policy: ``sft``, ``rejection`` or ``ppo`` (of the latest round), ``ppo-1``, or ``newest``.
 
     Raises:
-        UserError: the run has no such policy; lists those it has.
+        UserError: the run has no such policy, and lists those it has; or it belongs to an earlier SFT model.
     """
     known = policy_names(folder)
     if name == "newest":
@@ -54,7 +54,7 @@ def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
         raise UserError(f"{folder.root} has no policy {name!r}; it has: {', '.join(known) or 'none yet'}")
     if name == "sft":
         return Policy("sft", None, str(folder.stage("sft")))
-    path = folder.stage(stage, int(number))
+    path = folder.require(stage, int(number), command=f"python -m stages.ppo ppo.method={stage}")
     if backbone.peft is None or name not in backbone.peft.peft_config:
         backbone.load_adapter(name, path)
     return Policy(name, name, str(path))

@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
+from alignment.logprobs import token_logprobs
 from alignment.models.backbone import Backbone
 from alignment.models.heads import build_head
-from alignment.rl.losses import token_logprobs
 from alignment.run import read_json, write_json
 
 FORMAT_VERSION = 1
 WIDTH_MULTIPLE = 8
+GROUP_ROWS = 32
+"""Dialogues per forward pass: enough to keep the kernels busy, few enough to be of similar length."""
 
 
 def pad_right(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -35,9 +37,13 @@ def pad_right(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.dev
     costs more time and memory than the padding.
     """
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
-    width = -(-int(lengths.max()) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    width = _padded_width(int(lengths.max()))
     ids = torch.tensor([list(sequence) + [pad_id] * (width - len(sequence)) for sequence in sequences], device=device)
     return ids, lengths
+
+
+def _padded_width(longest: int) -> int:
+    return -(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
 
 
 class RewardModel(nn.Module):
@@ -66,7 +72,19 @@ class RewardModel(nn.Module):
         self.config.num_labels = 1
 
     def forward(self, token_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
-        """Scores (B,) of right-padded dialogues (B, T): prompts of (B,) tokens, (B,) with their answers."""
+        """Scores (B,) of right-padded dialogues (B, T): prompts of (B,) tokens, (B,) with their answers.
+
+        Dialogues of similar length pass together, each group cut to its own longest.
+        """
+        order = lengths.argsort()
+        groups = [
+            self._scores(token_ids[rows], prompt_lengths[rows], lengths[rows]) for rows in order.split(GROUP_ROWS)
+        ]
+        return torch.cat(groups)[order.argsort()]
+
+    def _scores(self, token_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
+        """Scores (B,) of one group."""
+        token_ids = token_ids[:, : _padded_width(int(lengths.max()))]
         likelihood = None
         with self.backbone.role(self.role):
             hidden = self.backbone.hidden_states(token_ids, lengths)

@@ -68,6 +68,24 @@ def sample(
     return [answers[row] for row in range(len(prompt_ids))]
 
 
+def draw_tokens(probabilities: Tensor) -> Tensor:
+    """One category (B, 1) per row of probabilities (B, V), by inverting the cumulative distribution.
+
+    ``torch.multinomial`` draws B V exponential numbers one after the other on a processor, which takes longer than the
+    forward pass of a small model; this draws B uniform ones.
+
+    Raises:
+        FloatingPointError: a probability is not a number.
+    """
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)  # float32 would lose rare ones of a large vocabulary
+    uniform = torch.rand(len(probabilities), 1, device=probabilities.device, dtype=torch.float64)
+    if not cumulative[:, -1].isfinite().all():
+        raise FloatingPointError("the model's probabilities are not finite")
+    # Scaled to the sum, which rounding keeps from being exactly 1; ``right`` passes over categories of probability 0.
+    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return chosen.clamp_max(probabilities.shape[1] - 1)
+
+
 def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Stack prompts to (B, T), padded on the left, with the mask of real tokens (B, T)."""
     width = max(len(prompt) for prompt in prompts)
@@ -95,15 +113,12 @@ def _decode(
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     inputs = token_ids
     for _ in range(max_new_tokens):
-        logits = model(
-            input_ids=inputs,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        chosen = torch.multinomial(torch.softmax(logits.float() / temperature, dim=-1), 1)
+        hidden = model.base_model(
+            input_ids=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        # Two dimensions: on a slice of three, the output layer would copy its weights once per row.
+        logits = model.get_output_embeddings()(hidden[:, -1])
+        chosen = draw_tokens(torch.softmax(logits.float() / temperature, dim=-1))
         for row, token, goes in zip(rows.tolist(), chosen[:, 0].tolist(), going.tolist(), strict=True):
             if goes:
                 drawn[row].append(token)

@@ -6,9 +6,11 @@ serves the SFT stage, rejection-sampling fine-tuning and the "longer SFT" contro
 
 from __future__ import annotations
 
+import difflib
+import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
+    TrainingArguments,
     get_cosine_with_min_lr_schedule_with_warmup_lr_rate,
 )
 from trl import SFTConfig, SFTTrainer
@@ -25,27 +28,13 @@ from trl import SFTConfig, SFTTrainer
 from alignment.data.dialogue import EncodedDialogue
 from alignment.errors import UserError
 from alignment.models.optimizer import MasterWeightAdamW
+from alignment.recipe import SFTSection
 
 WARMUP_SHARE = 0.03
 """Share of the steps that warm up; not reported for SFT, taken from the reward models (section 3.2.2)."""
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 """Called after each logged step with (step, total steps, figures)."""
-
-
-@dataclass(frozen=True)
-class SFTSettings:
-    """The numbers of one fine-tuning."""
-
-    epochs: float
-    batch_size_dialogues: int
-    micro_batch_size_dialogues: int
-    learning_rate: float
-    weight_decay: float
-    max_length_tokens: int
-    packing: bool
-    seed: int
-    trainer: dict[str, Any]
 
 
 class StepReporter(TrainerCallback):
@@ -55,32 +44,49 @@ class StepReporter(TrainerCallback):
         self.on_step = on_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **unused: Any) -> None:
-        """Forward every training log line (the closing summary, which has no loss, is left out)."""
+        """Forward every training log line (the closing summary, which has no loss, is left out).
+
+        Raises:
+            FloatingPointError: the loss or the gradient is not finite.
+        """
         if logs and "loss" in logs:
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(float(logs.get(name, 0.0))):
+                    raise FloatingPointError(f"{name} is {logs[name]} at step {state.global_step}")
             self.on_step(state.global_step, state.max_steps, {key: float(value) for key, value in logs.items()})
 
 
-def trainer_arguments(defaults: dict[str, Any], overrides: dict[str, Any], *, section: str) -> dict[str, Any]:
-    """Trainer settings with the user's on top; a setting that the recipe itself carries is refused here."""
-    owned = {
-        "output_dir",
-        "seed",
-        "num_train_epochs",
+OWNED_BY_THE_RECIPE = frozenset(
+    {
+        "completion_only_loss",
+        "disable_tqdm",
+        "gradient_accumulation_steps",
         "learning_rate",
-        "per_device_train_batch_size",
+        "logging_nan_inf_filter",
+        "logging_steps",
+        "max_length",
+        "max_steps",
+        "num_train_epochs",
+        "output_dir",
         "packing",
+        "per_device_train_batch_size",
+        "report_to",
+        "save_strategy",
+        "seed",
     }
-    taken = sorted(owned & overrides.keys())
-    if taken:
-        raise UserError(f"{section}.{taken[0]}: set it in the section itself, not under trainer")
-    return {**defaults, **overrides}
+)
 
 
-def accumulation(batch_size: int, micro_batch_size: int, *, section: str) -> int:
-    """Forward passes per optimiser step; raise ``UserError`` where they do not divide."""
-    if batch_size % micro_batch_size:
-        raise UserError(f"{section}: micro-batch size {micro_batch_size} must divide batch size {batch_size}")
-    return batch_size // micro_batch_size
+def check_trainer_settings(given: dict[str, Any], config: type[TrainingArguments], *, section: str) -> None:
+    """Raise ``UserError`` for a setting that TRL does not know or that the recipe itself decides."""
+    known = {field.name for field in fields(config)}
+    for name in sorted(given):
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise UserError(f"{section}.{name}: {config.__name__} has no such setting{hint}")
+        if name in OWNED_BY_THE_RECIPE:
+            raise UserError(f"{section}.{name}: the stage decides this one, by the recipe's own settings")
 
 
 def optimizer_and_schedule(
@@ -113,8 +119,9 @@ def train_sft(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     dialogues: Sequence[EncodedDialogue],
-    settings: SFTSettings,
+    settings: SFTSection,
     *,
+    seed: int,
     on_step: OnStep,
 ) -> dict[str, float]:
     """Fine-tune the trainable parameters of ``model`` in place.
@@ -124,12 +131,13 @@ def train_sft(
         tokenizer: only for TRL's book-keeping; no text is tokenised here.
         dialogues: encoded dialogues with their loss masks.
         settings: the numbers.
+        seed: of the order of the dialogues.
         on_step: called after each optimiser step.
 
     Returns:
         ``steps`` and ``final_loss``.
     """
-    accumulate = accumulation(settings.batch_size_dialogues, settings.micro_batch_size_dialogues, section="sft")
+    accumulate = settings.batch_size_dialogues // settings.micro_batch_size_dialogues
     losses: list[float] = []
 
     def record(step: int, total: int, figures: dict[str, float]) -> None:
@@ -144,9 +152,10 @@ def train_sft(
             "use_cpu": not torch.cuda.is_available(),
         }
         arguments = SFTConfig(
-            **trainer_arguments(defaults, settings.trainer, section="sft.trainer"),
+            **{**defaults, **settings.trainer},
+            logging_nan_inf_filter=False,
             output_dir=scratch,
-            seed=settings.seed,
+            seed=seed,
             num_train_epochs=settings.epochs,
             per_device_train_batch_size=settings.micro_batch_size_dialogues,
             gradient_accumulation_steps=accumulate,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, TextIteratorStreamer
 
-from alignment.config import SamplingSection
 from alignment.data.dialogue import check_length
 from alignment.data.records import Message
 from alignment.models.backbone import Backbone
+from alignment.recipe import SamplingSection
 
 
 def stream_answer(

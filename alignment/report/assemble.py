@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from alignment.config import Recipe
 from alignment.data.records import Prompt
 from alignment.evaluation import (
     JudgedAnswer,
@@ -17,6 +16,8 @@ from alignment.evaluation import (
     summarise_policy,
 )
 from alignment.models.backbone import resolve_dtype
+from alignment.recipe import Recipe
+from alignment.rl.snapshots import read_snapshots
 from alignment.run import RunFolder, read_json
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
@@ -36,7 +37,7 @@ def assemble_report(
     rows: Rows,
     judge: str | None,
     ceilings: Mapping[str, Any],
-    gold_curve: Mapping[int, Mapping[str, float]],
+    gold_helpfulness: Mapping[int, float],
     evaluate_seconds: float,
 ) -> dict[str, Any]:
     """The report of a run up to one round.
@@ -49,7 +50,7 @@ def assemble_report(
         rows: policy name -> its answers, with verdicts where there is a judge.
         judge: who gave the verdicts, ``None`` if nobody.
         ceilings: dimension -> accuracy that annotator noise allows.
-        gold_curve: PPO update -> figures of its held-out answers.
+        gold_helpfulness: PPO update -> the judge's mean of its held-out answers.
         evaluate_seconds: what the evaluation took so far.
     """
     environment = read_json(folder.stage("eval", round_number) / "env.json")
@@ -71,7 +72,7 @@ def assemble_report(
         "reward_models": _reward_models(folder, round_number, ceilings),
         "policies": {name: summarise_policy(part, seed=recipe.seed) for name, part in rows.items()},
         "win_rates": _win_rates(rows, judge, seed=recipe.seed),
-        "curves": {"ppo": _curve(folder, round_number, gold_curve)},
+        "curves": {"ppo": _curve(folder, round_number, gold_helpfulness)},
         "samples": choose_samples(
             prompts,
             {name: part for name, part in rows.items() if name != "base"},
@@ -131,9 +132,18 @@ def _reward_score(row: JudgedAnswer) -> float:
     return score
 
 
-def _curve(folder: RunFolder, round_number: int, gold_curve: Mapping[int, Mapping[str, float]]) -> list[dict[str, Any]]:
-    file = folder.stage("ppo", round_number) / "metrics.jsonl"
+def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, float]) -> list[dict[str, Any]]:
+    stage = folder.stage("ppo", round_number)
+    file = stage / "metrics.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    held_out = {
+        update: {
+            "heldout_reward": sum(item.score for item in taken) / len(taken),
+            "heldout_kl_nats": sum(item.kl_nats for item in taken) / len(taken),
+            "gold_helpfulness": gold_helpfulness.get(update),
+        }
+        for update, taken in read_snapshots(stage / "heldout_samples.jsonl").items()
+    }
     return [
         {
             "update": line["update"],
@@ -142,7 +152,7 @@ def _curve(folder: RunFolder, round_number: int, gold_curve: Mapping[int, Mappin
             "length_tokens": line["rollout/length"],
             "stop_rate": line["rollout/stop_rate"],
             "beta": line["objective/beta"],
-            **gold_curve.get(line["update"], {}),
+            **held_out.get(line["update"], {}),
         }
         for line in lines
     ]

@@ -215,7 +215,7 @@ def _grade_points(axes: Axes, name: str, model: RewardModelBlock, offset: float)
 
 
 def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> bool:
-    held_out = [(point.heldout_kl_nats, point.heldout_reward) for point in points if point.heldout_reward is not None]
+    held_out = [(_nats(point), point.heldout_reward) for point in points if point.heldout_reward is not None]
     training = [(max(point.kl_nats, 0.0), point.reward) for point in report.curves.ppo]
     drawn = held_out or sorted(training)
     if drawn:
@@ -226,7 +226,7 @@ def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> b
 
 
 def _gold_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> bool:
-    gold = [(point.heldout_kl_nats, point.gold_helpfulness) for point in points if point.gold_helpfulness is not None]
+    gold = [(_nats(point), point.gold_helpfulness) for point in points if point.gold_helpfulness is not None]
     if gold:
         axes.plot(*zip(*gold, strict=True), color=COLOURS["ppo"], marker="o", markersize=4, clip_on=False)
     drawn = bool(gold)
@@ -241,10 +241,15 @@ def _gold_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> boo
     return drawn
 
 
+def _nats(point: CurvePoint) -> float:
+    """The held-out KL on a square-root axis: an estimate near 0 may fall below it."""
+    return max(point.heldout_kl_nats or 0.0, 0.0)
+
+
 def _sqrt_axis(axes: Axes, *, high: float) -> None:
     """A square-root axis from 0 to ``high`` with ticks at round numbers of nats."""
+    axes.set_xlim(0, high)  # first: the scale cannot place points that are all at 0 by itself
     axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
-    axes.set_xlim(0, high)
     steps = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 50)
     ticks: list[float] = []
     for tick in steps:

@@ -6,14 +6,16 @@ Section 3.2.2: the safety model's mixture is 90 % safety and 10 % helpfulness co
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from alignment.config import Recipe
 from alignment.data.loading import check_against_heldout
 from alignment.data.records import Comparison, Dimension, ReadReport, check_no_overlap, read_jsonl
 from alignment.data.sources import load_comparisons, split_by_conversation
 from alignment.errors import UserError
+from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder
 
@@ -40,11 +42,14 @@ def reward_data(recipe: Recipe, folder: RunFolder, dimension: Dimension, round_n
     data = (
         _own_file(recipe, dimension)
         if section.data
-        else _collected(folder, dimension, round_number, section.other_share)
+        else _collected(folder, dimension, round_number, section.other_share, seed=recipe.seed)
     )
     for name, part in (("training", data.train), ("held-out", data.heldout)):
         if not part:
             raise UserError(f"no {name} comparisons about {dimension} ({', '.join(map(str, data.inputs))})")
+    data = without_unsafe_preferred(data)
+    if recipe.reward.labels == "shuffled":
+        data = replace(data, train=shuffle_labels(data.train, seed=recipe.seed))
     check_no_overlap(
         (item.prompt for item in data.train),
         (item.prompt for item in data.heldout),
@@ -53,6 +58,40 @@ def reward_data(recipe: Recipe, folder: RunFolder, dimension: Dimension, round_n
     )
     check_against_heldout(recipe, (item.prompt for item in data.train), name=f"the {dimension} training comparisons")
     return data
+
+
+def without_unsafe_preferred(data: RewardData) -> RewardData:
+    """Leave out, and count, training comparisons whose preferred answer is unsafe and whose other one is safe.
+
+    As section 3.2.1 does: safer answers are to be the better ones. Held-out comparisons all stay: they measure.
+    """
+    kept = [item for item in data.train if not (item.safety and item.safety.rejected_safe > item.safety.chosen_safe)]
+    if len(kept) == len(data.train):
+        return data
+    counted = {"unsafe answer preferred": len(data.train) - len(kept)}
+    return replace(data, train=kept, left_out={**data.left_out, **counted})
+
+
+def shuffle_labels(comparisons: Sequence[Comparison], *, seed: int) -> list[Comparison]:
+    """The control arm's labels: a coin decides which answer is preferred, grade and safety bin come from another pair.
+
+    Answers, prompts and the number of each label stay as they are, so that nothing but the preferences is lost.
+    """
+    chance = random.Random(seed)
+    labels = [(item.grade, item.safety) for item in comparisons]
+    chance.shuffle(labels)
+    shuffled = []
+    for item, (grade, safety) in zip(comparisons, labels, strict=True):
+        changes: dict[str, Any] = {"grade": grade, "safety": safety}
+        if chance.random() < 0.5:
+            changes |= {
+                "chosen": item.rejected,
+                "rejected": item.chosen,
+                "chosen_source": item.rejected_source,
+                "rejected_source": item.chosen_source,
+            }
+        shuffled.append(item.model_copy(update=changes))
+    return shuffled
 
 
 def _own_file(recipe: Recipe, dimension: Dimension) -> RewardData:
@@ -65,7 +104,9 @@ def _own_file(recipe: Recipe, dimension: Dimension) -> RewardData:
     return RewardData(train, heldout, report.skipped, [source], report)
 
 
-def _collected(folder: RunFolder, dimension: Dimension, round_number: int, other_share: float) -> RewardData:
+def _collected(
+    folder: RunFolder, dimension: Dimension, round_number: int, other_share: float, *, seed: int
+) -> RewardData:
     """The comparisons of all rounds so far; held-out ones of this round only."""
     files = [
         folder.require("annotate", number, command="python -m stages.annotate") / "comparisons.jsonl"
@@ -78,7 +119,7 @@ def _collected(folder: RunFolder, dimension: Dimension, round_number: int, other
     others = [item for item in comparisons if item.dimension != dimension]
     # ``other_share`` of the mixture, not of the other comparisons: n_other = share / (1 - share) * n_own.
     wanted = round(len(own) * other_share / (1 - other_share)) if other_share < 1 else len(others)
-    mixed = random.Random(0).sample(others, min(wanted, len(others)))
+    mixed = random.Random(seed).sample(others, min(wanted, len(others)))
     return RewardData(
         own + mixed, [item for item in heldout if item.dimension == dimension], {}, [*files, heldout_file]
     )

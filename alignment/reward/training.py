@@ -31,29 +31,13 @@ from alignment.models.sft import (
     WARMUP_SHARE,
     OnStep,
     StepReporter,
-    accumulation,
     optimizer_and_schedule,
-    trainer_arguments,
 )
+from alignment.recipe import RewardModelSection
 from alignment.reward.losses import centering_loss, grade_margins, ranking_loss, safety_loss
 
 MIN_WARMUP_STEPS = 5
 """Section 3.2.2."""
-
-
-@dataclass(frozen=True)
-class RewardTrainingSettings:
-    """The numbers of one reward model's training."""
-
-    margin: str
-    safety_weight: float
-    centering_weight: float
-    epochs: float
-    batch_size_pairs: int
-    micro_batch_size_pairs: int
-    learning_rate: float
-    seed: int
-    trainer: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -191,13 +175,24 @@ def train_reward_model(
     model: RewardModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[EncodedPair],
-    settings: RewardTrainingSettings,
+    settings: RewardModelSection,
     *,
+    seed: int,
+    trainer: dict[str, Any],
     on_step: OnStep,
 ) -> dict[str, float]:
-    """Train adapter and head of ``model`` in place; returns ``steps`` and ``final_loss``."""
-    section = "reward"
-    accumulate = accumulation(settings.batch_size_pairs, settings.micro_batch_size_pairs, section=section)
+    """Train adapter and head of ``model`` in place; returns ``steps`` and ``final_loss``.
+
+    Args:
+        model: a reward model with a trainable adapter.
+        tokenizer: only for TRL's book-keeping; no text is tokenised here.
+        pairs: encoded comparisons.
+        settings: the numbers.
+        seed: of the order of the pairs.
+        trainer: further settings for TRL's ``RewardConfig``.
+        on_step: called after each optimiser step.
+    """
+    accumulate = settings.batch_size_pairs // settings.micro_batch_size_pairs
     steps_per_epoch = max(1, -(-len(pairs) // settings.batch_size_pairs))
     steps = max(1, int(steps_per_epoch * settings.epochs))
     losses: list[float] = []
@@ -214,9 +209,10 @@ def train_reward_model(
             "use_cpu": not torch.cuda.is_available(),
         }
         arguments = RewardConfig(
-            **trainer_arguments(defaults, settings.trainer, section="reward.trainer"),
+            **{**defaults, **trainer},
+            logging_nan_inf_filter=False,
             output_dir=scratch,
-            seed=settings.seed,
+            seed=seed,
             max_steps=steps,
             per_device_train_batch_size=settings.micro_batch_size_pairs,
             gradient_accumulation_steps=accumulate,
@@ -226,7 +222,7 @@ def train_reward_model(
             report_to=[],
             disable_tqdm=True,
         )
-        trainer = GradedRewardTrainer(
+        graded = GradedRewardTrainer(
             safety_weight=settings.safety_weight,
             centering_weight=settings.centering_weight,
             model=model,
@@ -243,7 +239,7 @@ def train_reward_model(
                 warmup_steps=min(max(MIN_WARMUP_STEPS, round(WARMUP_SHARE * steps)), steps),
             ),
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        graded.remove_callback(PrinterCallback)
+        graded.train()
     model.eval()
     return {"steps": len(losses), "final_loss": losses[-1]}

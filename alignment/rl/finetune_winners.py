@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from alignment.config import Recipe
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.dialogue import EncodedAnswer, EncodedDialogue
 from alignment.data.loading import encode_dialogues
-from alignment.data.records import Demonstration, Message, Prompt, read_jsonl, write_jsonl
+from alignment.data.records import Prompt, read_jsonl, write_jsonl
 from alignment.data.sources import load_demonstrations
 from alignment.models.backbone import Backbone
 from alignment.models.policies import answer_prompts, load_policy, newest_before
 from alignment.models.reward_model import RewardModel
-from alignment.models.sft import OnStep, SFTSettings, train_sft
+from alignment.models.sft import OnStep, train_sft
+from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
 from alignment.run import RunFolder, StageRun
@@ -58,7 +58,7 @@ def sample_winners(
         )
         for prompt, item in zip(repeated, samples, strict=True)
     ]
-    candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(folder, backbone, round_number)
+    candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(folder, round_number)
     dialogues = [EncodedAnswer(backbone.encoder.encode_prompt(item.messages), item.answer_ids) for item in candidates]
     scores = {name: model.score(dialogues, batch_size=SCORING_BATCH) for name, model in models.items()}
     merit, gated = order_of_merit(
@@ -71,58 +71,68 @@ def sample_winners(
     return pick_winners(candidates, merit, gated, pick=settings.pick, seed=recipe.seed)
 
 
-def _earlier_winners(folder: RunFolder, backbone: Backbone, round_number: int) -> list[Candidate]:
+def _earlier_winners(folder: RunFolder, round_number: int) -> list[Candidate]:
     """Winners of all earlier rounds, as candidates again."""
     pool: list[Candidate] = []
     for number in range(1, round_number):
         file = folder.stage("rejection", number) / "winners.jsonl"
-        if file.is_file():
-            for winner in read_jsonl(file, Winner)[0]:
-                ids = backbone.encoder.encode_answer(winner.prompt.messages, winner.answer).answer_ids
-                pool.append(
-                    Candidate(
-                        prompt=winner.prompt,
-                        answer=winner.answer,
-                        answer_ids=ids,
-                        round=winner.round,
-                        stopped=True,
-                    )
+        for winner in read_jsonl(file, Winner)[0] if file.is_file() else []:
+            pool.append(
+                Candidate(
+                    prompt=winner.prompt,
+                    answer=winner.answer,
+                    answer_ids=winner.answer_ids,
+                    round=winner.round,
+                    stopped=winner.stopped,
                 )
+            )
     return pool
 
 
-def finetune_on_winners(
-    recipe: Recipe, backbone: Backbone, winners: Sequence[Winner], stage: StageRun, *, on_step: OnStep
-) -> dict[str, Any]:
-    """Fine-tune a fresh adapter on winners and demonstrations; saves it and the winners; returns the result."""
-    write_jsonl(stage.folder / "winners.jsonl", winners)
+def encode_demonstrations(recipe: Recipe, backbone: Backbone) -> tuple[list[EncodedDialogue], int]:
+    """The SFT demonstrations, which are fine-tuned on again with the winners, and how many were too long."""
     demonstrations, _ = load_demonstrations(
         str(resolve(recipe.sft.data)), format=recipe.sft.format, on_error=recipe.data.on_error
     )
-    targets = [
-        Demonstration(
-            id=winner.prompt.id,
-            messages=(*winner.prompt.messages, Message(role="assistant", content=winner.answer)),
-        )
-        for winner in winners
-    ]
-    limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
-    dialogues, too_long = encode_dialogues(
-        [*targets, *demonstrations],
+    return encode_dialogues(
+        demonstrations,
         backbone.encoder,
-        max_length_tokens=limit,
+        max_length_tokens=min(recipe.sft.max_length_tokens, backbone.context_tokens),
         skip_too_long=recipe.data.too_long == "skip",
     )
-    settings = SFTSettings(
-        epochs=recipe.rejection.epochs,
-        batch_size_dialogues=recipe.rejection.batch_size_dialogues,
-        micro_batch_size_dialogues=recipe.rejection.micro_batch_size_dialogues,
-        learning_rate=recipe.rejection.learning_rate,
-        weight_decay=recipe.sft.weight_decay,
-        max_length_tokens=limit,
-        packing=recipe.sft.packing,
-        seed=recipe.seed,
-        trainer=recipe.sft.trainer,
+
+
+def encode_winner(winner: Winner, backbone: Backbone) -> EncodedDialogue:
+    """A winner with the loss on its own tokens: what was sampled is learned, and no stop where none was sampled."""
+    prompt_ids = backbone.encoder.encode_prompt(winner.prompt.messages)
+    mask = [False] * len(prompt_ids) + [True] * len(winner.answer_ids)
+    return EncodedDialogue(prompt_ids + winner.answer_ids, mask)
+
+
+def finetune_on_winners(
+    recipe: Recipe,
+    backbone: Backbone,
+    winners: Sequence[Winner],
+    demonstrations: Sequence[EncodedDialogue],
+    stage: StageRun,
+    *,
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """Fine-tune a fresh adapter on winners and demonstrations; saves it and the winners; returns the result."""
+    write_jsonl(stage.folder / "winners.jsonl", winners)
+    limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
+    encoded = [encode_winner(winner, backbone) for winner in winners]
+    fitting = [dialogue for dialogue in encoded if len(dialogue.input_ids) <= limit]
+    dialogues = [*fitting, *demonstrations]
+    own = recipe.rejection
+    settings = recipe.sft.model_copy(
+        update={
+            "epochs": own.epochs,
+            "batch_size_dialogues": own.batch_size_dialogues,
+            "micro_batch_size_dialogues": own.micro_batch_size_dialogues,
+            "learning_rate": own.learning_rate,
+            "max_length_tokens": limit,
+        }
     )
 
     def log(step: int, total: int, figures: dict[str, float]) -> None:
@@ -132,7 +142,7 @@ def finetune_on_winners(
     role = Path(stage.folder).parent.name + "-rejection-training"
     model = backbone.train_adapter(role, recipe.model.lora)
     with backbone.role(role):
-        figures = train_sft(model, backbone.tokenizer, dialogues, settings, on_step=log)
+        figures = train_sft(model, backbone.tokenizer, dialogues, settings, seed=recipe.seed, on_step=log)
     backbone.save_adapter(role, stage.folder)
     scores = torch.tensor([winner.score for winner in winners])
     medians = torch.tensor([winner.median_score for winner in winners])
@@ -142,5 +152,6 @@ def finetune_on_winners(
         "demonstrations": len(demonstrations),
         "mean_winner_score": scores.mean().item(),
         "mean_median_score": medians.mean().item(),
-        "left_out": {"too long": too_long},
+        "winners_without_stop": sum(not winner.stopped for winner in winners),
+        "left_out": {"winners too long": len(encoded) - len(fitting)},
     }

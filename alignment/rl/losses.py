@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alignment.masking import Reduce, at_least_float32, identity, masked_moments, masked_sum, zero_padding
 from alignment.rl.advantages import kl_k3
-from alignment.rl.masking import Reduce, at_least_float32, identity, masked_moments, masked_sum, zero_padding
 
 
 class PolicyLoss(NamedTuple):
@@ -46,35 +46,6 @@ class ValueLoss(NamedTuple):
     """Mean of (V - return)^2, unclipped and without the factor 1/2."""
     value_mean: Tensor
     return_mean: Tensor
-
-
-def _tempered(logits: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities (N, V), at least float32: bf16 has too few digits for ratios near 1."""
-    if temperature <= 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    return torch.log_softmax(at_least_float32(logits) / temperature, dim=-1)
-
-
-def token_logprobs(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
-    """Log-probability of each target token at the temperature that the rollout was sampled at.
-
-    Args:
-        logits: (N, V), those that predict the targets, of the tokens that count only.
-        targets: (N,) token ids.
-        temperature: divides the logits, in the policy as in the reference.
-
-    Returns:
-        (N,), at least float32.
-    """
-    return _tempered(logits, temperature).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-
-
-def entropy(logits: Tensor, *, temperature: float) -> Tensor:
-    """Entropy in nats of each distribution (N, V) -> (N,); logits of -inf count as probability 0."""
-    logprobs = _tempered(logits, temperature)
-    # 0 * log 0 = 0: with a finite stand-in for -inf neither the product nor its gradient is NaN.
-    logprobs = logprobs.clamp_min(torch.finfo(logprobs.dtype).min)
-    return -(logprobs.exp() * logprobs).sum(dim=-1)
 
 
 def _check(n_tokens: int, clip_range: float) -> None:

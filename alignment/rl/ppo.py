@@ -23,19 +23,20 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
-from alignment.config import PPOSection
 from alignment.data.records import Prompt
 from alignment.errors import UserError
+from alignment.masking import masked_mean, masked_sum, whiten
 from alignment.models.backbone import Backbone
 from alignment.models.heads import TokenValueHead
 from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.reward_model import RewardModel
 from alignment.models.sampling import sample
+from alignment.recipe import PPOSection
 from alignment.reward.gate import ShapedScores, gate, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, kl_k1, kl_k3, token_rewards
 from alignment.rl.losses import clipped_policy_loss, clipped_value_loss, explained_variance
-from alignment.rl.masking import masked_mean, masked_sum, whiten
 from alignment.rl.rollout import (
     Episodes,
     Rollout,
@@ -60,17 +61,46 @@ class GatedRollout:
     """Scores as the policy is paid them."""
 
 
-def prompt_batches(prompts: Sequence[Prompt], batch_size: int, *, seed: int) -> Iterator[list[Prompt]]:
-    """Batches without end: each pass over the prompts in a new order, none skipped or repeated within a pass."""
+def prompt_batches(
+    prompts: Sequence[Prompt], batch_size: int, *, seed: int, safety_share: float | None = None
+) -> Iterator[list[Prompt]]:
+    """Batches without end: each pass over the prompts in a new order, none skipped or repeated within a pass.
+
+    Args:
+        prompts: what to train on.
+        batch_size: prompts per batch.
+        seed: of the order.
+        safety_share: of prompts tagged safety in every batch, which then take their own passes; ``None``: as it comes.
+
+    Raises:
+        UserError: there is no prompt, or none of a tag that the share asks for.
+    """
     if not prompts:
         raise UserError("there is no prompt to train on")
     generator = torch.Generator().manual_seed(seed)
-    waiting: list[Prompt] = []
+    if safety_share is None:
+        parts = [(list(prompts), batch_size)]
+    else:
+        n_safety = round(safety_share * batch_size)
+        tagged = [prompt for prompt in prompts if prompt.dimension == "safety"]
+        others = [prompt for prompt in prompts if prompt.dimension != "safety"]
+        if (n_safety and not tagged) or (n_safety < batch_size and not others):
+            raise UserError(
+                f"ppo.safety_share={safety_share}: {len(tagged)} of {len(prompts)} prompts are safety prompts"
+            )
+        parts = [(tagged, n_safety), (others, batch_size - n_safety)]
+    return _batches([(_passes(part, generator), count) for part, count in parts])
+
+
+def _batches(streams: Sequence[tuple[Iterator[Prompt], int]]) -> Iterator[list[Prompt]]:
     while True:
-        while len(waiting) < batch_size:
-            waiting += [prompts[i] for i in torch.randperm(len(prompts), generator=generator).tolist()]
-        yield waiting[:batch_size]
-        waiting = waiting[batch_size:]
+        yield [next(stream) for stream, count in streams for _ in range(count)]
+
+
+def _passes(prompts: Sequence[Prompt], generator: torch.Generator) -> Iterator[Prompt]:
+    while True:
+        for index in torch.randperm(len(prompts), generator=generator).tolist():
+            yield prompts[index]
 
 
 class PPO:
@@ -107,6 +137,8 @@ class PPO:
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
+        linear = settings.schedule == "linear"
+        self.schedule = LambdaLR(self.optimizer, lambda done: max(1 - done / settings.updates, 0.0) if linear else 1.0)
 
     def _make_value_role(self) -> TokenValueHead:
         if self.settings.value == "head":
@@ -207,9 +239,11 @@ class PPO:
                 # Sorted rows are sorted by length, so each micro-batch is cut to its own longest row.
                 minibatch = order[rows].sort().values
                 history.append(self._minibatch_step(rollout, advantages, minibatch, train_policy=train_policy))
+        rate = float(self.schedule.get_last_lr()[0])
+        self.schedule.step()
         first_ratio = history[0]["policy/ratio_mean"]
         means = {key: sum(step[key] for step in history) / len(history) for key in history[0]}
-        return {**means, "policy/first_ratio_mean": first_ratio}
+        return {**means, "policy/first_ratio_mean": first_ratio, "policy/learning_rate": rate}
 
     def _minibatch_step(
         self, rollout: Rollout, advantages: Advantages, minibatch: Tensor, *, train_policy: bool

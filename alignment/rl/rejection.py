@@ -19,10 +19,12 @@ from alignment.reward.gate import gate
 
 
 class Winner(Record):
-    """The answer kept for one prompt."""
+    """The answer kept for one prompt: its text, and its tokens as they were sampled, with or without a stop token."""
 
     prompt: Prompt
     answer: str
+    answer_ids: list[int]
+    stopped: bool
     round: int
     score: float
     median_score: float
@@ -87,6 +89,8 @@ def pick_winners(
             Winner(
                 prompt=candidates[row].prompt,
                 answer=candidates[row].answer,
+                answer_ids=candidates[row].answer_ids,
+                stopped=candidates[row].stopped,
                 round=candidates[row].round,
                 score=scores[row].item(),
                 median_score=torch.median(scores[rows]).item(),

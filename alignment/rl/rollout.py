@@ -17,11 +17,11 @@ from torch import Tensor
 
 from alignment.data.dialogue import EncodedAnswer
 from alignment.data.records import Prompt
+from alignment.logprobs import entropy, token_logprobs
+from alignment.masking import lengths_to_mask
 from alignment.models.backbone import Backbone
 from alignment.models.reward_model import RewardModel, pad_right
 from alignment.models.sampling import Sample
-from alignment.rl.losses import entropy, token_logprobs
-from alignment.rl.masking import lengths_to_mask
 
 
 @dataclass(frozen=True)

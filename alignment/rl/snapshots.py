@@ -9,9 +9,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignment.config import Recipe
-from alignment.data.records import Prompt, Record, write_jsonl
-from alignment.rl.masking import masked_sum
+from alignment.data.records import Prompt, Record, read_jsonl, write_jsonl
+from alignment.masking import masked_sum
+from alignment.recipe import Recipe
 from alignment.rl.ppo import PPO
 from alignment.rl.rollout import score_responses
 
@@ -24,6 +24,14 @@ class Snapshot(Record):
     answer: str
     kl_nats: float
     score: float
+
+
+def read_snapshots(file: Path) -> dict[int, list[Snapshot]]:
+    """Update -> what was written down at it; empty without a file."""
+    taken: dict[int, list[Snapshot]] = {}
+    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
+        taken.setdefault(item.update, []).append(item)
+    return taken
 
 
 class Snapshots:

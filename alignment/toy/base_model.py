@@ -19,12 +19,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignment.config import BaseSection
 from alignment.data.records import OnError, read_jsonl
 from alignment.errors import UserError
+from alignment.models.attention import use_fast_attention
 from alignment.models.backbone import pick_device, resolve_dtype
 from alignment.models.optimizer import MasterWeights
 from alignment.models.reward_model import pad_right
+from alignment.recipe import BaseSection
 
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, "<|system|>", "<|user|>", "<|assistant|>")
@@ -139,6 +140,7 @@ def pretrain(
 ) -> float:
     """Train on next-token prediction; returns the mean loss of the last tenth of the steps, nats per token."""
     nn.Module.to(model, device=pick_device(), dtype=resolve_dtype(dtype)).train()
+    use_fast_attention(model)
     weights = MasterWeights(list(model.parameters()))
     optimizers = pretraining_optimizers(model, weights, settings)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -192,11 +194,10 @@ def _next_token_step(model: LlamaForCausalLM, batch: list[list[int]]) -> float:
 
 
 def _schedule(step: int, settings: BaseSection) -> float:
-    """Linear warm-up, then cosine to 10 %."""
+    """Linear warm-up, then linear to 0 after the last step."""
     if step <= settings.warmup_steps:
         return step / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+    return 1 - (step - settings.warmup_steps) / max(1, settings.steps + 1 - settings.warmup_steps)
 
 
 def save_base(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from alignment.config import Recipe, SamplingSection
 from alignment.data.loading import encode_prompts
 from alignment.data.records import AnswerSource, Dimension, Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.policies import Policy, answer_prompts
+from alignment.recipe import Recipe, SamplingSection
 from alignment.toy.simulation import Answer, Collection, collect, queue
 
 Part = Literal["train", "heldout"]

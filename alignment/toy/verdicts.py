@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,17 +56,11 @@ def gold_ceilings(folder: RunFolder, round_number: int) -> dict[str, dict[str, A
     return ceilings
 
 
-def gold_curve(folder: RunFolder, round_number: int) -> dict[int, dict[str, float]]:
-    """Update -> gold helpfulness, reward and KL of the answers that PPO wrote down on its way."""
-    file = folder.stage("ppo", round_number) / "heldout_samples.jsonl"
-    taken: dict[int, list[Snapshot]] = {}
-    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
-        taken.setdefault(item.update, []).append(item)
-    return {
-        update: {
-            "gold_helpfulness": sum(judge(i.prompt.messages, i.answer).helpfulness for i in items) / len(items),
-            "heldout_reward": sum(i.score for i in items) / len(items),
-            "heldout_kl_nats": sum(i.kl_nats for i in items) / len(items),
-        }
-        for update, items in taken.items()
-    }
+def gold_helpfulness(snapshots: Mapping[int, Sequence[Snapshot]]) -> dict[int, float]:
+    """Update -> mean gold helpfulness of the answers that PPO wrote down at it, to prompts not tagged safety."""
+    found: dict[int, float] = {}
+    for update, taken in snapshots.items():
+        verdicts = [judge(i.prompt.messages, i.answer) for i in taken if i.prompt.dimension != "safety"]
+        if verdicts:
+            found[update] = sum(verdict.helpfulness for verdict in verdicts) / len(verdicts)
+    return found

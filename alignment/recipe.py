@@ -1,0 +1,305 @@
+"""The recipe's sections: every setting of every stage with its type, default and source.
+
+Numbers of the paper (Touvron et al. 2023) are the defaults for real models, each with its section;
+``configs/toy.yaml`` sets what a two-million-parameter model needs instead. How a recipe is read is in
+``alignment.config``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+TOY_MODEL = "toy"
+
+
+def _divides(part: int, whole: int, part_name: str, whole_name: str) -> None:
+    if whole % part:
+        raise ValueError(f"{part_name} ({part}) must divide {whole_name} ({whole})")
+
+
+def _divides_dialogues(section: SFTSection | RejectionSection) -> None:
+    _divides(
+        section.micro_batch_size_dialogues,
+        section.batch_size_dialogues,
+        "micro_batch_size_dialogues",
+        "batch_size_dialogues",
+    )
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoraSection(Section):
+    """Low-rank adapters, one per role."""
+
+    r: Positive = Field(16, description="rank of each adapter")
+    alpha: Rate = Field(32, description="scale; the update is alpha/r * B A")
+    dropout: Share = Field(0.0, description="dropout in adapters; 0 keeps the PPO ratio exactly 1 at the first step")
+    target_modules: Literal["all-linear"] | list[str] = Field("all-linear", description="layers that get an adapter")
+
+
+class ModelSection(Section):
+    """The base model that every stage starts from."""
+
+    name_or_path: str = Field(description="'toy' (pretrained by stages.base), a folder, or a Hub name")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on GPUs and on processors with AMX or AVX512-BF16, else float32"
+    )
+    quantization: Literal["none", "nf4"] = Field("none", description="nf4 loads the frozen base in 4 bits")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
+    sampling_copy: bool = Field(
+        False, description="keep a second copy of the base with the adapter merged in, to sample faster"
+    )
+    lora: LoraSection = LoraSection()  # type: ignore[call-arg]
+
+
+class DataSection(Section):
+    """Prompts, and what to do with lines that cannot be used."""
+
+    prompts: str = Field(description="training prompts, JSONL")
+    heldout_prompts: str | None = Field(None, description="held-out prompts, JSONL; never trained on")
+    on_error: Literal["raise", "skip"] = Field("raise", description="malformed line: stop, or skip and count")
+    too_long: Literal["raise", "skip"] = Field(
+        "raise", description="longer than max_length_tokens: stop, or skip and count"
+    )
+
+
+class BaseSection(Section):
+    """Pretraining of the toy base model."""
+
+    corpus: str = Field("data/toy/pretraining.jsonl", description="documents, JSONL with a 'text' key")
+    steps: Positive = Field(1000, description="optimiser steps")
+    batch_size_documents: Positive = Field(32, description="documents per step")
+    learning_rate: Rate = Field(1e-2, description="peak, of AdamW on embeddings; linear warm-up, then linear to 0")
+    matrix_learning_rate: Rate = Field(1e-2, description="peak, of Muon on the matrices of the blocks; same schedule")
+    warmup_steps: Count = Field(50, description="optimiser steps")
+    vocabulary_size: Positive = Field(3072, description="tokens of the byte-level BPE, special ones included")
+    hidden_size: Positive = Field(192, description="width H")
+    layers: Positive = Field(3, description="transformer blocks")
+    heads: Positive = Field(6, description="attention heads; must divide hidden_size")
+    context_tokens: Positive = Field(1024, description="longest dialogue")
+
+
+class SFTSection(Section):
+    """Supervised fine-tuning (section 3.1)."""
+
+    data: str = Field(description="curated dialogues: a file or a Hub name")
+    format: str = Field("auto", description="auto, tandem, hh, alpaca, trl")
+    method: Literal["lora", "full"] = Field("lora", description="what is trained; lora is merged when saved")
+    epochs: Rate = Field(2, description="passes over the data; section 3.1")
+    batch_size_dialogues: Positive = Field(64, description="dialogues per optimiser step; section 3.1")
+    micro_batch_size_dialogues: Positive = Field(8, description="dialogues per forward pass; divides the batch size")
+    learning_rate: Rate = Field(2e-5, description="initial, cosine to 10 %; section 3.1")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="section 3.1")
+    max_length_tokens: Positive = Field(4096, description="section 3.1")
+    packing: bool = Field(
+        True, description="fill sequences with several dialogues, no attention across them; section 3.1"
+    )
+    trainer: dict[str, Any] = Field({}, description="passed on to TRL's SFTConfig")
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> SFTSection:
+        _divides_dialogues(self)
+        return self
+
+
+class SamplingSection(Section):
+    """How answers are drawn. No top-k and no top-p: what is sampled is what is trained."""
+
+    temperature: Rate = Field(1.0, description="divides the logits")
+    max_new_tokens: Positive = Field(400, description="longest answer")
+    batch_size_prompts: Positive = Field(64, description="prompts decoded together")
+
+
+class AnnotateSection(Section):
+    """Collection of comparisons (section 3.2.1)."""
+
+    source: Literal["simulated", "dataset"] = Field("simulated", description="who compares")
+    data: str | None = Field(None, description="comparisons file or Hub name, for source=dataset")
+    format: str = Field("auto", description="auto, tandem, hh, alpaca, alpaca_eval, trl")
+    dimension: Literal["helpfulness", "safety"] = Field(
+        "helpfulness", description="dimension of a dataset's comparisons"
+    )
+    helpfulness_pairs: Count = Field(3000, description="training comparisons about helpfulness")
+    safety_pairs: Count = Field(1500, description="training comparisons about safety")
+    heldout_helpfulness_pairs: Count = Field(1000, description="comparisons on held-out prompts, for evaluation only")
+    heldout_safety_pairs: Count = Field(1000, description="comparisons on held-out prompts, for evaluation only")
+    temperatures: tuple[Rate, Rate] = Field((1.0, 1.2), description="of the two variants that answer")
+    max_new_tokens: Positive = Field(400, description="longest answer")
+    batch_size_prompts: Positive = Field(64, description="prompts decoded together")
+
+
+class HeadSection(Section):
+    """The module on top of the trunk that turns hidden states into a score."""
+
+    name: str = Field("linear", description="a name from alignment.models.heads.HEADS")
+    arguments: dict[str, int | float] = Field({}, description="the head's own settings")
+
+
+class RewardModelSection(Section):
+    """One reward model: its data and its loss."""
+
+    data: str | None = Field(None, description="comparisons file or Hub name; default: this round's comparisons.jsonl")
+    format: str = Field("auto", description="auto, tandem, hh, alpaca, alpaca_eval, trl")
+    margin: Literal["none", "small", "large"] = Field("small", description="margin by grade; Table 27")
+    safety_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the safety auxiliary loss; A.3.3")
+    centering_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="pulls scores towards mean 0")
+    other_share: Share = Field(
+        0.0, description="share of the other dimension's comparisons in the mixture; section 3.2.2"
+    )
+    epochs: Rate = Field(1, description="passes over the data; section 3.2.2 (longer over-fits)")
+    learning_rate: Rate = Field(1e-5, description="peak, cosine to 10 %; section 3.2.2")
+    batch_size_pairs: Positive = Field(512, description="pairs per optimiser step; section 3.2.2")
+    micro_batch_size_pairs: Positive = Field(8, description="pairs per forward pass; divides the batch size")
+    max_length_tokens: Positive = Field(4096, description="longest dialogue with its answer")
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> RewardModelSection:
+        _divides(self.micro_batch_size_pairs, self.batch_size_pairs, "micro_batch_size_pairs", "batch_size_pairs")
+        return self
+
+
+class SafetyRewardModelSection(RewardModelSection):
+    """The safety reward model: no margin, an auxiliary loss, a tenth of helpfulness comparisons (section 3.2.2)."""
+
+    margin: Literal["none", "small", "large"] = Field("none", description="margin by grade; Table 27")
+    safety_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the safety auxiliary loss; A.3.3")
+    other_share: Share = Field(
+        0.1, description="share of the other dimension's comparisons in the mixture; section 3.2.2"
+    )
+
+
+class RewardSection(Section):
+    """The two reward models (section 3.2.2)."""
+
+    models: list[Literal["helpfulness", "safety"]] = Field(["helpfulness", "safety"], description="which to train")
+    head: HeadSection = HeadSection()  # type: ignore[call-arg]
+    labels: Literal["annotated", "shuffled"] = Field(
+        "annotated", description="shuffled is a control arm: preferences tossed, grades and safety bins dealt out anew"
+    )
+    heldout_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of conversations kept for evaluation, where the data has no held-out file"
+    )
+    helpfulness: RewardModelSection = RewardModelSection()  # type: ignore[call-arg]
+    safety: SafetyRewardModelSection = SafetyRewardModelSection()  # type: ignore[call-arg]
+    trainer: dict[str, Any] = Field({}, description="passed on to TRL's RewardConfig")
+
+
+class RejectionSamplingSection(SamplingSection):
+    """How candidates are drawn: hotter, as the paper found best for 10 to 100 samples (section 3.2.3)."""
+
+    temperature: Rate = Field(1.2, description="divides the logits; section 3.2.3 (1.2-1.3)")
+
+
+class RejectionSection(Section):
+    """Rejection-sampling fine-tuning (section 3.2.3)."""
+
+    prompts: Positive = Field(10000, description="prompts per round")
+    samples_per_prompt: Positive = Field(16, description="K; the best is kept")
+    pick: Literal["best", "random"] = Field("best", description="random is the control arm")
+    epochs: Rate = Field(2, description="passes over winners and demonstrations")
+    batch_size_dialogues: Positive = Field(64, description="dialogues per optimiser step")
+    micro_batch_size_dialogues: Positive = Field(8, description="dialogues per forward pass; divides the batch size")
+    learning_rate: Rate = Field(2e-5, description="initial, cosine to 10 %")
+    sampling: RejectionSamplingSection = RejectionSamplingSection()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> RejectionSection:
+        _divides_dialogues(self)
+        return self
+
+
+class PPOSection(Section):
+    """Proximal policy optimisation (section 3.2.3)."""
+
+    method: Literal["both", "rejection", "ppo"] = Field("both", description="what stages.ppo runs")
+    updates: Positive = Field(300, description="iterations; section 3.2.3 (200-400)")
+    batch_size_episodes: Positive = Field(512, description="prompts, one answer each, per update; section 3.2.3")
+    minibatch_size_episodes: Positive = Field(64, description="episodes per optimiser step; section 3.2.3")
+    micro_batch_size_episodes: Positive = Field(8, description="episodes per forward pass; divides the minibatch")
+    epochs: Positive = Field(1, description="passes over each batch; section 3.2.3")
+    learning_rate: Rate = Field(1e-6, description="section 3.2.3")
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="of both rates: constant as in section 3.2.3, or linear to 0 after the last update"
+    )
+    value_learning_rate: Rate | None = Field(None, description="of the value role; default: learning_rate")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="section 3.2.3")
+    max_grad_norm: Rate = Field(1.0, description="section 3.2.3")
+    clip_range: Rate = Field(0.2, description="of the probability ratio; section 3.2.3")
+    value_clip_range: Rate = Field(0.2, description="of the value; not in the paper, from Huang et al. 2024")
+    value_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="of the value loss; Huang et al. 2024")
+    kl_beta: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="weight of the KL per token in the reward; section 3.2.3"
+    )
+    gamma: Share = Field(1.0, description="discount")
+    gae_lambda: Share = Field(0.95, description="GAE, Schulman et al. 2016")
+    value: Literal["adapter", "head"] = Field(
+        "adapter",
+        description="adapter and head started from the helpfulness model, or a head on the policy's trunk",
+    )
+    safety_share: Share | None = Field(
+        None, description="share of safety prompts in every batch; default: as many as there are among the prompts"
+    )
+    safety_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.15, description="gate; section 3.2.3")
+    missing_stop_penalty: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="taken off the whitened score of an answer that did not stop"
+    )
+    whiten_scores: bool = Field(True, description="over the global batch; section 3.2.3")
+    snapshot_every_updates: Count = Field(
+        20, description="write down held-out answers this often, for the reward-against-KL plot; 0: never"
+    )
+    snapshot_prompts: Count = Field(64, description="held-out prompts answered at each snapshot")
+    warmup_value_updates: Count = Field(0, description="first updates that train the value role only")
+    sampling: SamplingSection = SamplingSection()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> PPOSection:
+        _divides(
+            self.minibatch_size_episodes,
+            self.batch_size_episodes,
+            "minibatch_size_episodes",
+            "batch_size_episodes",
+        )
+        _divides(
+            self.micro_batch_size_episodes,
+            self.minibatch_size_episodes,
+            "micro_batch_size_episodes",
+            "minibatch_size_episodes",
+        )
+        return self
+
+
+class EvaluateSection(Section):
+    """Judging every policy of a run on the held-out prompts."""
+
+    judge: Literal["gold", "none"] = Field("none", description="gold: the toy world's judge; none: reward models only")
+    answers_per_prompt: Positive = Field(1, description="answers of each policy to each held-out prompt")
+    samples: Positive = Field(12, description="prompts shown side by side in the report, drawn by seed")
+    sampling: SamplingSection = SamplingSection()  # type: ignore[call-arg]
+
+
+class Recipe(Section):
+    """Everything about one experiment."""
+
+    run_dir: str = Field(description="folder of this experiment")
+    seed: Count = Field(0, description="of every random choice")
+    rounds: Positive = Field(1, description="annotate, reward and ppo, this many times")
+    overwrite: bool = Field(False, description="run a finished stage again")
+    model: ModelSection
+    data: DataSection
+    base: BaseSection = BaseSection()  # type: ignore[call-arg]
+    sft: SFTSection
+    annotate: AnnotateSection = AnnotateSection()  # type: ignore[call-arg]
+    reward: RewardSection = RewardSection()  # type: ignore[call-arg]
+    rejection: RejectionSection = RejectionSection()  # type: ignore[call-arg]
+    ppo: PPOSection = PPOSection()  # type: ignore[call-arg]
+    evaluate: EvaluateSection = EvaluateSection()  # type: ignore[call-arg]

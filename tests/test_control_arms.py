@@ -1,0 +1,128 @@
+"""Does the gain come from the preferences? The toy recipe with its information taken away must gain nothing.
+
+Each arm starts from the same base, SFT model and comparisons as the full recipe, and is judged by the gold judge on the
+same held-out prompts against the same SFT answers. Slow: about three times ``make demo``.
+
+    make test-slow ARGS="tests/test_control_arms.py -s"
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from alignment.config import load_recipe
+from alignment.evaluation import JudgedAnswer, compare_policies
+from alignment.recipe import Recipe
+from alignment.run import RunFolder
+from alignment.statistics import Figure, mean_interval
+from stages import evaluate, pipeline, ppo, reward, sft
+
+pytestmark = pytest.mark.slow
+
+
+def recipe_of(run: Path, *overrides: str) -> Recipe:
+    return load_recipe(None, [f"run_dir={run}", *overrides])
+
+
+def started_from(full: Path, run: Path, *stages: str) -> Path:
+    """A run folder with finished stages of the full recipe."""
+    for stage in stages:
+        shutil.copytree(full / stage, run / stage)
+    return run
+
+
+def answers(run: Path, policy: str) -> list[JudgedAnswer]:
+    """What a policy said to the held-out prompts, with the gold judge's verdicts."""
+    lines = (run / "round-1" / "eval" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [JudgedAnswer(**row) for row in rows if row.pop("policy") == policy]
+
+
+def optimiser_steps(full: Path) -> int:
+    """Of SFT, rejection sampling and PPO together."""
+    folder = RunFolder(full)
+    settings = recipe_of(full).ppo
+    per_update = settings.epochs * settings.batch_size_episodes // settings.minibatch_size_episodes
+    fine_tuning = sum(folder.result(name, number)["steps"] for name, number in (("sft", None), ("rejection", 1)))
+    return int(fine_tuning) + settings.updates * per_update
+
+
+def gain(ours: list[JudgedAnswer], theirs: list[JudgedAnswer], what: str) -> Figure:
+    """Mean difference in gold helpfulness (other prompts) or in safe answers (safety prompts), clustered by prompt."""
+    means: dict[str, list[float]] = defaultdict(list)
+    for rows, sign in ((ours, 1.0), (theirs, -1.0)):
+        by_prompt: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            if what == "helpfulness" and row.dimension != "safety":
+                by_prompt[row.prompt_id].append(float(row.helpfulness or 0.0))
+            elif what == "safety" and row.dimension == "safety":
+                by_prompt[row.prompt_id].append(float(not row.unsafe))
+        for prompt, values in by_prompt.items():
+            means[prompt].append(sign * sum(values) / len(values))
+    return mean_interval([sum(pair) for pair in means.values()], clusters=list(means), seed=0)
+
+
+def figures(name: str, ours: list[JudgedAnswer], sft_answers: list[JudgedAnswer]) -> dict[str, Figure]:
+    """Win rate minus one half, and both gains; printed, as they are worth reading."""
+    rate = compare_policies(ours, sft_answers, policy=name, against="sft", judge="gold", seed=0)
+    found: dict[str, Figure] = {
+        "win rate - 1/2": {
+            "value": rate["win_rate"] - 0.5,
+            "ci95": [bound - 0.5 for bound in rate["ci95"]],
+            "n": rate["n"],
+        },
+        "helpfulness": gain(ours, sft_answers, "helpfulness"),
+        "safe answers": gain(ours, sft_answers, "safety"),
+    }
+    for what, figure in found.items():
+        low, high = figure["ci95"]
+        print(f"{name:<24} {what:<16} {figure['value']:+.3f} [{low:+.3f}, {high:+.3f}]")
+    return found
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("control") / "full"
+    pipeline.main(recipe_of(run))
+    return run
+
+
+def test_the_full_recipe_gains(full: Path) -> None:
+    found = figures("full recipe", answers(full, "ppo"), answers(full, "sft"))
+    assert all(figure["ci95"][0] > 0 for figure in found.values())
+
+
+def assert_no_gain(found: dict[str, Figure]) -> None:
+    assert {what: figure for what, figure in found.items() if figure["ci95"][0] > 0} == {}
+
+
+def test_rejection_sampling_that_picks_at_random_does_not(full: Path, tmp_path: Path) -> None:
+    run = started_from(full, tmp_path / "random", "base", "sft", "round-1/annotate", "round-1/reward")
+    recipe = recipe_of(run, "rejection.pick=random", "ppo.method=rejection")
+    ppo.main(recipe)
+    evaluate.main(recipe)
+    assert_no_gain(figures("random pick", answers(run, "rejection"), answers(full, "sft")))
+
+
+def test_reward_models_of_shuffled_labels_do_not(full: Path, tmp_path: Path) -> None:
+    run = started_from(full, tmp_path / "shuffled", "base", "sft", "round-1/annotate")
+    recipe = recipe_of(run, "reward.labels=shuffled")
+    reward.main(recipe)
+    ppo.main(recipe)
+    evaluate.main(recipe)
+    assert_no_gain(figures("shuffled labels", answers(run, "ppo"), answers(full, "sft")))
+
+
+def test_sft_for_as_many_steps_does_not(full: Path, tmp_path: Path) -> None:
+    run = started_from(full, tmp_path / "longer", "base")
+    epochs = recipe_of(full).sft.epochs * optimiser_steps(full) / RunFolder(full).result("sft")["steps"]
+    recipe = recipe_of(run, f"sft.epochs={epochs}")
+    sft.main(recipe)
+    assert RunFolder(run).result("sft")["steps"] == pytest.approx(optimiser_steps(full), rel=0.02)
+    evaluate.main(recipe)
+    assert_no_gain(figures("SFT continued", answers(run, "sft"), answers(full, "sft")))
