@@ -352,7 +352,7 @@ class TestPromptBatches:
 
     def test_a_share_of_what_is_not_there_is_refused(self) -> None:
         harmless = [prompt.model_copy(update={"dimension": "helpfulness"}) for prompt in tiny_prompts(5)]
-        with pytest.raises(UserError, match=r"safety_share=0\.5, but 0 of the 5"):
+        with pytest.raises(UserError, match=r"safety_share=0\.5: 0 of 5 prompts"):
             prompt_batches(harmless, 4, seed=0, safety_share=0.5)
 
 

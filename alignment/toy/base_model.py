@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -34,6 +34,7 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+USER, ASSISTANT = SPECIAL_TOKENS.index("<|user|>"), SPECIAL_TOKENS.index("<|assistant|>")
 IGNORED = -100
 _TURN = re.compile(r"^(question|answer): ", flags=re.MULTILINE)
 _ROLE_TOKEN = {"question": "<|user|>", "answer": "<|assistant|>"}
@@ -147,7 +148,7 @@ def pretrain(
     losses: list[float] = []
     batches = document_batches(documents, steps=settings.steps, batch_size=settings.batch_size_documents)
     for step, batch in enumerate(batches, start=1):
-        losses.append(_next_token_step(model, batch))
+        losses.append(_next_token_step(model, batch, question_noise=settings.question_noise))
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"pretraining loss is {losses[-1]} at step {step}; lower base.learning_rate")
         torch.nn.utils.clip_grad_norm_(weights.parameters, 1.0)
@@ -181,11 +182,24 @@ def pretraining_optimizers(
     )
 
 
-def _next_token_step(model: LlamaForCausalLM, batch: list[list[int]]) -> float:
+def with_question_noise(token_ids: Tensor, share: float, vocabulary_size: int) -> Tensor:
+    """Token ids (B, T) with a share of the questions' tokens replaced by random ones.
+
+    A model this small has seen few words, and one that it does not know in a question changes what it takes the whole
+    question to be. Random words in their place teach it to go by the others. The targets stay what they were.
+    """
+    is_open = (token_ids == USER).cumsum(1) > (token_ids == ASSISTANT).cumsum(1)
+    in_question = is_open & (token_ids != USER)
+    chosen = in_question & (torch.rand(token_ids.shape, device=token_ids.device) < share)
+    return torch.where(chosen, torch.randint_like(token_ids, len(SPECIAL_TOKENS), vocabulary_size), token_ids)
+
+
+def _next_token_step(model: LlamaForCausalLM, batch: list[list[int]], *, question_noise: float) -> float:
     """Forward and backward on one batch; returns its loss."""
     token_ids, lengths = pad_right(batch, SPECIAL_TOKENS.index(PAD), pick_device())
+    inputs = with_question_noise(token_ids, question_noise, model.config.vocab_size)
     # Right padding and causal attention: no attention mask is needed, and the kernel without one is faster.
-    logits = model(input_ids=token_ids, use_cache=False).logits
+    logits = model(input_ids=inputs, use_cache=False).logits
     targets = token_ids.roll(-1, dims=1)
     targets[torch.arange(token_ids.shape[1], device=lengths.device) >= (lengths - 1)[:, None]] = IGNORED
     loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
