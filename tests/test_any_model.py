@@ -109,7 +109,8 @@ def test_chatting_streams_one_answer(run_of_stages: tuple[Case, Recipe]) -> None
     assert policy.name == "ppo-1"
     pieces = list(stream_answer(backbone, policy.role, [Message(role="user", content="ask")], recipe.evaluate.sampling))
     n_tokens = len(backbone.tokenizer.encode("".join(pieces), add_special_tokens=False))
-    assert n_tokens <= 2 * recipe.evaluate.sampling.max_new_tokens
+    # A token that is part of a character is shown as a replacement character, three bytes and so up to three tokens.
+    assert n_tokens <= 3 * recipe.evaluate.sampling.max_new_tokens
     assert not any(marker in "".join(pieces) for marker in ("<|end|>", "<|assistant|>"))
 
 
