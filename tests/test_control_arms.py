@@ -1,7 +1,7 @@
 """Does the gain come from the preferences? The toy recipe with its information taken away must gain nothing.
 
 Each arm starts from the same base, SFT model and comparisons as the full recipe, and is judged by the gold judge on the
-same held-out prompts against the same SFT answers. Slow: about three times ``make demo``.
+same held-out prompts against the same SFT answers. Slow: several times ``make demo``.
 
     make test-slow ARGS="tests/test_control_arms.py -s"
 """
