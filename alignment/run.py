@@ -8,14 +8,9 @@ what came out (content hashes), how long it took. One process at a time writes t
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import random
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,20 +18,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-import torch
 import yaml
 from filelock import FileLock, Timeout
 
 from alignment.config import save_recipe
+from alignment.environment import environment, peak_memory_gib, seed_everything
 from alignment.errors import UserError
+from alignment.files import content_hash, read_json, write_json
 from alignment.recipe import Recipe
 
 SECTIONS = {
     "base": ("model.name_or_path", "model.dtype", "base", "data.on_error"),
     "sft": ("model", "sft", "data.on_error", "data.too_long"),
-    "annotate": ("model", "data", "annotate"),
+    "annotate": ("model", "data", "annotate", "reward.heldout_share"),
     "reward": ("model", "reward", "data.on_error", "data.too_long"),
     "rejection": (
         "model",
@@ -63,94 +57,6 @@ INPUT_STAGES = {
     "eval": ("sft", "reward", "rejection", "ppo"),
 }
 """Stage folder -> the stages, of the same round or before all rounds, that it reads."""
-PACKAGES = ("tandem-rlhf", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
-HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
-
-
-def write_json(file: Path, value: object) -> None:
-    """Write JSON atomically: the file is whole or not there."""
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
-
-
-def read_json(file: Path) -> Any:
-    """Read a JSON file of this run; raise ``UserError`` naming it when it is missing or not JSON."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{file} is missing. Run the stage that writes it again, with overwrite=true.") from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{file}: not valid JSON ({error}). Delete the folder it is in and run that stage again."
-        ) from error
-
-
-def content_hash(path: Path) -> str:
-    """A short SHA-256 of a file, or of the weights and records in a folder (not of the environment they came from).
-
-    A path that is not there, such as the Hub name of a data set, has the hash of nothing.
-    """
-    digest = hashlib.sha256()
-    inside = (file for file in path.rglob("*") if file.suffix in HASHED_SUFFIXES and file.name != "env.json")
-    files = sorted(inside) if path.is_dir() else [path] if path.is_file() else []
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def peak_memory_gib() -> float:
-    """Largest resident set of this process so far, in GiB."""
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset) / 2**30
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def environment(seed: int) -> dict[str, Any]:
-    """What a result depends on besides code and data: versions, commit, seed, processor."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "commit": _commit(),
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "seed": seed,
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this code runs from; ``None`` without git or from an installed wheel."""
-    checkout = Path(__file__).resolve().parent.parent
-    if not (checkout / ".git").exists():
-        return None
-    try:
-        git = subprocess.run(
-            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return git.stdout.strip() or None
 
 
 def _at(values: Any, key: str) -> Any:

@@ -21,7 +21,8 @@ from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder, StageRun
 from alignment.toy.collection import check_room, fill_queues, sample_and_compare
-from stages.runner import progress, run, say_left_out
+from stages.progress import progress, say_left_out
+from stages.runner import run
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:

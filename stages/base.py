@@ -22,7 +22,8 @@ from alignment.toy.base_model import (
     save_base,
     train_tokenizer,
 )
-from stages.runner import progress, run
+from stages.progress import progress
+from stages.runner import run
 
 
 def main(recipe: Recipe) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from rich.panel import Panel
 from rich.text import Text
 
 from alignment.data.records import Message
+from alignment.environment import seed_everything
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.policies import Policy, load_backbone, load_policy
 from alignment.models.streaming import stream_answer
 from alignment.recipe import Recipe
-from alignment.run import RunFolder, seed_everything
+from alignment.run import RunFolder
 from stages.runner import guarded, parser_for, recipe_from
 
 console = Console()

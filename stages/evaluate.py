@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from alignment.data.loading import fitting_prompts, heldout_prompts
+from alignment.data.loading import heldout_prompts
 from alignment.data.records import Prompt, write_jsonl
 from alignment.errors import UserError
 from alignment.evaluation import JudgedAnswer
@@ -28,7 +28,9 @@ from alignment.rl.snapshots import read_snapshots
 from alignment.run import RunFolder
 from alignment.toy.verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
 from stages.base_path import base_model_path
-from stages.runner import progress, run, say_left_out
+from stages.progress import progress, say_left_out
+from stages.round_inputs import with_room
+from stages.runner import run
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
@@ -43,13 +45,8 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     if gold:
         check_prompts_known(prompts)
     backbone = load_backbone(folder, recipe.model)
-    prompts, too_long = fitting_prompts(
-        prompts,
-        backbone.encoder,
-        max_new_tokens=recipe.evaluate.sampling.max_new_tokens,
-        context_tokens=backbone.context_tokens,
-        skip_too_long=recipe.data.too_long == "skip",
-    )
+    longest = recipe.evaluate.sampling.max_new_tokens
+    prompts, too_long = with_room(recipe, backbone, prompts, max_new_tokens=longest)
     say_left_out(left_out, too_long)
     with folder.lock():
         stage = folder.begin("eval", recipe, round_number)

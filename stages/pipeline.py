@@ -15,12 +15,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from alignment.environment import peak_memory_gib
+from alignment.files import read_json
 from alignment.recipe import TOY_MODEL, Recipe
 from alignment.report.schema import validate_report
 from alignment.report.text import SUMMARY_COLUMNS, duration, headline, summary_rows
-from alignment.run import RunFolder, peak_memory_gib, read_json
+from alignment.run import RunFolder
 from stages import annotate, base, evaluate, ppo, reward, sft
-from stages.runner import console, run
+from stages.progress import console
+from stages.runner import run
 
 
 def main(recipe: Recipe) -> dict[str, Any]:

@@ -8,17 +8,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from trl import SFTConfig
 
-from alignment.data.loading import fitting_prompts, heldout_prompts, training_prompts
-from alignment.data.records import Prompt
-from alignment.models.backbone import Backbone
+from alignment.data.loading import heldout_prompts
 from alignment.models.heads import TokenValueHead
-from alignment.models.policies import load_backbone
-from alignment.models.reward_model import RewardModel
 from alignment.models.sft import check_trainer_settings
 from alignment.recipe import Recipe
 from alignment.resources import resolve
@@ -26,20 +21,9 @@ from alignment.rl.finetune_winners import encode_demonstrations, finetune_on_win
 from alignment.rl.ppo import PPO, prompt_batches, rollout_metrics
 from alignment.rl.snapshots import Snapshots
 from alignment.run import RunFolder
-from stages.runner import progress, run, say_left_out
-
-
-@dataclass(frozen=True)
-class Round:
-    """What both methods start from."""
-
-    recipe: Recipe
-    number: int
-    folder: RunFolder
-    backbone: Backbone
-    models: dict[str, RewardModel]
-    prompts: list[Prompt]
-    left_out: dict[str, int]
+from stages.progress import progress
+from stages.round_inputs import Round, load_round, with_room
+from stages.runner import run
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
@@ -63,24 +47,6 @@ def unfinished_methods(recipe: Recipe, folder: RunFolder, round_number: int) -> 
     return names
 
 
-def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
-    """The SFT model as base, the round's reward models, and the prompts that leave room for an answer."""
-    rewards = folder.require("reward", round_number, command="python -m stages.reward")
-    prompts, report = training_prompts(recipe)
-    backbone = load_backbone(folder, recipe.model)
-    models = {name: RewardModel.load(backbone, name, rewards / name) for name in ("helpfulness", "safety")}
-    prompts, too_long = fitting_prompts(
-        prompts,
-        backbone.encoder,
-        max_new_tokens=max(recipe.rejection.sampling.max_new_tokens, recipe.ppo.sampling.max_new_tokens),
-        context_tokens=backbone.context_tokens,
-        skip_too_long=recipe.data.too_long == "skip",
-    )
-    say_left_out(report, too_long)
-    left_out = {**report.skipped, "prompts too long": too_long}
-    return Round(recipe, round_number, folder, backbone, models, prompts, left_out)
-
-
 def rejection(inputs: Round) -> dict[str, Any]:
     """Draw K answers per prompt, keep the best, fine-tune a fresh adapter on the winners of all rounds."""
     recipe, folder, backbone, models = inputs.recipe, inputs.folder, inputs.backbone, inputs.models
@@ -102,13 +68,8 @@ def rejection(inputs: Round) -> dict[str, Any]:
 def ppo(inputs: Round) -> dict[str, Any]:
     """PPO, from the rejection-sampling checkpoint of this round where there is one, else from the SFT model."""
     recipe, folder, backbone = inputs.recipe, inputs.folder, inputs.backbone
-    heldout, _ = fitting_prompts(
-        heldout_prompts(recipe)[0],
-        backbone.encoder,
-        max_new_tokens=recipe.ppo.sampling.max_new_tokens,
-        context_tokens=backbone.context_tokens,
-        skip_too_long=recipe.data.too_long == "skip",
-    )
+    longest = recipe.ppo.sampling.max_new_tokens
+    heldout, _ = with_room(recipe, backbone, heldout_prompts(recipe)[0], max_new_tokens=longest)
     size, share = recipe.ppo.batch_size_episodes, recipe.ppo.safety_share
     batches = prompt_batches(inputs.prompts, size, seed=recipe.seed, safety_share=share)
     start = None

@@ -22,7 +22,8 @@ from alignment.reward.data import RewardData, reward_data
 from alignment.reward.evaluation import calibrate, evaluate_reward_model
 from alignment.reward.training import EncodedPair, encode_pairs, train_reward_model
 from alignment.run import RunFolder, StageRun
-from stages.runner import progress, run, say_left_out
+from stages.progress import progress, say_left_out
+from stages.runner import run
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What all stages share: the command line, errors without tracebacks, and progress bars. Not a stage itself."""
+"""What all stages share: the command line, and errors without tracebacks. Not a stage itself."""
 
 from __future__ import annotations
 
@@ -6,30 +6,17 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import transformers
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from alignment.config import DEFAULT_RECIPE, load_recipe, recipe_keys
-from alignment.data.records import ReadReport
 from alignment.errors import UserError
 from alignment.recipe import Recipe
+from stages.progress import console
 
-OnStep = Callable[[int, int, dict[str, float]], None]
-SHOWN = ("loss", "accuracy", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate")
 MISSING = "???"
 """In a recipe: no sensible default, the user gives it."""
-console = Console(stderr=True)
 
 
 class _Help(argparse.Action):
@@ -98,14 +85,6 @@ def say_error(message: str) -> None:
     console.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
-def say_left_out(report: ReadReport, too_long: int = 0) -> None:
-    """Say what was left out of a file, if anything was."""
-    if report.n_skipped:
-        console.print(report.summary(), markup=False, highlight=False, soft_wrap=True)
-    if too_long:
-        console.print(f"{report.path}: {too_long} too long, left out", markup=False, highlight=False, soft_wrap=True)
-
-
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """The recipe that a command line names.
 
@@ -132,30 +111,3 @@ def run(main: Callable[[Recipe], Any], doc: str, module: str) -> NoReturn:
     """Parse the command line, load the recipe, run ``main``, exit."""
     arguments = parser_for(doc, module).parse_args()
     sys.exit(guarded(lambda: main(recipe_from(arguments))))
-
-
-@contextmanager
-def progress(title: str) -> Iterator[OnStep]:
-    """A progress bar; yields a function to call with (done, total, figures).
-
-    Without a terminal, one line at the end says what was done.
-    """
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, figures="")
-
-        def on_step(done: int, total: int, figures: dict[str, float]) -> None:
-            shown = "  ".join(f"{key.rpartition('/')[2]} {figures[key]:.3g}" for key in SHOWN if key in figures)
-            bar.update(task, completed=done, total=total, figures=shown)
-
-        yield on_step
-        last = bar.tasks[0]
-    if not console.is_terminal:
-        console.print(f"{title}: {int(last.completed)} done in {last.elapsed or 0:.0f} s  {last.fields['figures']}")

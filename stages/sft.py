@@ -16,13 +16,15 @@ from trl import SFTConfig
 from alignment.data.loading import check_against_heldout, encode_dialogues
 from alignment.data.records import Demonstration, Message
 from alignment.data.sources import load_demonstrations
-from alignment.models.backbone import Backbone, merge_and_save, save_model
+from alignment.models.backbone import Backbone
+from alignment.models.pretrained import merge_and_save, save_model
 from alignment.models.sft import check_trainer_settings, train_sft
 from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder
 from stages.base_path import base_model_path
-from stages.runner import progress, run, say_left_out
+from stages.progress import progress, say_left_out
+from stages.runner import run
 
 
 def main(recipe: Recipe) -> dict[str, Any]:

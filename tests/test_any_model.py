@@ -13,11 +13,12 @@ from stage_fixtures import outcome, own_data, own_model, reduced_recipe
 from tiny import Family
 
 from alignment.data.records import Message
+from alignment.files import read_json
 from alignment.models.policies import load_backbone, load_policy
 from alignment.models.streaming import stream_answer
 from alignment.recipe import Recipe
 from alignment.report.schema import validate_report
-from alignment.run import RunFolder, read_json
+from alignment.run import RunFolder
 from stages import annotate, evaluate, pipeline, ppo, reward, sft
 
 

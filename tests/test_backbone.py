@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from alignment.errors import UserError
-from alignment.models.backbone import Backbone, load_causal_lm, load_tokenizer, merge_and_save
+from alignment.models.backbone import Backbone
+from alignment.models.pretrained import load_causal_lm, load_tokenizer, merge_and_save
 from alignment.models.reward_model import pad_right
 
 ROWS = token_rows(11, 4, 7)

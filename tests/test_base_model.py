@@ -1,4 +1,4 @@
-"""Pretraining of the toy base: what noise on questions touches, and how the learning rate runs."""
+"""Pretraining of the toy base: what noise on questions touches, what is learned, and how the learning rate runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alignment.recipe import BaseSection
-from alignment.toy.base_model import ASSISTANT, SPECIAL_TOKENS, USER, _schedule, with_question_noise
+from alignment.toy.base_model import ASSISTANT, SPECIAL_TOKENS, USER, _schedule, learned_positions, with_question_noise
 
 VOCABULARY = 500
 BOS, END, PAD = (SPECIAL_TOKENS.index(name) for name in ("<|begin|>", "<|end|>", "<|pad|>"))
@@ -24,6 +24,9 @@ class TestQuestionNoise:
         ids = dialogues(50)
         torch.manual_seed(0)
         noisy = with_question_noise(ids, 1.0, VOCABULARY)
+        rows = (noisy != ids).any(1)
+        assert 10 < rows.sum() < 40, "half of the rows stay clean"
+        assert ((noisy != ids).sum(1)[rows] > 70).all()
         changed = (noisy != ids).any(0)
         question = torch.zeros(ids.shape[1], dtype=torch.bool)
         question[2:42] = question[85:125] = True
@@ -35,10 +38,20 @@ class TestQuestionNoise:
     def test_the_share_is_the_one_asked_for(self, share: float) -> None:
         ids = dialogues(100)
         torch.manual_seed(1)
-        changed = (with_question_noise(ids, share, VOCABULARY) != ids).sum().item()
-        draws = 100 * 80
+        noisy = with_question_noise(ids, share, VOCABULARY) != ids
+        changed = noisy.sum().item()
+        draws = 80 * noisy.any(1).sum().item()
         # A replacement is the same word by chance once in 494 times; four standard deviations.
         assert abs(changed - draws * share * 493 / 494) <= 4 * (draws * share * (1 - share)) ** 0.5
+
+
+def test_answers_their_ends_and_prose_are_learned_and_nothing_else() -> None:
+    dialogue = [BOS, USER, 50, 51, ASSISTANT, 60, 61, END, USER, 52, ASSISTANT, 62, END]
+    prose = [BOS, 70, 71, 72, END] + [PAD] * 8
+    learned = learned_positions(torch.tensor([dialogue, prose]), torch.tensor([13, 5]))
+    next_tokens = torch.tensor([dialogue, prose]).roll(-1, dims=1)
+    assert next_tokens[0][learned[0]].tolist() == [60, 61, END, 62, END]
+    assert next_tokens[1][learned[1]].tolist() == [70, 71, 72, END]
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> None:

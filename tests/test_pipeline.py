@@ -14,9 +14,10 @@ from stage_fixtures import ROOT, outcome, reduced_data, reduced_recipe
 from alignment.config import load_recipe
 from alignment.data.records import Comparison, dialogue_key, read_jsonl
 from alignment.errors import UserError
+from alignment.files import read_json
 from alignment.report.schema import validate_report
 from alignment.rl.rejection import Winner
-from alignment.run import RunFolder, read_json
+from alignment.run import RunFolder
 from stages import annotate, base, evaluate, pipeline, ppo, reward, sft
 
 STAGE_FOLDERS = [

@@ -10,8 +10,8 @@ from stage_fixtures import ROOT, own_data, own_model, reduced_recipe
 
 from alignment.config import load_recipe
 from alignment.data.sources import first_turn_key, load_comparisons, split_by_conversation
+from alignment.files import read_json
 from alignment.recipe import Recipe
-from alignment.run import read_json
 from stages import reward, sft
 
 DATA = ROOT.parent / "shared" / "real_data"

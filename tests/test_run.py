@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from alignment import run as run_module
 from alignment.config import load_recipe
 from alignment.data.records import write_jsonl
+from alignment.environment import environment
 from alignment.errors import UserError
+from alignment.files import content_hash, read_json, write_json
 from alignment.recipe import Recipe
-from alignment.run import RunFolder, content_hash, read_json, write_json
+from alignment.run import RunFolder
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -62,7 +63,7 @@ def test_the_environment_is_known_without_git(monkeypatch: pytest.MonkeyPatch) -
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", no_git)
-    assert run_module.environment(0)["commit"] is None
+    assert environment(0)["commit"] is None
 
 
 def test_an_interrupted_stage_starts_again_from_a_clean_folder(tmp_path: Path) -> None:

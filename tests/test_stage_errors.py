@@ -16,8 +16,8 @@ import pytest
 from filelock import FileLock
 from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_data, reduced_recipe, write_lines
 
+from alignment.files import read_json
 from alignment.recipe import Recipe
-from alignment.run import read_json
 from stages import annotate, base, evaluate, ppo, reward, sft
 from stages.runner import guarded
 

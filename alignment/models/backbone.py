@@ -21,105 +21,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.data.dialogue import DialogueEncoder
 from alignment.errors import UserError
-from alignment.models.attention import use_fast_attention
+from alignment.models.pretrained import load_causal_lm, load_tokenizer, output_logits
 from alignment.recipe import LoraSection, ModelSection
-
-ROW_MULTIPLE = 128
-LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-
-
-def pick_device() -> torch.device:
-    """The device this process works on."""
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-
-
-def resolve_dtype(name: str) -> torch.dtype:
-    """The number format of the frozen base; ``auto`` is bfloat16 where the hardware multiplies in it."""
-    if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    fast = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
-    return torch.bfloat16 if fast else torch.float32
-
-
-def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or the Hub; raise ``UserError`` if there is none."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.name_or_path={path}: no tokenizer there ({_first_line(error)})") from error
-    return tokenizer
-
-
-def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) -> PreTrainedModel:
-    """Load a causal language model in the configured precision, in ``eval`` mode.
-
-    Sampling defaults that come with a model (top-k, repetition penalty, ...) are dropped: what is sampled must be what
-    the log-probabilities describe.
-
-    Raises:
-        UserError: nothing loadable at ``path``, or its logits are transformed after the output layer.
-    """
-    dtype = resolve_dtype(settings.dtype)
-    quantization = None
-    if quantize and settings.quantization == "nf4":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            quantization_config=quantization,
-            trust_remote_code=settings.trust_remote_code,
-            device_map={"": pick_device()} if quantization else None,
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.name_or_path={path}: no causal language model there ({_first_line(error)})") from error
-    transformed = [name for name in LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1, 1.0)]
-    if transformed:
-        raise UserError(f"{path}: models with {transformed[0]} are not supported: log-probabilities would be wrong")
-    if quantization:
-        _keep_nf4_differentiable(model)
-    else:
-        nn.Module.to(model, pick_device())
-    use_fast_attention(model)
-    model.generation_config = GenerationConfig()
-    model.config.use_cache = False
-    return model.eval()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
-
-
-def _keep_nf4_differentiable(model: nn.Module) -> None:
-    """Stop bitsandbytes from repacking weights for a CPU kernel that has no backward pass.
-
-    One no-grad forward in ``eval`` would do so, and every later gradient would be wrong.
-    """
-    import bitsandbytes
-
-    for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 class Backbone:
@@ -310,11 +217,7 @@ class Backbone:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (N, V) of selected hidden states (N, H)."""
-        # A new N at nearly every call would have the kernel compiled, and kept in memory, for each.
-        padding = -len(hidden) % ROW_MULTIPLE
-        padded = torch.nn.functional.pad(hidden, (0, 0, 0, padding))
-        logits: Tensor = self.base.get_output_embeddings()(padded)[: len(hidden)]
-        return logits
+        return output_logits(self.base, hidden)
 
     # -- sampling and export -------------------------------------------------------------------------------------
 
@@ -353,19 +256,3 @@ def _lora_config(lora: LoraSection, base_path: str) -> LoraConfig:
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_path,
     )
-
-
-def merge_and_save(base: str, adapter: Path, settings: ModelSection, encoder: DialogueEncoder, folder: Path) -> None:
-    """Merge an adapter into an unquantised copy of its base and save a standard model folder."""
-    model = load_causal_lm(base, settings, quantize=False)
-    save_model(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), encoder, folder)
-
-
-def save_model(model: PreTrainedModel, encoder: DialogueEncoder, folder: Path) -> None:
-    """Write a standard model folder whose ``generate`` ends answers where the chat template does."""
-    model.generation_config = GenerationConfig(
-        bos_token_id=model.config.bos_token_id, eos_token_id=sorted(encoder.stop_ids), pad_token_id=encoder.pad_id
-    )
-    model.config.use_cache = True
-    model.save_pretrained(str(folder))
-    model.generation_config, model.config.use_cache = GenerationConfig(), False

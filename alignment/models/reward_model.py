@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
+from alignment.files import read_json, write_json
 from alignment.logprobs import token_logprobs
 from alignment.models.backbone import Backbone
 from alignment.models.heads import build_head
-from alignment.run import read_json, write_json
 
 FORMAT_VERSION = 1
 WIDTH_MULTIPLE = 8

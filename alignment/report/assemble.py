@@ -15,10 +15,11 @@ from alignment.evaluation import (
     score_histograms,
     summarise_policy,
 )
-from alignment.models.backbone import resolve_dtype
+from alignment.files import read_json
+from alignment.models.pretrained import resolve_dtype
 from alignment.recipe import Recipe
 from alignment.rl.snapshots import read_snapshots
-from alignment.run import RunFolder, read_json
+from alignment.run import RunFolder
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
 REWARD_JUDGE = "reward models"

@@ -2,7 +2,7 @@
 
 A plain loop: at this size TRL's trainer would spend more time on itself than on the model. Transcripts in the corpus
 (``question: ...`` / ``answer: ...`` lines) are shown to the model in the chat format, as today's base models have seen
-plenty of chats; prose is shown as it is. Nothing is labelled good or bad.
+plenty of chats; prose is shown as it is. Nothing is labelled good or bad. Questions are read, not learned.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from alignment.data.records import OnError, read_jsonl
 from alignment.errors import UserError
 from alignment.models.attention import use_fast_attention
-from alignment.models.backbone import pick_device, resolve_dtype
 from alignment.models.optimizer import MasterWeights
+from alignment.models.pretrained import output_logits, pick_device, resolve_dtype
 from alignment.models.reward_model import pad_right
 from alignment.recipe import BaseSection
 
@@ -35,7 +35,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 USER, ASSISTANT = SPECIAL_TOKENS.index("<|user|>"), SPECIAL_TOKENS.index("<|assistant|>")
-IGNORED = -100
+NOISY_ROWS = 0.5
+"""Share of the documents whose questions are noised at all."""
 _TURN = re.compile(r"^(question|answer): ", flags=re.MULTILINE)
 _ROLE_TOKEN = {"question": "<|user|>", "answer": "<|assistant|>"}
 
@@ -182,27 +183,42 @@ def pretraining_optimizers(
     )
 
 
+def in_question(token_ids: Tensor) -> Tensor:
+    """Which tokens (B, T) are words of a question: those between a question's role token and an answer's."""
+    is_open = (token_ids == USER).cumsum(1) > (token_ids == ASSISTANT).cumsum(1)
+    return is_open & (token_ids != USER)
+
+
 def with_question_noise(token_ids: Tensor, share: float, vocabulary_size: int) -> Tensor:
-    """Token ids (B, T) with a share of the questions' tokens replaced by random ones.
+    """Token ids (B, T); in about every second row, a share of the questions' words are random ones instead.
 
     A model this small has seen few words, and one that it does not know in a question changes what it takes the whole
-    question to be. Random words in their place teach it to go by the others. The targets stay what they were.
+    question to be. Random words in their place teach it to go by the others; the clean rows teach it the facts.
     """
-    is_open = (token_ids == USER).cumsum(1) > (token_ids == ASSISTANT).cumsum(1)
-    in_question = is_open & (token_ids != USER)
-    chosen = in_question & (torch.rand(token_ids.shape, device=token_ids.device) < share)
+    is_noisy = torch.rand(token_ids.shape[0], 1, device=token_ids.device) < NOISY_ROWS
+    chosen = in_question(token_ids) & is_noisy & (torch.rand(token_ids.shape, device=token_ids.device) < share)
     return torch.where(chosen, torch.randint_like(token_ids, len(SPECIAL_TOKENS), vocabulary_size), token_ids)
 
 
+def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
+    """Positions (B, T) whose next token is learned: answers, their end, and prose; not questions and their end.
+
+    Questions have a handful of wordings, and what a model this small spends on predicting them, its answers lack.
+    """
+    role_token = (token_ids == USER) | (token_ids == ASSISTANT)
+    learned = ~in_question(token_ids) & ~role_token
+    learned &= torch.arange(token_ids.shape[1], device=token_ids.device) < lengths.to(token_ids.device)[:, None]
+    return torch.nn.functional.pad(learned[:, 1:], (0, 1))
+
+
 def _next_token_step(model: LlamaForCausalLM, batch: list[list[int]], *, question_noise: float) -> float:
-    """Forward and backward on one batch; returns its loss."""
+    """Forward and backward on one batch; returns its loss, nats per learned token."""
     token_ids, lengths = pad_right(batch, SPECIAL_TOKENS.index(PAD), pick_device())
     inputs = with_question_noise(token_ids, question_noise, model.config.vocab_size)
+    learned = learned_positions(token_ids, lengths)
     # Right padding and causal attention: no attention mask is needed, and the kernel without one is faster.
-    logits = model(input_ids=inputs, use_cache=False).logits
-    targets = token_ids.roll(-1, dims=1)
-    targets[torch.arange(token_ids.shape[1], device=lengths.device) >= (lengths - 1)[:, None]] = IGNORED
-    loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+    hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state
+    loss = cross_entropy(output_logits(model, hidden[learned]).float(), token_ids.roll(-1, dims=1)[learned])
     loss.backward()
     return loss.item()
 
