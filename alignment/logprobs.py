@@ -15,7 +15,8 @@ def _tempered(logits: Tensor, temperature: float) -> Tensor:
     """Log-probabilities (N, V), at least float32: bf16 has too few digits for ratios near 1."""
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    return torch.log_softmax(at_least_float32(logits) / temperature, dim=-1)
+    logits = at_least_float32(logits)
+    return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
 
 def token_logprobs(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:

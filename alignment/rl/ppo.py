@@ -176,7 +176,7 @@ class PPO:
         def values_of(policy_states: Tensor, rows: slice) -> Tensor:
             return self._values(episodes, rows, policy_states)
 
-        policy = passed(self.policy_role, values_of=values_of)
+        policy = passed(self.policy_role, with_entropy=True, values_of=values_of)
         reference = passed(self.reference_role)
         scores = reward_scores(self.reward_models, episodes, batch_size=self.settings.micro_batch_size_episodes)
         return Rollout(

@@ -113,7 +113,7 @@ class ResponsePass(NamedTuple):
     logprobs: Tensor
     """(B, R)"""
     entropy: Tensor
-    """(B, R), nats; carries no gradient."""
+    """(B, R), nats; carries no gradient; zeros where it was not asked for."""
     states: Tensor
     """(B, R, H), the hidden states that predict the response tokens."""
 
@@ -141,8 +141,9 @@ def response_pass(
     response_lengths: Tensor,
     *,
     temperature: float,
+    with_entropy: bool = False,
 ) -> ResponsePass:
-    """Log-probabilities, entropies and hidden states of the response tokens under a role."""
+    """Log-probabilities, hidden states and, where asked for, entropies of the response tokens under a role."""
     states = response_states(backbone, role, token_ids, prompt_lengths, response_lengths)
     mask = lengths_to_mask(response_lengths, states.shape[1])
     columns = (prompt_lengths[:, None] + torch.arange(mask.shape[1], device=mask.device)).clamp(
@@ -152,7 +153,8 @@ def response_pass(
     targets = token_ids.gather(1, columns)[mask]
     zeros = torch.zeros(mask.shape, device=mask.device)
     logprobs = zeros.masked_scatter(mask, token_logprobs(logits, targets, temperature=temperature))
-    with torch.no_grad():
+    entropies = zeros
+    if with_entropy:
         entropies = zeros.masked_scatter(mask, entropy(logits.detach(), temperature=temperature))
     return ResponsePass(logprobs, entropies, states)
 
@@ -163,7 +165,7 @@ def in_micro_batches(n_rows: int, size: int) -> list[slice]:
 
 
 class Logprobs(NamedTuple):
-    """Log-probabilities and entropies of the responses, and values where they were asked for."""
+    """Log-probabilities of the responses; their entropies and values where those were asked for, else zeros."""
 
     logprobs: Tensor
     """(B, R)"""
@@ -181,6 +183,7 @@ def score_responses(
     *,
     temperature: float,
     micro_batch_size: int,
+    with_entropy: bool = False,
     values_of: Callable[[Tensor, slice], Tensor] | None = None,
 ) -> Logprobs:
     """Pass over all episodes without gradient.
@@ -191,13 +194,14 @@ def score_responses(
         episodes: sorted by length, so that each micro-batch is cut to its own longest row.
         temperature: divides the logits, as when the responses were sampled.
         micro_batch_size: episodes per forward pass.
+        with_entropy: whether to compute the entropies, which cost another pass over all logits.
         values_of: from the role's states (b, r, H) and the rows, their values (b, r).
     """
     width = int(episodes.response_lengths.max())
     parts: list[Logprobs] = []
     for rows in in_micro_batches(len(episodes.prompts), micro_batch_size):
         inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
-        result = response_pass(backbone, role, *inputs, temperature=temperature)
+        result = response_pass(backbone, role, *inputs, temperature=temperature, with_entropy=with_entropy)
         values = values_of(result.states, rows) if values_of else torch.zeros_like(result.logprobs)
         parts.append(Logprobs(*(pad_columns(part, width) for part in (result.logprobs, result.entropy, values))))
     return Logprobs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))

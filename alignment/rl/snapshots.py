@@ -9,6 +9,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from alignment.data.records import Prompt, Record, read_jsonl, write_jsonl
 from alignment.masking import masked_sum
 from alignment.recipe import Recipe
@@ -46,10 +48,11 @@ class Snapshots:
         self.taken: list[Snapshot] = []
 
     def take(self, update: int) -> None:
-        """Sample, score and write, if this update is one of those."""
+        """Sample, score and write, if this update is one of those; training goes on as if nothing had been drawn."""
         if not self.prompts or not self.every or update % self.every:
             return
-        episodes = self.trainer.sample(self.prompts)
+        with torch.random.fork_rng():
+            episodes = self.trainer.sample(self.prompts)
         rollout = self.trainer.score(episodes)
         scores = self.trainer.gate(rollout).raw_scores.tolist()
         settings = self.trainer.settings

@@ -1,0 +1,27 @@
+"""Snapshots of held-out answers: taken when they should be, without a trace in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from test_ppo import settings, trainer_on
+from tiny import tiny_prompts
+
+from alignment.config import load_recipe
+from alignment.models.backbone import Backbone
+from alignment.rl.snapshots import Snapshots, read_snapshots
+
+
+def test_every_second_update_is_written_and_none_changes_what_is_drawn_next(backbone: Backbone, tmp_path: Path) -> None:
+    trainer = trainer_on(backbone)
+    recipe = load_recipe().model_copy(update={"ppo": settings(snapshot_every_updates=2, snapshot_prompts=3)})
+    snapshots = Snapshots(recipe, tmp_path, trainer, tiny_prompts(8))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for update in range(5):
+        snapshots.take(update)
+    assert torch.equal(torch.get_rng_state(), before)
+    taken = read_snapshots(tmp_path / "heldout_samples.jsonl")
+    assert {update: len(answers) for update, answers in taken.items()} == {0: 3, 2: 3, 4: 3}
+    assert len({tuple(item.prompt.id for item in answers) for answers in taken.values()}) == 1, "the same prompts"
