@@ -77,9 +77,9 @@ class BaseSection(Section):
     """Pretraining of the toy base model."""
 
     corpus: str = Field("data/toy/pretraining.jsonl", description="documents, JSONL with a 'text' key")
-    steps: Positive = Field(800, description="optimiser steps")
+    steps: Positive = Field(900, description="optimiser steps")
     batch_size_documents: Positive = Field(32, description="documents per step")
-    learning_rate: Rate = Field(5e-2, description="peak, of AdamW on embeddings; linear warm-up, then linear to 0")
+    learning_rate: Rate = Field(3e-2, description="peak, of AdamW on embeddings; linear warm-up, then linear to 0")
     matrix_learning_rate: Rate = Field(1e-2, description="peak, of Muon on the matrices of the blocks; same schedule")
     question_noise: Share = Field(
         0.3, description="share of the questions' words that are random ones instead, in every second document"

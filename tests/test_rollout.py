@@ -57,6 +57,7 @@ def passed(backbone: Backbone, episodes: Episodes, role: str | None = "policy") 
         episodes.prompt_lengths,
         episodes.response_lengths,
         temperature=TEMPERATURE,
+        with_entropy=True,
     )
 
 
@@ -169,6 +170,15 @@ class TestResponsePass:
                 alone = response_pass(backbone, "policy", *inputs, temperature=TEMPERATURE).logprobs[0]
                 torch.testing.assert_close(alone, whole[row, : len(alone)], atol=2e-5, rtol=1e-4)
 
+    def test_entropy_is_computed_only_when_asked_for(self, backbone: Backbone) -> None:
+        add_role(backbone, "policy", seed=2)
+        episodes = episodes_of(backbone)
+        inputs = episodes.token_ids, episodes.prompt_lengths, episodes.response_lengths
+        plain = response_pass(backbone, "policy", *inputs, temperature=TEMPERATURE)
+        whole = passed(backbone, episodes)
+        assert not plain.entropy.any() and whole.entropy.any()
+        assert torch.equal(plain.logprobs, whole.logprobs)
+
 
 class TestScoreResponses:
     @pytest.mark.parametrize("size", [1, 2, 5])
@@ -183,6 +193,7 @@ class TestScoreResponses:
             episodes,
             temperature=TEMPERATURE,
             micro_batch_size=size,
+            with_entropy=True,
             values_of=lambda states, rows: states[..., 0] + torch.arange(5)[rows, None],
         )
         torch.testing.assert_close(parts.logprobs, whole.logprobs, atol=2e-5, rtol=1e-4)
