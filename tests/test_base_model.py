@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from alignment.errors import UserError
 from alignment.recipe import BaseSection
-from alignment.toy.base_model import ASSISTANT, SPECIAL_TOKENS, USER, _schedule, learned_positions, with_question_noise
+from alignment.toy.base_model import (
+    ASSISTANT,
+    SPECIAL_TOKENS,
+    USER,
+    _schedule,
+    encode_document,
+    learned_positions,
+    train_tokenizer,
+    with_question_noise,
+)
 
 VOCABULARY = 500
 BOS, END, PAD = (SPECIAL_TOKENS.index(name) for name in ("<|begin|>", "<|end|>", "<|pad|>"))
@@ -61,3 +71,11 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> None:
     assert rates[9] == max(rates) == 1
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[-1] == pytest.approx(1 / 91)
+
+
+def test_a_document_of_questions_only_is_refused() -> None:
+    texts = ["question: Why?\nanswer: Because.", "Some prose."]
+    tokenizer = train_tokenizer(texts, vocabulary_size=300, context_tokens=64)
+    assert len(encode_document(tokenizer, texts[0])) > 4 and len(encode_document(tokenizer, texts[1])) > 2
+    with pytest.raises(UserError, match="'question: Why"):
+        encode_document(tokenizer, "question: Why?\nquestion: Really?")

@@ -22,7 +22,14 @@ from alignment.models.attention import use_fast_attention
 from alignment.recipe import ModelSection
 
 ROW_MULTIPLE = 128
-LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+LOGIT_TRANSFORMS = (
+    "final_logit_softcapping",
+    "logits_soft_cap",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+    "output_multiplier",
+)
 
 
 def pick_device() -> torch.device:

@@ -85,10 +85,16 @@ def train_tokenizer(texts: Sequence[str], *, vocabulary_size: int, context_token
 
 
 def encode_document(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Token ids of one document: prose, or a transcript with role tokens in place of its labels."""
+    """Token ids of one document: prose, or a transcript with role tokens in place of its labels.
+
+    Raises:
+        UserError: it has nothing but questions, of which nothing is learned.
+    """
     token_id: dict[str, int] = tokenizer.get_vocab()
     ids: list[int] = [token_id[BOS]]
     pieces = _TURN.split(text)
+    if not pieces[0].strip() and "answer" not in pieces[1::2]:
+        raise UserError(f"base.corpus: a document without answer or prose teaches nothing: {text[:80]!r}")
     if pieces[0].strip():
         ids += tokenizer.encode(pieces[0].strip(), add_special_tokens=False)
     for speaker, words in zip(pieces[1::2], pieces[2::2], strict=True):
