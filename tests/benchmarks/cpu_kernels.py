@@ -1,4 +1,4 @@
-"""Kernels that Tandem replaces on a processor, against PyTorch's own; run alone: python tests/benchmarks/kernels.py
+"""Kernels that Tandem replaces on a processor, against PyTorch's own; run alone: python tests/benchmarks/cpu_kernels.py
 
 Prints milliseconds per call, and the ratio.
 """
