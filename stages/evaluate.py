@@ -18,7 +18,7 @@ from alignment.errors import UserError
 from alignment.evaluation import JudgedAnswer
 from alignment.measuring import measure_policy
 from alignment.models.backbone import Backbone
-from alignment.models.policies import load_backbone, load_policy, policy_names
+from alignment.models.policies import load_backbone, load_policy, policy_names, with_room
 from alignment.models.reward_model import RewardModel
 from alignment.recipe import Recipe
 from alignment.report.assemble import assemble_report
@@ -29,7 +29,6 @@ from alignment.run import RunFolder
 from alignment.toy.verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
 from stages.base_path import base_model_path
 from stages.progress import progress, say_left_out
-from stages.round_inputs import with_room
 from stages.runner import run
 
 

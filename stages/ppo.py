@@ -14,6 +14,7 @@ from trl import SFTConfig
 
 from alignment.data.loading import heldout_prompts
 from alignment.models.heads import TokenValueHead
+from alignment.models.policies import with_room
 from alignment.models.sft import check_trainer_settings
 from alignment.recipe import Recipe
 from alignment.resources import resolve
@@ -22,7 +23,7 @@ from alignment.rl.ppo import PPO, prompt_batches, rollout_metrics
 from alignment.rl.snapshots import Snapshots
 from alignment.run import RunFolder
 from stages.progress import progress
-from stages.round_inputs import Round, load_round, with_room
+from stages.round_inputs import Round, load_round
 from stages.runner import run
 
 

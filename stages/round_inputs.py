@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignment.data.loading import fitting_prompts, training_prompts
+from alignment.data.loading import training_prompts
 from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
-from alignment.models.policies import load_backbone
+from alignment.models.policies import load_backbone, with_room
 from alignment.models.reward_model import RewardModel
 from alignment.recipe import Recipe
 from alignment.run import RunFolder
 from stages.progress import say_left_out
-
-
-def with_room(
-    recipe: Recipe, backbone: Backbone, prompts: Sequence[Prompt], *, max_new_tokens: int
-) -> tuple[list[Prompt], int]:
-    """Prompts that leave room for an answer in the model's context, and how many do not.
-
-    Raises:
-        UserError: one does not and ``data.too_long`` is not ``skip``.
-    """
-    return fitting_prompts(
-        prompts,
-        backbone.encoder,
-        max_new_tokens=max_new_tokens,
-        context_tokens=backbone.context_tokens,
-        skip_too_long=recipe.data.too_long == "skip",
-    )
 
 
 @dataclass(frozen=True)

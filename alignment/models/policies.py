@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from alignment.data.loading import encode_prompts
+from alignment.data.loading import encode_prompts, fitting_prompts
 from alignment.data.records import Prompt
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.sampling import Sample, sample
-from alignment.recipe import ModelSection, SamplingSection
+from alignment.recipe import ModelSection, Recipe, SamplingSection
 from alignment.run import RunFolder
 
 
@@ -92,4 +92,21 @@ def answer_prompts(
         max_new_tokens=settings.max_new_tokens,
         batch_size_prompts=settings.batch_size_prompts,
         on_batch=on_batch,
+    )
+
+
+def with_room(
+    recipe: Recipe, backbone: Backbone, prompts: Sequence[Prompt], *, max_new_tokens: int
+) -> tuple[list[Prompt], int]:
+    """Prompts that leave room for an answer in the model's context, and how many do not.
+
+    Raises:
+        UserError: one does not and ``data.too_long`` is not ``skip``.
+    """
+    return fitting_prompts(
+        prompts,
+        backbone.encoder,
+        max_new_tokens=max_new_tokens,
+        context_tokens=backbone.context_tokens,
+        skip_too_long=recipe.data.too_long == "skip",
     )

@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignment.data.records import OnError, read_jsonl
 from alignment.errors import UserError
+from alignment.masking import lengths_to_mask
 from alignment.models.attention import use_fast_attention
 from alignment.models.optimizer import MasterWeights
 from alignment.models.pretrained import output_logits, pick_device, resolve_dtype
@@ -212,8 +213,7 @@ def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
     Questions have a handful of wordings, and what a model this small spends on predicting them, its answers lack.
     """
     role_token = (token_ids == USER) | (token_ids == ASSISTANT)
-    learned = ~in_question(token_ids) & ~role_token
-    learned &= torch.arange(token_ids.shape[1], device=token_ids.device) < lengths.to(token_ids.device)[:, None]
+    learned = ~in_question(token_ids) & ~role_token & lengths_to_mask(lengths, token_ids.shape[1])
     return torch.nn.functional.pad(learned[:, 1:], (0, 1))
 
 
