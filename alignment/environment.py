@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import platform
 import random
@@ -22,6 +23,24 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's ``mallopt``."""
+KEEP_ALL = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let a processor-only process keep the memory of freed tensors; returns whether it does.
+
+    glibc hands large blocks back as soon as they are freed, so every activation of every step is paged in anew, a
+    million faults a minute. Keeping them saves about a tenth of a training step. Linux with glibc only, and not where
+    there is a GPU: a model that has moved there should not leave its size behind in main memory.
+    """
+    if platform.libc_ver()[0] != "glibc" or torch.cuda.is_available():
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(M_MMAP_MAX, 0)) and bool(libc.mallopt(M_TRIM_THRESHOLD, KEEP_ALL))
 
 
 def peak_memory_gib() -> float:

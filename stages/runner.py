@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import transformers
 
 from alignment.config import DEFAULT_RECIPE, load_recipe, recipe_keys
+from alignment.environment import keep_freed_memory
 from alignment.errors import UserError
 from alignment.recipe import Recipe
 from stages.progress import console
@@ -56,6 +57,7 @@ def guarded(work: Callable[[], Any]) -> int:
     0: done. 1: the numbers went bad. 2: something that the user can put right. 130: Ctrl-C. 143: SIGTERM.
     """
     signal.signal(signal.SIGTERM, _stop)
+    keep_freed_memory()
     transformers.utils.logging.disable_progress_bar()
     try:
         work()
