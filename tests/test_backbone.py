@@ -30,8 +30,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
+from alignment.models.padding import pad_right
 from alignment.models.pretrained import load_causal_lm, load_tokenizer, merge_and_save
-from alignment.models.reward_model import pad_right
+from alignment.models.shared_prompts import pack_answers
 
 ROWS = token_rows(11, 4, 7)
 
@@ -142,8 +143,8 @@ class TestGradients:
         add_role(any_backbone, "policy", seed=1)
         loss = self.policy_loss(role_logits(any_backbone, "policy"))
         reward.score(as_answers(ROWS), batch_size=2)
-        ids, lengths = pad_right(ROWS, 0, any_backbone.device)
-        loss = loss + reward(ids, lengths // 2, lengths).sum()  # nothing to learn: a frozen role
+        rows = [[answer] for answer in as_answers(ROWS)]
+        loss = loss + reward(*pack_answers(rows, 0, any_backbone.device)).sum()  # nothing to learn: a frozen role
         loss.backward()
 
         separate = separate_model(any_backbone, "policy", tmp_path, trainable=True)

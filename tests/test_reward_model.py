@@ -16,15 +16,16 @@ from alignment.errors import UserError
 from alignment.models import reward_model
 from alignment.models.backbone import Backbone
 from alignment.models.heads import HEADS, LIKELIHOOD_SCALE
-from alignment.models.reward_model import WIDTH_MULTIPLE, RewardModel, pad_right
+from alignment.models.padding import WIDTH_MULTIPLE, pad_right
+from alignment.models.reward_model import RewardModel
+from alignment.models.shared_prompts import pack_answers
 
 DIALOGUES = as_answers(token_rows(7, 15, 3, 10, 4))
 
 
 def forward(model: RewardModel) -> Tensor:
     """Scores of all dialogues in one batch, with gradient."""
-    ids, lengths = pad_right([dialogue.input_ids for dialogue in DIALOGUES], 0, model.backbone.device)
-    return model(ids, torch.tensor([len(dialogue.prompt_ids) for dialogue in DIALOGUES]), lengths)
+    return model(*pack_answers([[dialogue] for dialogue in DIALOGUES], 0, model.backbone.device)).squeeze(1)
 
 
 class TestPadRight:

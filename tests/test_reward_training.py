@@ -224,13 +224,12 @@ class TestEncodePairs:
             encode_pairs(self.ITEMS, backbone.encoder, margin="none", max_length_tokens=2, skip_too_long=True)
 
 
-def test_collator_puts_chosen_first() -> None:
-    rows = [vars(pair) for pair in pairs_of()[:3]]
-    batch = PairCollator(0)(rows)
-    expected = [pair.chosen.input_ids for pair in pairs_of()[:3]] + [pair.rejected.input_ids for pair in pairs_of()[:3]]
-    assert batch["prompt_lengths"].tolist() == [3, 8, 2] * 2
-    assert batch["lengths"].tolist() == [len(ids) for ids in expected]
-    assert [ids[:length].tolist() for ids, length in zip(batch["token_ids"], batch["lengths"], strict=True)] == expected
+def test_collator_puts_both_answers_behind_their_prompt() -> None:
+    batch = PairCollator(0)([vars(pair) for pair in pairs_of()[:3]])
+    rows = [pair.prompt_ids + pair.chosen_ids + pair.rejected_ids for pair in pairs_of()[:3]]
+    assert [ids[: len(row)].tolist() for ids, row in zip(batch["token_ids"], rows, strict=True)] == rows
+    assert batch["prompt_lengths"].tolist() == [3, 8, 2]
+    assert batch["answer_lengths"].tolist() == [[7, 2], [4, 5], [2, 9]]
     assert batch["margin"].tolist() == pytest.approx([1.0, 0.0, 1 / 3])
     assert batch["safe"].tolist() == [True, True, True, False, True, True]
     assert batch["labelled"].tolist() == [True, True, False] * 2

@@ -23,27 +23,14 @@ from alignment.files import read_json, write_json
 from alignment.logprobs import token_logprobs
 from alignment.models.backbone import Backbone
 from alignment.models.heads import build_head
+from alignment.models.padding import padded_width
+from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, pack_answers
 
 FORMAT_VERSION = 1
-WIDTH_MULTIPLE = 8
 GROUP_ROWS = 32
-"""Dialogues per forward pass: enough to keep the kernels busy, few enough to be of similar length."""
-
-
-def pad_right(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Stack token lists to (B, T), padded on the right, with their lengths (B,).
-
-    T is a multiple of ``WIDTH_MULTIPLE``: kernels are compiled and cached by shape, and a new width at every step
-    costs more time and memory than the padding.
-    """
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
-    width = _padded_width(int(lengths.max()))
-    ids = torch.tensor([list(sequence) + [pad_id] * (width - len(sequence)) for sequence in sequences], device=device)
-    return ids, lengths
-
-
-def _padded_width(longest: int) -> int:
-    return -(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+"""Rows per forward pass: enough to keep the kernels busy, few enough to be of similar length."""
+SHARED_ANSWERS = 8
+"""Answers at most that follow one prompt in a row: attention over the row grows with its square."""
 
 
 class RewardModel(nn.Module):
@@ -71,27 +58,34 @@ class RewardModel(nn.Module):
         self.config = copy.deepcopy(backbone.base.config)
         self.config.num_labels = 1
 
-    def forward(self, token_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
-        """Scores (B,) of right-padded dialogues (B, T): prompts of (B,) tokens, (B,) with their answers.
+    def forward(self, token_ids: Tensor, prompt_lengths: Tensor, answer_lengths: Tensor) -> Tensor:
+        """Scores (B, K) of K answers to each of B prompts.
 
-        Dialogues of similar length pass together, each group cut to its own longest.
+        Rows of similar length pass together, each group cut to its own longest.
+
+        Args:
+            token_ids: (B, T) a prompt and its answers one after the other, padded on the right.
+            prompt_lengths: (B,)
+            answer_lengths: (B, K), stop tokens included.
         """
-        order = lengths.argsort()
+        order = (prompt_lengths + answer_lengths.sum(1)).argsort()
         groups = [
-            self._scores(token_ids[rows], prompt_lengths[rows], lengths[rows]) for rows in order.split(GROUP_ROWS)
+            self._scores(token_ids[rows], SharedPrompts(prompt_lengths[rows], answer_lengths[rows]))
+            for rows in order.split(GROUP_ROWS)
         ]
         return torch.cat(groups)[order.argsort()]
 
-    def _scores(self, token_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
-        """Scores (B,) of one group."""
-        token_ids = token_ids[:, : _padded_width(int(lengths.max()))]
-        likelihood = None
+    def _scores(self, token_ids: Tensor, prompts: SharedPrompts) -> Tensor:
+        """Scores (B, K) of one group."""
+        token_ids = token_ids[:, : padded_width(int(prompts.lengths.max()))]
+        lengths, likelihood = prompts.dialogue_lengths, None
         with self.backbone.role(self.role):
-            hidden = self.backbone.hidden_states(token_ids, lengths)
+            hidden = self.backbone.dialogue_states(token_ids, prompts)
             if self.head.needs_likelihood:
-                likelihood = self._likelihood(hidden, token_ids, prompt_lengths, lengths)
+                prompt_lengths = lengths - prompts.answer_lengths.flatten()
+                likelihood = self._likelihood(hidden, prompts.split(token_ids), prompt_lengths, lengths)
         scores: Tensor = self.head(hidden, lengths - 1, likelihood)
-        return scores.float() - self.offset
+        return scores.float().view_as(prompts.answer_lengths) - self.offset
 
     def _likelihood(self, hidden: Tensor, token_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
         """(B, 2): mean and least log-probability of the answer's tokens under this role, nats."""
@@ -110,17 +104,15 @@ class RewardModel(nn.Module):
         batch_size: int,
         on_batch: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Scores (B,) of encoded dialogues, in batches of similar length, on the CPU."""
-        order = sorted(range(len(dialogues)), key=lambda index: len(dialogues[index].input_ids))
+        """Scores (B,) of encoded dialogues, on the CPU: in batches of similar length, a shared prompt passing once."""
+        shared = SHARED_ANSWERS if can_share(self.backbone.base) else 1
         scores = torch.empty(len(dialogues))
-        device = self.backbone.device
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            ids, lengths = pad_right([dialogues[row].input_ids for row in rows], self.backbone.encoder.pad_id, device)
-            prompt_lengths = torch.tensor([len(dialogues[row].prompt_ids) for row in rows], device=device)
-            scores[rows] = self(ids, prompt_lengths, lengths).cpu()
+        for rows in batches_by_prompt(dialogues, batch_size=batch_size, shared=shared):
+            answers = [[dialogues[index] for index in row] for row in rows]
+            inputs = pack_answers(answers, self.backbone.encoder.pad_id, self.backbone.device)
+            scores[torch.tensor(rows)] = self(*inputs).cpu()
             if on_batch is not None:
-                on_batch(len(rows))
+                on_batch(sum(map(len, rows)))
         return scores
 
     def trainable_parameters(self) -> list[nn.Parameter]:

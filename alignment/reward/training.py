@@ -7,7 +7,7 @@ TRL carries the loop, schedules, devices and trackers. Overridden, each for a re
 3. ``max_length=None``: TRL drops long pairs without a word; here they are an error or counted (``encode_pairs``).
 4. The optimiser: float32 masters for adapters that live in bfloat16.
 
-Shapes: B pairs, T tokens.
+Shapes: B pairs, T tokens of a prompt and its two answers.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from trl import RewardConfig, RewardTrainer
 from alignment.data.dialogue import DialogueEncoder, EncodedAnswer
 from alignment.data.records import Comparison
 from alignment.errors import UserError
-from alignment.models.reward_model import RewardModel, pad_right
+from alignment.models.reward_model import RewardModel
 from alignment.models.sft import (
     WARMUP_SHARE,
     OnStep,
     StepReporter,
     optimizer_and_schedule,
 )
+from alignment.models.shared_prompts import pack_answers
 from alignment.recipe import RewardModelSection
 from alignment.reward.losses import centering_loss, grade_margins, ranking_loss, safety_loss
 
@@ -112,22 +113,23 @@ def encode_pairs(
 
 
 class PairCollator:
-    """Stacks pairs to right-padded ids (2B, T), all chosen answers first, with lengths and labels."""
+    """Stacks pairs to rows of prompt, chosen and rejected answer, right-padded (B, T), with lengths and labels."""
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Collate dataset rows."""
-        sequences = [row["prompt_ids"] + row[answer] for answer in ("chosen_ids", "rejected_ids") for row in rows]
-        token_ids, lengths = pad_right(sequences, self.pad_id, torch.device("cpu"))
+        pairs = [EncodedPair(**row) for row in rows]
+        answers = [[pair.chosen, pair.rejected] for pair in pairs]
+        token_ids, prompt_lengths, answer_lengths = pack_answers(answers, self.pad_id, torch.device("cpu"))
         return {
             "token_ids": token_ids,
-            "prompt_lengths": torch.tensor([len(row["prompt_ids"]) for row in rows] * 2),
-            "lengths": lengths,
-            "margin": torch.tensor([row["margin"] for row in rows]),
-            "safe": torch.tensor([row["chosen_safe"] for row in rows] + [row["rejected_safe"] for row in rows]),
-            "labelled": torch.tensor([row["labelled"] for row in rows] * 2),
+            "prompt_lengths": prompt_lengths,
+            "answer_lengths": answer_lengths,
+            "margin": torch.tensor([pair.margin for pair in pairs]),
+            "safe": torch.tensor([pair.chosen_safe for pair in pairs] + [pair.rejected_safe for pair in pairs]),
+            "labelled": torch.tensor([pair.labelled for pair in pairs] * 2),
         }
 
 
@@ -158,8 +160,8 @@ class GradedRewardTrainer(RewardTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Ranking loss with margins, plus the weighted safety and centring losses."""
-        scores = model(inputs["token_ids"], inputs["prompt_lengths"], inputs["lengths"])
-        chosen, rejected = scores.chunk(2)
+        chosen, rejected = model(inputs["token_ids"], inputs["prompt_lengths"], inputs["answer_lengths"]).unbind(1)
+        scores = torch.cat([chosen, rejected])
         n_pairs = len(chosen) if num_items_in_batch is None else int(num_items_in_batch)
         loss = ranking_loss(chosen, rejected, inputs["margin"], n_pairs=n_pairs)
         if self.safety_weight:

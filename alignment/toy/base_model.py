@@ -24,8 +24,8 @@ from alignment.errors import UserError
 from alignment.masking import lengths_to_mask
 from alignment.models.attention import use_fast_attention
 from alignment.models.optimizer import MasterWeights
+from alignment.models.padding import pad_right
 from alignment.models.pretrained import output_logits, pick_device, resolve_dtype
-from alignment.models.reward_model import pad_right
 from alignment.recipe import BaseSection
 
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
