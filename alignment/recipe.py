@@ -84,6 +84,9 @@ class BaseSection(Section):
     question_noise: Share = Field(
         0.3, description="share of the questions' words that are random ones instead, in every second document"
     )
+    question_extra_words: Count = Field(
+        8, description="random words at most that stand before or after a question, in every second document"
+    )
     warmup_steps: Count = Field(50, description="optimiser steps")
     vocabulary_size: Positive = Field(3072, description="tokens of the byte-level BPE, special ones included")
     hidden_size: Positive = Field(192, description="width H")

@@ -15,6 +15,7 @@ from alignment.toy.base_model import (
     encode_document,
     learned_positions,
     train_tokenizer,
+    with_extra_words,
     with_question_noise,
 )
 
@@ -53,6 +54,28 @@ class TestQuestionNoise:
         draws = 80 * noisy.any(1).sum().item()
         # A replacement is the same word by chance once in 494 times; four standard deviations.
         assert abs(changed - draws * share * 493 / 494) <= 4 * (draws * share * (1 - share)) ** 0.5
+
+
+def test_extra_words_stand_at_either_end_of_a_question_and_nowhere_else() -> None:
+    dialogue = dialogues(1, words=3)[0].tolist()
+    torch.manual_seed(0)
+    words, answer = [100, 101, 102], [ASSISTANT, 100, 101, 102, END]
+    counts, ends = set(), set()
+    for _ in range(200):
+        longer = with_extra_words(dialogue, 4, VOCABULARY)
+        assert longer.count(USER) == longer.count(ASSISTANT) == 2
+        assert longer[:2] == [BOS, USER] and longer[-7:] == [*answer, PAD, PAD]
+        first, second = (place for place, token in enumerate(longer) if token == ASSISTANT)
+        assert longer[first : first + 6] == [*answer, USER]
+        for question in (longer[2:first], longer[first + 6 : second]):
+            assert question[-3:] == words or question[:3] == words
+            assert all(token >= len(SPECIAL_TOKENS) for token in question)
+            counts.add(len(question) - 3)
+            ends.add(question[:3] == words)
+    assert counts == {0, 1, 2, 3, 4}
+    assert ends == {True, False}
+    assert with_extra_words(dialogue, 0, VOCABULARY) == dialogue
+    assert with_extra_words([BOS, 70, END], 4, VOCABULARY) == [BOS, 70, END]
 
 
 def test_answers_their_ends_and_prose_are_learned_and_nothing_else() -> None:

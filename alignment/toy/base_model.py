@@ -37,7 +37,7 @@ CHAT_TEMPLATE = (
 )
 USER, ASSISTANT = SPECIAL_TOKENS.index("<|user|>"), SPECIAL_TOKENS.index("<|assistant|>")
 NOISY_ROWS = 0.5
-"""Share of the documents whose questions are noised at all."""
+"""Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
 _TURN = re.compile(r"^(question|answer): ", flags=re.MULTILINE)
 _ROLE_TOKEN = {"question": "<|user|>", "answer": "<|assistant|>"}
 
@@ -156,7 +156,13 @@ def pretrain(
     losses: list[float] = []
     batches = document_batches(documents, steps=settings.steps, batch_size=settings.batch_size_documents)
     for step, batch in enumerate(batches, start=1):
-        losses.append(_next_token_step(model, batch, question_noise=settings.question_noise))
+        varied = [
+            with_extra_words(ids, settings.question_extra_words, settings.vocabulary_size)
+            if torch.rand(()) < NOISY_ROWS
+            else ids
+            for ids in batch
+        ]
+        losses.append(_next_token_step(model, varied, question_noise=settings.question_noise))
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"pretraining loss is {losses[-1]} at step {step}; lower base.learning_rate")
         torch.nn.utils.clip_grad_norm_(weights.parameters, 1.0)
@@ -205,6 +211,25 @@ def with_question_noise(token_ids: Tensor, share: float, vocabulary_size: int) -
     is_noisy = torch.rand(token_ids.shape[0], 1, device=token_ids.device) < NOISY_ROWS
     chosen = in_question(token_ids) & is_noisy & (torch.rand(token_ids.shape, device=token_ids.device) < share)
     return torch.where(chosen, torch.randint_like(token_ids, len(SPECIAL_TOKENS), vocabulary_size), token_ids)
+
+
+def with_extra_words(ids: list[int], most: int, vocabulary_size: int) -> list[int]:
+    """A document with 0 to ``most`` random words before or after each of its questions.
+
+    The corpus words its questions in a few ways, which end with what is asked about or soon after. Whoever asks
+    otherwise puts words there that the model has not seen in such a place.
+    """
+    longer: list[int] = []
+    question_starts = 0
+    for token in ids:
+        if token == ASSISTANT:
+            words = torch.randint(len(SPECIAL_TOKENS), vocabulary_size, (int(torch.randint(most + 1, ())),)).tolist()
+            place = len(longer) if torch.rand(()) < 0.5 else question_starts
+            longer[place:place] = words
+        longer.append(token)
+        if token == USER:
+            question_starts = len(longer)
+    return longer
 
 
 def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
