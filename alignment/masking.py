@@ -153,6 +153,23 @@ def whiten(values: Tensor, mask: Tensor | None = None, *, center: bool = True, r
     return zero_padding(whitened, counts).to(at_least_float32(values).dtype)
 
 
+def take_tokens(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Picked positions of a batch, as rows of a matrix.
+
+    The gradient of ``gather`` in three dimensions takes ten times as long on a processor.
+
+    Args:
+        values: (B, T) or (B, T, H).
+        rows: (N,) row of ``values`` for each row of the result.
+        columns: (N, W) columns of ``values``.
+
+    Returns:
+        (N, W) or (N, W, H).
+    """
+    places = rows[:, None] * values.shape[1] + columns
+    return values.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)
+
+
 def last_index(mask: Tensor) -> Tensor:
     """Index of the last position that counts in each row.
 

@@ -19,6 +19,7 @@ from alignment.masking import (
     masked_moments,
     masked_sum,
     masked_variance,
+    take_tokens,
     truncate_at_stop,
     whiten,
 )
@@ -196,3 +197,14 @@ class TestTruncateAtStop:
     def test_no_stop_ids_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least one"):
             truncate_at_stop(torch.tensor([[1]]), [])
+
+
+@pytest.mark.parametrize("trailing", [(), (3,)])
+def test_take_tokens_by_a_slow_loop(trailing: tuple[int, ...]) -> None:
+    values = torch.randn(4, 6, *trailing)
+    rows, columns = torch.tensor([2, 0, 2]), torch.tensor([[5, 0], [1, 1], [3, 4]])
+    taken = take_tokens(values, rows, columns)
+    assert taken.shape == (3, 2, *trailing)
+    for n in range(3):
+        for w in range(2):
+            assert torch.equal(taken[n, w], values[rows[n], columns[n, w]])

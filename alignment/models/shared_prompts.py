@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.data.dialogue import EncodedAnswer
+from alignment.masking import take_tokens
 from alignment.models.attention import NAME as WIDENED_ATTENTION
 from alignment.models.padding import pad_right, padded_width
 
@@ -82,9 +83,7 @@ class SharedPrompts:
         if n_answers == 1:
             return rows
         columns = self.dialogue_columns(padded_width(int(self.dialogue_lengths.max())))
-        first = torch.arange(len(rows), device=rows.device).repeat_interleave(n_answers) * rows.shape[1]
-        picked = rows.flatten(0, 1).index_select(0, (columns + first[:, None]).flatten())
-        return picked.unflatten(0, columns.shape)
+        return take_tokens(rows, torch.arange(len(rows), device=rows.device).repeat_interleave(n_answers), columns)
 
 
 def pack_answers(
