@@ -34,8 +34,8 @@ def keep_freed_memory() -> bool:
     """Let a processor-only process keep the memory of freed tensors; returns whether it does.
 
     glibc hands large blocks back as soon as they are freed, so every activation of every step is paged in anew, a
-    million faults in a dozen updates of PPO on the toy. Keeping them saves about a tenth of an update. Linux with glibc only, and not where
-    there is a GPU: a model that has moved there should not leave its size behind in main memory.
+    million faults in a dozen updates of PPO on the toy. Keeping them saves about a tenth of an update. Linux with glibc
+    only, and not where there is a GPU: a model that has moved there should not leave its size behind in main memory.
     """
     if platform.libc_ver()[0] != "glibc" or torch.cuda.is_available():
         return False
