@@ -41,6 +41,7 @@ REDUCED = {
         "safety_pairs": 20,
         "heldout_helpfulness_pairs": 20,
         "heldout_safety_pairs": 20,
+        "heldout_overlap": 2,
         "max_new_tokens": 6,
     },
     "reward": {

@@ -55,6 +55,16 @@ class TestScores:
         assert scores.tolist() == pytest.approx(expected, abs=1e-4)
         assert scores.std() > 0.1
 
+    def test_equal_dialogues_pass_once_and_each_gets_the_score(self, backbone: Backbone) -> None:
+        model = add_reward_model(backbone, "helpfulness", seed=3)
+        alone = model.score(DIALOGUES, batch_size=5)
+        counts: list[int] = []
+        order = [3, 0, 3, 4, 0, 3]
+        scores = model.score([DIALOGUES[index] for index in order], batch_size=5, on_batch=counts.append)
+        assert sum(counts) == 3
+        torch.testing.assert_close(scores, alone[order])
+        assert model.score([], batch_size=5).tolist() == []
+
     @pytest.mark.parametrize("batch_size", [1, 3, 5])
     def test_order_and_values_do_not_depend_on_the_batch(self, any_backbone: Backbone, batch_size: int) -> None:
         model = add_reward_model(any_backbone, "helpfulness", seed=3)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
 import pytest
 
-from alignment.data.records import GRADES, Dimension, Message, Prompt, SafetyBin
+from alignment.data.records import GRADES, AnswerSource, Dimension, Message, Prompt, SafetyBin
+from alignment.errors import UserError
 from alignment.toy import world
 from alignment.toy.annotators import ANNOTATORS, Annotator, Opinion, compare, grade_of
 from alignment.toy.answers import sample_answer
 from alignment.toy.judge import judge, utility
+from alignment.toy.simulation import Answer, collect
 
 EXACT = Annotator("exact", noise=0.0, safety_noise=0.0, label_flip=0.0)
 CAPITAL = Prompt(id="capital", messages=(Message(role="user", content="What is the capital of France?"),))
@@ -160,3 +163,28 @@ def test_grades_by_threshold_and_strictness() -> None:
     assert grade_of(0.96, strictness=1.1, dimension="helpfulness") == "better"
     assert grade_of(0.3, strictness=1.0, dimension="helpfulness") == "slightly_better"
     assert grade_of(0.0, strictness=1.0, dimension="helpfulness") == "negligibly_better"
+
+
+def fixed_variant(name: str, text: str) -> Callable[[Sequence[Prompt]], list[Answer]]:
+    """A policy that always says the same."""
+    source = AnswerSource(variant=name, checkpoint="x", temperature=1.0, finish_reason="stop", n_tokens=3)
+    return lambda prompts: [Answer(text, source) for _ in prompts]
+
+
+def test_overlap_asks_that_many_annotators_about_the_same_pair() -> None:
+    variants = (fixed_variant("a", BEST), fixed_variant("b", "It is Paris."))
+    prompts = [CAPITAL.model_copy(update={"id": str(number)}) for number in range(4)]
+    found = collect(prompts, "helpfulness", variants, batch="b", seed=0, overlap=3).comparisons
+    assert len(found) == 12 == len({item.id for item in found})
+    for start in range(0, 12, 3):
+        assert len({item.annotator_id for item in found[start : start + 3]}) == 3
+    assert Counter(item.annotator_id for item in found) == {who.id: 2 for who in ANNOTATORS}
+    assert {item.chosen_text for item in found} | {item.rejected_text for item in found} == {BEST, "It is Paris."}
+    with pytest.raises(UserError, match="heldout_overlap=7"):
+        collect(prompts, "helpfulness", variants, batch="b", seed=0, overlap=7)
+
+
+def test_overlap_counts_every_missing_preference() -> None:
+    same = fixed_variant("a", BEST)
+    found = collect([CAPITAL], "helpfulness", (same, same), batch="b", seed=0, overlap=2)
+    assert found.comparisons == [] and found.without_preference == 2

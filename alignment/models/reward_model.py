@@ -24,7 +24,7 @@ from alignment.logprobs import token_logprobs
 from alignment.models.backbone import Backbone
 from alignment.models.heads import build_head
 from alignment.models.padding import padded_width
-from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, pack_answers
+from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, distinct_answers, pack_answers
 
 FORMAT_VERSION = 1
 GROUP_ROWS = 32
@@ -104,16 +104,20 @@ class RewardModel(nn.Module):
         batch_size: int,
         on_batch: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Scores (B,) of encoded dialogues, on the CPU: in batches of similar length, a shared prompt passing once."""
+        """Scores (B,) of encoded dialogues, on the CPU: in batches of similar length, a shared prompt passing once.
+
+        Equal dialogues pass once as well.
+        """
         shared = SHARED_ANSWERS if can_share(self.backbone.base) else 1
-        scores = torch.empty(len(dialogues))
-        for rows in batches_by_prompt(dialogues, batch_size=batch_size, shared=shared):
-            answers = [[dialogues[index] for index in row] for row in rows]
+        distinct, places = distinct_answers(dialogues)
+        scores = torch.empty(len(distinct))
+        for rows in batches_by_prompt(distinct, batch_size=batch_size, shared=shared):
+            answers = [[distinct[index] for index in row] for row in rows]
             inputs = pack_answers(answers, self.backbone.encoder.pad_id, self.backbone.device)
             scores[torch.tensor(rows)] = self(*inputs).cpu()
             if on_batch is not None:
                 on_batch(sum(map(len, rows)))
-        return scores
+        return scores[torch.tensor(places, dtype=torch.long)]
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Adapter and head."""

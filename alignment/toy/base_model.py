@@ -35,7 +35,8 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-USER, ASSISTANT = SPECIAL_TOKENS.index("<|user|>"), SPECIAL_TOKENS.index("<|assistant|>")
+_TOKEN_ID = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
+USER, ASSISTANT = _TOKEN_ID["<|user|>"], _TOKEN_ID["<|assistant|>"]
 NOISY_ROWS = 0.5
 """Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
 _TURN = re.compile(r"^(question|answer): ", flags=re.MULTILINE)
@@ -91,20 +92,19 @@ def encode_document(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     Raises:
         UserError: it has nothing but questions, of which nothing is learned.
     """
-    token_id: dict[str, int] = tokenizer.get_vocab()
-    ids: list[int] = [token_id[BOS]]
+    ids: list[int] = [_TOKEN_ID[BOS]]
     pieces = _TURN.split(text)
     if not pieces[0].strip() and "answer" not in pieces[1::2]:
         raise UserError(f"base.corpus: a document without answer or prose teaches nothing: {text[:80]!r}")
     if pieces[0].strip():
         ids += tokenizer.encode(pieces[0].strip(), add_special_tokens=False)
     for speaker, words in zip(pieces[1::2], pieces[2::2], strict=True):
-        ids.append(token_id[_ROLE_TOKEN[speaker]])
+        ids.append(_TOKEN_ID[_ROLE_TOKEN[speaker]])
         ids += tokenizer.encode(words.strip(), add_special_tokens=False)
         if speaker == "answer":
-            ids.append(token_id[EOS])
+            ids.append(_TOKEN_ID[EOS])
     if len(pieces) == 1:
-        ids.append(token_id[EOS])
+        ids.append(_TOKEN_ID[EOS])
     return ids
 
 
@@ -117,9 +117,9 @@ def new_model(settings: BaseSection) -> LlamaForCausalLM:
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         max_position_embeddings=settings.context_tokens,
-        pad_token_id=SPECIAL_TOKENS.index(PAD),
-        bos_token_id=SPECIAL_TOKENS.index(BOS),
-        eos_token_id=SPECIAL_TOKENS.index(EOS),
+        pad_token_id=_TOKEN_ID[PAD],
+        bos_token_id=_TOKEN_ID[BOS],
+        eos_token_id=_TOKEN_ID[EOS],
         tie_word_embeddings=True,
     )
     return LlamaForCausalLM(config)
@@ -244,7 +244,7 @@ def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
 
 def _next_token_step(model: LlamaForCausalLM, batch: list[list[int]], *, question_noise: float) -> float:
     """Forward and backward on one batch; returns its loss, nats per learned token."""
-    token_ids, lengths = pad_right(batch, SPECIAL_TOKENS.index(PAD), pick_device())
+    token_ids, lengths = pad_right(batch, _TOKEN_ID[PAD], pick_device())
     inputs = with_question_noise(token_ids, question_noise, model.config.vocab_size)
     learned = learned_positions(token_ids, lengths)
     # Right padding and causal attention: no attention mask is needed, and the kernel without one is faster.

@@ -94,7 +94,8 @@ def sample_and_compare(
     collected: dict[Part, Collection] = {"train": Collection([], 0), "heldout": Collection([], 0)}
     for part, dimension, prompts in queues:
         batch = f"round-{round_number}-{part}"
-        new = collect(prompts, dimension, (low, high), batch=batch, seed=recipe.seed)
+        overlap = recipe.annotate.heldout_overlap if part == "heldout" else 1
+        new = collect(prompts, dimension, (low, high), batch=batch, seed=recipe.seed, overlap=overlap)
         before = collected[part]
         collected[part] = Collection(
             before.comparisons + new.comparisons, before.without_preference + new.without_preference

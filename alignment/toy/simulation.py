@@ -88,9 +88,10 @@ def collect(
     *,
     batch: str,
     seed: int,
+    overlap: int = 1,
     on_compared: Callable[[int], None] | None = None,
 ) -> Collection:
-    """Have every prompt answered by both variants and compared by one annotator.
+    """Have every prompt answered by both variants and compared by as many annotators as ``overlap`` says.
 
     Args:
         prompts: the queue, repeats allowed.
@@ -98,14 +99,21 @@ def collect(
         variants: the two policies.
         batch: name of this batch, part of the ids.
         seed: of sides, annotators and their noise.
+        overlap: annotators per pair, all different.
         on_compared: called with 1 after each pair.
+
+    Raises:
+        UserError: there are fewer annotators than ``overlap``.
     """
+    if overlap > len(ANNOTATORS):
+        raise UserError(f"annotate.heldout_overlap={overlap}: there are {len(ANNOTATORS)} simulated annotators")
     rng = random.Random(f"{seed}/{batch}/{dimension}")
     first, second = (variant(prompts) for variant in variants)
     comparisons: list[Comparison] = []
     without_preference = 0
-    for number, (prompt, pair) in enumerate(zip(prompts, zip(first, second, strict=True), strict=True)):
-        left, right = pair if rng.random() < 0.5 else pair[::-1]
+    pairs = [item for item in zip(prompts, first, second, strict=True) for _ in range(overlap)]
+    for number, (prompt, *answers) in enumerate(pairs):
+        left, right = answers if rng.random() < 0.5 else answers[::-1]
         annotator = ANNOTATORS[number % len(ANNOTATORS)]
         opinion = None
         if left.text.strip() and right.text.strip():
