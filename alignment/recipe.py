@@ -139,7 +139,7 @@ class AnnotateSection(Section):
     safety_pairs: Count = Field(1500, description="training comparisons about safety")
     heldout_helpfulness_pairs: Count = Field(1000, description="pairs on held-out prompts, for evaluation only")
     heldout_safety_pairs: Count = Field(1000, description="pairs on held-out prompts, for evaluation only")
-    heldout_overlap: Positive = Field(1, description="annotators who compare each held-out pair")
+    heldout_overlap: Positive = Field(1, description="annotators who compare each held-out pair, 1 to 6")
     temperatures: tuple[Rate, Rate] = Field((1.0, 1.2), description="of the two variants that answer")
     max_new_tokens: Positive = Field(400, description="longest answer")
     batch_size_prompts: Positive = Field(64, description="prompts decoded together")

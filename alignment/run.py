@@ -54,7 +54,7 @@ INPUT_STAGES = {
     "reward": ("sft", "annotate"),
     "rejection": ("sft", "reward"),
     "ppo": ("sft", "reward", "rejection"),
-    "eval": ("sft", "reward", "rejection", "ppo"),
+    "eval": ("sft", "annotate", "reward", "rejection", "ppo"),
 }
 """Stage folder -> the stages, of the same round or before all rounds, that it reads."""
 

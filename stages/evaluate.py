@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from alignment.data.loading import heldout_prompts
-from alignment.data.records import Prompt, write_jsonl
+from alignment.data.records import Dimension, Prompt, write_jsonl
 from alignment.errors import UserError
 from alignment.evaluation import JudgedAnswer
 from alignment.measuring import measure_policy
@@ -36,6 +36,8 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/eval/`` and the run's report; returns the report."""
     folder = RunFolder(recipe.run_dir)
     folder.require("sft", command="python -m stages.sft")
+    if folder.finished("reward", round_number):
+        folder.require("reward", round_number, command="python -m stages.reward")
     folder.check_not_finished("eval", recipe, round_number)
     prompts, left_out = heldout_prompts(recipe)
     if not prompts:
@@ -57,6 +59,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             stage.folder / "answers.jsonl",
             ({"policy": name, **asdict(row)} for name, part in rows.items() for row in part),
         )
+        collected = [name for name in get_args(Dimension) if getattr(recipe.reward, name).data is None]
         snapshots = read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
         report = assemble_report(
             recipe,
@@ -65,7 +68,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             prompts=prompts,
             rows=rows,
             judge=JUDGE if gold else None,
-            ceilings=gold_ceilings(folder, round_number) if gold else {},
+            ceilings=gold_ceilings(folder, round_number, dimensions=collected) if gold else {},
             gold_helpfulness=gold_helpfulness(snapshots) if gold else {},
             evaluate_seconds=stage.seconds,
         )

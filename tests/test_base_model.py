@@ -96,9 +96,20 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nearly_nothing() -> None:
     assert rates[-1] == pytest.approx(1 / 91)
 
 
-def test_a_document_of_questions_only_is_refused() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "question: Why?\nquestion: Really?",
+        "question: Why?\nquestion: Really?\nanswer: Yes.",
+        "answer: Yes.",
+        "question: Why?\nanswer: So.\nanswer: Yes.",
+        "question: Why?\nanswer: So.\nquestion: Really?",
+        " \n",
+    ],
+)
+def test_a_document_whose_speakers_do_not_take_turns_is_refused(text: str) -> None:
     texts = ["question: Why?\nanswer: Because.", "Some prose."]
     tokenizer = train_tokenizer(texts, vocabulary_size=300, context_tokens=64)
     assert len(encode_document(tokenizer, texts[0])) > 4 and len(encode_document(tokenizer, texts[1])) > 2
-    with pytest.raises(UserError, match="'question: Why"):
-        encode_document(tokenizer, "question: Why?\nquestion: Really?")
+    with pytest.raises(UserError, match="neither prose nor questions"):
+        encode_document(tokenizer, text)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from stage_fixtures import ROOT, outcome, reduced_data, reduced_recipe
+from stage_fixtures import REDUCED, ROOT, outcome, reduced_data, reduced_recipe
 
 from alignment.config import load_recipe
 from alignment.data.records import Comparison, dialogue_key, read_jsonl
@@ -122,6 +122,21 @@ def test_training_comparisons_hold_no_heldout_prompt(finished: Path) -> None:
     assert not keys[0] & keys[1]
     assert {item.dimension for item in train} == {"helpfulness", "safety"}
     assert all(item.safety is not None for item in train if item.dimension == "safety")
+
+
+def test_heldout_pairs_alone_are_compared_by_several_annotators(finished: Path) -> None:
+    folder, settings = finished / "round-1" / "annotate", REDUCED["annotate"]
+    assert settings["heldout_overlap"] == 2
+    groups: dict[str, dict[tuple[str, int], list[Comparison]]] = {"comparisons": {}, "heldout_comparisons": {}}
+    for name, overlap in (("comparisons", 1), ("heldout_comparisons", 2)):
+        for item in read_jsonl(folder / f"{name}.jsonl", Comparison)[0]:
+            pair = int(item.id.rsplit("-", 1)[1]) // overlap
+            groups[name].setdefault((item.dimension, pair), []).append(item)
+    assert {len(items) for items in groups["comparisons"].values()} == {1}
+    for (dimension, pair), items in groups["heldout_comparisons"].items():
+        assert pair < settings[f"heldout_{dimension}_pairs"]
+        assert len({item.annotator_id for item in items}) == 2
+        assert len({frozenset((item.chosen_text, item.rejected_text)) for item in items}) == 1
 
 
 def test_ppo_moves_its_adapter_away_from_where_it_started(finished: Path) -> None:

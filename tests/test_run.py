@@ -252,6 +252,13 @@ class TestStagesMadeFromAnEarlierInput:
         self.made(folder, "rejection", 1, "made after the policy that did without it")
         assert folder.changed_inputs("ppo", 1) == folder.changed_inputs("eval", 1) == ["round-1/rejection"]
 
+    def test_the_report_reads_the_comparisons_too(self, tmp_path: Path) -> None:
+        folder = self.chain(tmp_path)
+        self.made(folder, "eval", 1, "eval")
+        assert folder.changed_inputs("eval", 1) == []
+        self.made(folder, "annotate", 1, "other held-out comparisons")
+        assert folder.changed_inputs("eval", 1) == ["round-1/annotate"]
+
     def test_comparisons_collected_later_do_not_touch_models_of_a_file(self, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path)
         self.made(folder, "sft", None, "sft")

@@ -151,7 +151,7 @@ class TestBatches:
         assert sorted(index for batch in batches for row in batch for index in row) == list(range(6))
         for batch in batches:
             assert len({len(row) for row in batch}) == 1
-            assert sum(map(len, batch)) <= max(batch_size, shared)
+            assert sum(map(len, batch)) <= batch_size
             for row in batch:
                 assert len(row) <= shared
                 assert len({tuple(self.DIALOGUES[index].prompt_ids) for index in row}) == 1

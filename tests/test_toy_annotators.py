@@ -6,17 +6,31 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from alignment.data.records import GRADES, AnswerSource, Dimension, Message, Prompt, SafetyBin
+from alignment.config import load_recipe
+from alignment.data.records import (
+    GRADES,
+    AnswerSource,
+    Comparison,
+    Dimension,
+    Message,
+    Prompt,
+    SafetyBin,
+    write_jsonl,
+)
 from alignment.errors import UserError
+from alignment.run import RunFolder
 from alignment.toy import world
 from alignment.toy.annotators import ANNOTATORS, Annotator, Opinion, compare, grade_of
 from alignment.toy.answers import sample_answer
+from alignment.toy.collection import fill_queues
 from alignment.toy.judge import judge, utility
 from alignment.toy.simulation import Answer, collect
+from alignment.toy.verdicts import gold_ceilings
 
 EXACT = Annotator("exact", noise=0.0, safety_noise=0.0, label_flip=0.0)
 CAPITAL = Prompt(id="capital", messages=(Message(role="user", content="What is the capital of France?"),))
@@ -181,10 +195,35 @@ def test_overlap_asks_that_many_annotators_about_the_same_pair() -> None:
     assert Counter(item.annotator_id for item in found) == {who.id: 2 for who in ANNOTATORS}
     assert {item.chosen_text for item in found} | {item.rejected_text for item in found} == {BEST, "It is Paris."}
     with pytest.raises(UserError, match="heldout_overlap=7"):
-        collect(prompts, "helpfulness", variants, batch="b", seed=0, overlap=7)
+        fill_queues(load_recipe(None, ["annotate.heldout_overlap=7"]), [], [], 1)
 
 
-def test_overlap_counts_every_missing_preference() -> None:
+def test_a_pair_without_preference_counts_once() -> None:
     same = fixed_variant("a", BEST)
-    found = collect([CAPITAL], "helpfulness", (same, same), batch="b", seed=0, overlap=2)
-    assert found.comparisons == [] and found.without_preference == 2
+    found = collect([CAPITAL] * 3, "helpfulness", (same, same), batch="b", seed=0, overlap=2)
+    assert found.comparisons == [] and found.without_preference == 3
+
+
+def comparison(name: str, question: str, chosen: str, rejected: str, dimension: Dimension) -> Comparison:
+    said = [(Message(role="assistant", content=text),) for text in (chosen, rejected)]
+    return Comparison(
+        id=name,
+        prompt=(Message(role="user", content=question),),
+        chosen=said[0],
+        rejected=said[1],
+        dimension=dimension,
+        grade="better",
+        conversation_id=name,
+    )
+
+
+def test_the_ceiling_is_the_gold_judges_agreement_where_it_knows_the_prompts(tmp_path: Path) -> None:
+    question = CAPITAL.messages[0].content
+    choices = [(BEST, "It is Rome."), ("It is Rome.", BEST), (BEST, "Rome."), (BEST, BEST + "  ")]
+    rows = [comparison(f"h{i}", question, *pair, "helpfulness") for i, pair in enumerate(choices)]
+    rows.append(comparison("s0", "What is Tandem?", "A bicycle.", "A car.", "safety"))
+    write_jsonl(tmp_path / "round-1" / "annotate" / "heldout_comparisons.jsonl", rows)
+    ceilings = gold_ceilings(RunFolder(tmp_path), 1)
+    assert set(ceilings) == {"helpfulness"}
+    assert ceilings["helpfulness"]["all"]["value"] == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert gold_ceilings(RunFolder(tmp_path), 1, dimensions=["safety"]) == {}

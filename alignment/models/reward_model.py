@@ -108,7 +108,7 @@ class RewardModel(nn.Module):
 
         Equal dialogues pass once as well.
         """
-        shared = SHARED_ANSWERS if can_share(self.backbone.base) else 1
+        shared = min(SHARED_ANSWERS, batch_size) if can_share(self.backbone.base) else 1
         distinct, places = distinct_answers(dialogues)
         scores = torch.empty(len(distinct))
         for rows in batches_by_prompt(distinct, batch_size=batch_size, shared=shared):

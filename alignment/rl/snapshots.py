@@ -1,6 +1,7 @@
 """Answers to held-out prompts, written down every few updates of PPO.
 
 Training only writes them; ``stages.evaluate`` reads them and asks the judge, so that the judge stays out of training.
+They are drawn at the temperature of the evaluation, so that both show the same policy.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from pathlib import Path
 import torch
 
 from alignment.data.records import Prompt, Record, read_jsonl, write_jsonl
-from alignment.masking import masked_sum
+from alignment.measuring import measure_policy
 from alignment.recipe import Recipe
+from alignment.reward.gate import gate
 from alignment.rl.ppo import PPO
-from alignment.rl.rollout import score_responses
 
 
 class Snapshot(Record):
@@ -43,6 +44,7 @@ class Snapshots:
         self.every = recipe.ppo.snapshot_every_updates
         self.file = folder / "heldout_samples.jsonl"
         self.trainer = trainer
+        self.sampling = recipe.ppo.sampling.model_copy(update={"temperature": recipe.evaluate.sampling.temperature})
         count = min(recipe.ppo.snapshot_prompts, len(prompts))
         self.prompts = random.Random(recipe.seed).sample(list(prompts), count)
         self.taken: list[Snapshot] = []
@@ -52,20 +54,23 @@ class Snapshots:
         if not self.prompts or not self.every or update % self.every:
             return
         with torch.random.fork_rng():
-            episodes = self.trainer.sample(self.prompts)
-        rollout = self.trainer.score(episodes)
-        scores = self.trainer.gate(rollout).raw_scores.tolist()
-        settings = self.trainer.settings
-        sft = score_responses(
-            self.trainer.backbone,
-            None,
-            episodes,
-            temperature=settings.sampling.temperature,
-            micro_batch_size=settings.micro_batch_size_episodes,
-        )
-        kl = masked_sum(rollout.old_logprobs - sft.logprobs, episodes.response_mask, dim=1).tolist()
-        decode = self.trainer.backbone.encoder.decode
-        for row, prompt in enumerate(episodes.prompts):
-            answer = decode(episodes.response_ids(row))
-            self.taken.append(Snapshot(update=update, prompt=prompt, answer=answer, kl_nats=kl[row], score=scores[row]))
+            rows = measure_policy(
+                self.trainer.backbone,
+                self.trainer.policy_role,
+                self.prompts,
+                self.sampling,
+                sft_backbone=self.trainer.backbone,
+                reward_models=self.trainer.reward_models,
+            )
+        scores = gate(
+            torch.tensor([row.reward_helpfulness for row in rows]),
+            torch.tensor([row.reward_safety for row in rows]),
+            torch.tensor([row.dimension == "safety" for row in rows]),
+            threshold_probability=self.trainer.settings.safety_threshold,
+        ).scores.tolist()
+        for prompt, row, score in zip(self.prompts, rows, scores, strict=True):
+            assert row.kl_nats is not None
+            self.taken.append(
+                Snapshot(update=update, prompt=prompt, answer=row.answer, kl_nats=row.kl_nats, score=score)
+            )
         write_jsonl(self.file, self.taken)

@@ -90,15 +90,16 @@ def encode_document(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Token ids of one document: prose, or a transcript with role tokens in place of its labels.
 
     Raises:
-        UserError: it has nothing but questions, of which nothing is learned.
+        UserError: questions and answers do not take turns, a question first and an answer last.
     """
     ids: list[int] = [_TOKEN_ID[BOS]]
     pieces = _TURN.split(text)
-    if not pieces[0].strip() and "answer" not in pieces[1::2]:
-        raise UserError(f"base.corpus: a document without answer or prose teaches nothing: {text[:80]!r}")
+    turns = pieces[1::2]
+    if turns != ["question", "answer"] * (len(turns) // 2) or (not turns and not text.strip()):
+        raise UserError(f"base.corpus: neither prose nor questions that are each followed by an answer: {text[:80]!r}")
     if pieces[0].strip():
         ids += tokenizer.encode(pieces[0].strip(), add_special_tokens=False)
-    for speaker, words in zip(pieces[1::2], pieces[2::2], strict=True):
+    for speaker, words in zip(turns, pieces[2::2], strict=True):
         ids.append(_TOKEN_ID[_ROLE_TOKEN[speaker]])
         ids += tokenizer.encode(words.strip(), add_special_tokens=False)
         if speaker == "answer":

@@ -13,9 +13,11 @@ from typing import Literal, NamedTuple
 
 from alignment.data.loading import encode_prompts
 from alignment.data.records import AnswerSource, Dimension, Prompt
+from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.policies import Policy, answer_prompts
 from alignment.recipe import Recipe, SamplingSection
+from alignment.toy.annotators import ANNOTATORS
 from alignment.toy.simulation import Answer, Collection, collect, queue
 
 Part = Literal["train", "heldout"]
@@ -34,9 +36,13 @@ def fill_queues(recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Promp
     """What the annotators of a round are given: training and held-out prompts, about either dimension.
 
     Raises:
-        UserError: prompts of a kind are missing, or one is not of the toy world.
+        UserError: prompts of a kind are missing, one is not of the toy world, or annotators are too few.
     """
     settings = recipe.annotate
+    if settings.heldout_overlap > len(ANNOTATORS):
+        raise UserError(
+            f"annotate.heldout_overlap={settings.heldout_overlap}: there are {len(ANNOTATORS)} simulated annotators"
+        )
     sizes: list[tuple[Part, Dimension, int]] = [
         ("train", "helpfulness", settings.helpfulness_pairs),
         ("train", "safety", settings.safety_pairs),

@@ -6,7 +6,7 @@ The two answers to a prompt come from two variants (section 3.2.1), shown on ran
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,7 +89,6 @@ def collect(
     batch: str,
     seed: int,
     overlap: int = 1,
-    on_compared: Callable[[int], None] | None = None,
 ) -> Collection:
     """Have every prompt answered by both variants and compared by as many annotators as ``overlap`` says.
 
@@ -99,14 +98,8 @@ def collect(
         variants: the two policies.
         batch: name of this batch, part of the ids.
         seed: of sides, annotators and their noise.
-        overlap: annotators per pair, all different.
-        on_compared: called with 1 after each pair.
-
-    Raises:
-        UserError: there are fewer annotators than ``overlap``.
+        overlap: annotators per pair, all different while there are as many.
     """
-    if overlap > len(ANNOTATORS):
-        raise UserError(f"annotate.heldout_overlap={overlap}: there are {len(ANNOTATORS)} simulated annotators")
     rng = random.Random(f"{seed}/{batch}/{dimension}")
     first, second = (variant(prompts) for variant in variants)
     comparisons: list[Comparison] = []
@@ -119,12 +112,10 @@ def collect(
         if left.text.strip() and right.text.strip():
             opinion = compare(annotator, prompt, left.text, right.text, dimension=dimension, rng=rng)
         if opinion is None:
-            without_preference += 1
+            without_preference += number % overlap == 0
         else:
             identifier = f"{batch}-{dimension}-{number:05d}"
             comparisons.append(_record(identifier, prompt, left, right, opinion, annotator.id, dimension, batch))
-        if on_compared is not None:
-            on_compared(1)
     return Collection(comparisons, without_preference)
 
 

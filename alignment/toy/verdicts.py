@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
-from alignment.data.records import Comparison, Prompt, read_jsonl
+from alignment.data.records import Comparison, Dimension, Prompt, read_jsonl
 from alignment.errors import UserError
 from alignment.evaluation import JudgedAnswer, accuracy_by_grade
 from alignment.rl.snapshots import Snapshot
@@ -35,15 +35,26 @@ def with_verdicts(rows: Sequence[JudgedAnswer], prompts: Sequence[Prompt]) -> li
     ]
 
 
-def gold_ceilings(folder: RunFolder, round_number: int) -> dict[str, dict[str, Any]]:
-    """How often the gold judge agrees with the annotators' held-out choices: no reward model can be expected above."""
+def gold_ceilings(
+    folder: RunFolder, round_number: int, *, dimensions: Sequence[Dimension] = get_args(Dimension)
+) -> dict[str, dict[str, Any]]:
+    """How often the gold judge agrees with the annotators' held-out choices: no reward model can be expected above.
+
+    Args:
+        folder: of the run.
+        round_number: whose comparisons.
+        dimensions: of the reward models that were measured on these comparisons. A dimension is left out where a prompt
+            is not of the toy world.
+    """
     file = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
     if not file.is_file():
         return {}
     comparisons, _ = read_jsonl(file, Comparison)
-    ceilings = {}
-    for dimension in ("helpfulness", "safety"):
+    ceilings: dict[str, dict[str, Any]] = {}
+    for dimension in dimensions:
         own = [item for item in comparisons if item.dimension == dimension]
+        if any(lookup(item.prompt) is None for item in own):
+            continue
         gaps = [
             utility(judge(item.prompt, item.chosen_text), item.dimension)
             - utility(judge(item.prompt, item.rejected_text), item.dimension)
