@@ -96,6 +96,10 @@ def test_the_report_is_as_documented_and_about_every_policy(finished: Path, file
     report = read_json(finished / "report.json")
     validate_report(report)
     assert list(report["policies"]) == ["base", "ppo", "rejection", "sft"]
+    points = {point["update"]: point for point in report["curves"]["ppo"]}
+    assert list(points) == [0, 1, 2]
+    assert [update for update, point in points.items() if point["reward"] is None] == [0]
+    assert [update for update, point in points.items() if point["heldout_kl_nats"] is not None] == [0, 2]
     n_heldout = len(Path(files["heldout_prompts"]).read_text().splitlines())
     for block in report["policies"].values():
         assert block["n_prompts"] == n_heldout

@@ -145,7 +145,8 @@ def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, 
         }
         for update, taken in read_snapshots(stage / "heldout_samples.jsonl").items()
     }
-    return [
+    before_training = [{"update": update, **figures} for update, figures in held_out.items() if update == 0]
+    return before_training + [
         {
             "update": line["update"],
             "reward": line["objective/score"],

@@ -123,6 +123,7 @@ def safety_rates(policies: dict[str, PolicyBlock]) -> str | None:
 
 def ppo_curve(points: Sequence[CurvePoint], key: str, *, title: str, percent: bool = False) -> str | None:
     """One figure of PPO over its updates."""
+    points = [point for point in points if getattr(point, key) is not None]
     if len(points) < 2:
         return None
     with styled():
@@ -216,7 +217,9 @@ def _grade_points(axes: Axes, name: str, model: RewardModelBlock, offset: float)
 
 def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> bool:
     held_out = [(_nats(point), point.heldout_reward) for point in points if point.heldout_reward is not None]
-    training = [(max(point.kl_nats, 0.0), point.reward) for point in report.curves.ppo]
+    training = [
+        (max(point.kl_nats or 0.0, 0.0), point.reward) for point in report.curves.ppo if point.reward is not None
+    ]
     drawn = held_out or sorted(training)
     if drawn:
         style: dict[str, Any] = {"markersize": 4} if held_out else {"markersize": 2.5, "linestyle": "none"}

@@ -126,14 +126,14 @@ class WinRateBlock(Block):
 
 
 class CurvePoint(Block):
-    """One PPO update; the held-out figures only where the policy was judged at that update."""
+    """One PPO update; training figures from the first one on, held-out ones where the policy was judged at it."""
 
     update: Count
-    reward: FiniteFloat
-    kl_nats: FiniteFloat
-    length_tokens: FiniteFloat
-    stop_rate: Share
-    beta: FiniteFloat
+    reward: FiniteFloat | None = None
+    kl_nats: FiniteFloat | None = None
+    length_tokens: FiniteFloat | None = None
+    stop_rate: Share | None = None
+    beta: FiniteFloat | None = None
     heldout_reward: FiniteFloat | None = None
     heldout_kl_nats: FiniteFloat | None = None
     gold_helpfulness: FiniteFloat | None = None
