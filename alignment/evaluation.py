@@ -51,6 +51,7 @@ class JudgedAnswer:
         kl_nats: sum over its tokens of log pi - log pi_sft; ``None`` where not measured.
         reward_helpfulness: raw score of the helpfulness reward model; ``None`` where there is none.
         reward_safety: raw score of the safety reward model; ``None`` where there is none.
+        reward_guard: raw score of the guard, a reward model that pays no policy; ``None`` where there is none.
     """
 
     prompt_id: str
@@ -66,6 +67,7 @@ class JudgedAnswer:
     kl_nats: float | None = None
     reward_helpfulness: float | None = None
     reward_safety: float | None = None
+    reward_guard: float | None = None
 
 
 Rows = Sequence[JudgedAnswer]

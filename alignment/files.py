@@ -11,6 +11,7 @@ from typing import Any
 from alignment.errors import UserError
 
 HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
+NOT_HASHED = {"env.json", "metrics.jsonl", "checkpoints"}
 
 
 def write_json(file: Path, value: object) -> None:
@@ -33,12 +34,18 @@ def read_json(file: Path) -> Any:
 
 
 def content_hash(path: Path) -> str:
-    """A short SHA-256 of a file, or of the weights and records in a folder (not of the environment they came from).
+    """A short SHA-256 of a file, or of the weights and records in a folder.
+
+    What differs between two equal runs does not count: the environment, metrics with their times, checkpoints.
 
     A path that is not there, such as the Hub name of a data set, has the hash of nothing.
     """
     digest = hashlib.sha256()
-    inside = (file for file in path.rglob("*") if file.suffix in HASHED_SUFFIXES and file.name != "env.json")
+    inside = (
+        file
+        for file in path.rglob("*")
+        if file.suffix in HASHED_SUFFIXES and not NOT_HASHED.intersection(file.relative_to(path).parts)
+    )
     files = sorted(inside) if path.is_dir() else [path] if path.is_file() else []
     for file in files:
         digest.update(file.name.encode())

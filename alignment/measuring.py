@@ -12,7 +12,7 @@ from alignment.evaluation import JudgedAnswer
 from alignment.masking import masked_sum
 from alignment.models.backbone import Backbone
 from alignment.models.policies import answer_prompts
-from alignment.models.reward_model import RewardModel
+from alignment.models.reward_model import RewardScorer
 from alignment.recipe import SamplingSection
 from alignment.rl.rollout import Episodes, reward_scores, score_responses
 
@@ -26,7 +26,7 @@ def measure_policy(
     sampling: SamplingSection,
     *,
     sft_backbone: Backbone,
-    reward_models: Mapping[str, RewardModel],
+    reward_models: Mapping[str, RewardScorer],
     on_batch: Callable[[int], None] | None = None,
 ) -> list[JudgedAnswer]:
     """One answer per prompt, in the order of the prompts.
@@ -37,7 +37,7 @@ def measure_policy(
         prompts: what to answer.
         sampling: temperature and length.
         sft_backbone: the frozen SFT model, for the KL, with the reward models' adapters.
-        reward_models: any of ``helpfulness`` and ``safety``.
+        reward_models: any of ``helpfulness``, ``safety`` and ``guard``.
         on_batch: called with the number of answers just drawn.
     """
     prompt_ids, samples = answer_prompts(policy_backbone, role, prompts, sampling, on_batch=on_batch)
@@ -48,7 +48,7 @@ def measure_policy(
     own = score_responses(policy_backbone, role, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
     sft = score_responses(sft_backbone, None, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
     kl = masked_sum(own.logprobs - sft.logprobs, episodes.response_mask, dim=1)
-    scores = reward_scores(dict(reward_models), episodes, batch_size=SCORING_BATCH)
+    scores = reward_scores(reward_models, episodes, batch_size=SCORING_BATCH)
     rows: dict[str, JudgedAnswer] = {}
     for row, prompt in enumerate(episodes.prompts):
         rows[prompt.id] = JudgedAnswer(
@@ -65,5 +65,6 @@ def measure_policy(
             kl_nats=kl[row].item(),
             reward_helpfulness=scores["helpfulness"][row].item() if "helpfulness" in scores else None,
             reward_safety=scores["safety"][row].item() if "safety" in scores else None,
+            reward_guard=scores["guard"][row].item() if "guard" in scores else None,
         )
     return [rows[prompt.id] for prompt in prompts]

@@ -193,6 +193,11 @@ class RewardSection(Section):
     labels: Literal["annotated", "shuffled"] = Field(
         "annotated", description="shuffled is a control arm: preferences tossed, grades and safety bins dealt out anew"
     )
+    guard_share: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0,
+        description="share of conversations kept from both models for a guard, which watches PPO for over-optimisation "
+        "and never pays it; 0: no guard",
+    )
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of conversations kept for evaluation, where the data has no held-out file"
     )
@@ -225,10 +230,25 @@ class RejectionSection(Section):
         return self
 
 
+class RewardFoldersSection(Section):
+    """Reward models that pay the policy; scores of several for one dimension are averaged."""
+
+    helpfulness: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="folders of reward models, of any base and tokenizer; default: this round's"
+    )
+    safety: list[str] | None = Field(
+        None, description="the same; default: this round's; []: none, so that helpfulness alone decides"
+    )
+
+
 class PPOSection(Section):
     """Proximal policy optimisation (section 3.2.3)."""
 
     method: Literal["both", "rejection", "ppo"] = Field("both", description="what stages.ppo runs")
+    train: Literal["lora", "full"] = Field(
+        "lora", description="what of the policy is trained: an adapter, or all weights of a copy of its own"
+    )
+    reward_models: RewardFoldersSection = RewardFoldersSection()  # type: ignore[call-arg]
     updates: Positive = Field(300, description="iterations; section 3.2.3 (200-400)")
     batch_size_episodes: Positive = Field(512, description="prompts, one answer each, per update; section 3.2.3")
     minibatch_size_episodes: Positive = Field(64, description="episodes per optimiser step; section 3.2.3")
@@ -247,11 +267,20 @@ class PPOSection(Section):
     kl_beta: Annotated[float, Field(ge=0)] = Field(
         0.01, description="weight of the KL per token in the reward; section 3.2.3"
     )
+    kl_control: Literal["fixed", "adaptive"] = Field(
+        "fixed", description="of beta: fixed as in section 3.2.3, or steered to a target (Ziegler et al. 2019)"
+    )
+    kl_target_nats: Rate = Field(6.0, description="KL per answer that the adaptive controller aims at")
+    kl_horizon_episodes: Positive = Field(10000, description="episodes in which the adaptive controller reacts")
+    kl_budget_nats: Rate | None = Field(
+        None, description="stop before the update after the KL per answer has reached this; default: no limit"
+    )
     gamma: Share = Field(1.0, description="discount")
     gae_lambda: Share = Field(0.95, description="GAE, Schulman et al. 2016")
-    value: Literal["adapter", "head"] = Field(
+    value: Literal["adapter", "head", "model"] = Field(
         "adapter",
-        description="adapter and head started from the helpfulness model, or a head on the policy's trunk",
+        description="adapter and head started from the helpfulness model; a head on the policy's trunk; or adapter's "
+        "start with all weights trained, in a model of its own",
     )
     safety_share: Share | None = Field(
         None, description="share of safety prompts in every batch; default: as many as there are among the prompts"
@@ -266,6 +295,16 @@ class PPOSection(Section):
     )
     snapshot_prompts: Count = Field(64, description="held-out prompts answered at each snapshot")
     warmup_value_updates: Count = Field(0, description="first updates that train the value role only")
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="the policy of the last update, or of the snapshot that the guard (without one: the reward models) "
+        "scored best",
+    )
+    on_overoptimization: Literal["warn", "stop"] = Field(
+        "warn", description="when the guard falls while the reward rises: say so, or stop and keep the best snapshot"
+    )
+    save_steps: Positive = Field(10, description="updates between checkpoints")
+    save_total_limit: Positive = Field(2, description="checkpoints kept")
     sampling: SamplingSection = SamplingSection()  # type: ignore[call-arg]
 
     @model_validator(mode="after")

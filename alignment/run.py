@@ -21,6 +21,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from alignment.checkpoint import FOLDER as CHECKPOINTS
+from alignment.checkpoint import checkpoints
 from alignment.config import save_recipe
 from alignment.environment import environment, peak_memory_gib, seed_everything
 from alignment.errors import UserError
@@ -59,6 +61,10 @@ INPUT_STAGES = {
 """Stage folder -> the stages, of the same round or before all rounds, that it reads."""
 
 
+WITHOUT_EFFECT = frozenset({"ppo.method", "ppo.save_steps", "ppo.save_total_limit"})
+"""Settings within these sections that leave a stage's numbers as they are."""
+
+
 def _at(values: Any, key: str) -> Any:
     """The value at a dotted key of nested mappings; ``None`` where there is none."""
     for part in key.split("."):
@@ -74,6 +80,10 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
     for key in sorted(before.keys() | now.keys()):
         keys += _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
     return keys
+
+
+def _changed_values(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    return [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
 
 
 @dataclass
@@ -216,8 +226,7 @@ class RunFolder:
         before = yaml.safe_load((self.stage(name, round_number) / "config.yaml").read_text(encoding="utf-8"))
         now = recipe.model_dump(mode="json")
         keys = _differences({key: _at(before, key) for key in sections}, {key: _at(now, key) for key in sections})
-        if name == "ppo":
-            keys = [key for key in keys if key != "ppo.method"]
+        keys = [key for key in keys if key not in WITHOUT_EFFECT]
         return keys + (["seed"] if before.get("seed") != recipe.seed else [])
 
     def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:
@@ -228,10 +237,54 @@ class RunFolder:
                 "or choose another run_dir."
             )
 
-    def begin(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
+    def begin_or_resume(self, name: str, recipe: Recipe, round_number: int, *, inputs: Sequence[Path]) -> StageRun:
+        """Go on with a stage that was stopped after a checkpoint, else begin it.
+
+        Args:
+            name: the stage's folder.
+            recipe: the settings, which have to be those that it was started with.
+            round_number: the round.
+            inputs: the files and folders that it is made from.
+
+        Raises:
+            UserError: it was started with other settings or inputs; names them.
+        """
+        folder = self.stage(name, round_number)
+        stopped = (folder / "inputs.json").is_file() and bool(checkpoints(folder / CHECKPOINTS))
+        if not stopped or recipe.overwrite or self.finished(name, round_number):
+            return self.begin(name, recipe, round_number, inputs=inputs)
+        before, now = read_json(folder / "inputs.json"), self._made_from(folder, inputs)
+        changed = self.changed_settings(name, round_number, recipe) + _changed_values(before, now)
+        if changed:
+            raise UserError(
+                f"{folder} was stopped half-way, and what it was started with has changed since: {', '.join(changed)}. "
+                "Put that back to go on, choose another run_dir, or pass overwrite=true to start the stage again."
+            )
+        return self.stage_run(name, recipe, round_number)
+
+    def stage_run(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
+        """A stage that another process has begun, with this process seeded for it."""
+        self.seed(name, recipe, round_number)
+        folder = self.stage(name, round_number)
+        return StageRun(name=folder.relative_to(self.root).as_posix(), folder=folder)
+
+    def _made_from(self, folder: Path, inputs: Sequence[Path]) -> dict[str, str]:
+        """Hashes of the stages and files that a stage in ``folder`` is made from."""
+        stages = self._outputs(self._inputs_of(folder.relative_to(self.root).as_posix()))
+        return {**stages, **{str(path): content_hash(path) for path in inputs}}
+
+    def seed(self, name: str, recipe: Recipe, round_number: int | None) -> None:
+        """Seed the generators; stages apart, so that running them alone or in a chain draws the same numbers."""
+        name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
+        seed_everything(recipe.seed * 2**24 + name_offset)
+
+    def begin(
+        self, name: str, recipe: Recipe, round_number: int | None = None, *, inputs: Sequence[Path] | None = None
+    ) -> StageRun:
         """Start a stage in a clean folder, with its resolved recipe and environment written down.
 
         Whatever can be wrong with the inputs is to be found out before: what the stage made earlier is gone afterwards.
+        ``inputs`` are written down for a stage that can be resumed.
 
         Raises:
             UserError: the stage is finished and ``overwrite`` is off.
@@ -241,11 +294,11 @@ class RunFolder:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
+        if inputs is not None:
+            write_json(folder / "inputs.json", self._made_from(folder, inputs))
         save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml")
         write_json(folder / "env.json", environment(recipe.seed))
-        # Stages are seeded apart, so that running them one at a time or in a chain draws the same numbers.
-        name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
-        seed_everything(recipe.seed * 2**24 + name_offset)
+        self.seed(name, recipe, round_number)
         return StageRun(name=folder.relative_to(self.root).as_posix(), folder=folder)
 
     def finish(self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def answer_all(
     shown = {policy.name: "" for policy in policies}
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
         for policy in policies:
-            for piece in stream_answer(backbone, policy.role, dialogues[policy.name], recipe.evaluate.sampling):
+            for piece in stream_answer(policy.backbone, policy.role, dialogues[policy.name], recipe.evaluate.sampling):
                 shown[policy.name] += piece
                 live.update(Columns([Panel(Text(words), title=name) for name, words in shown.items()]), refresh=True)
     for name, words in shown.items():

@@ -99,8 +99,8 @@ def sample_policies(
                 own = Backbone.load(base_model_path(recipe, folder), recipe.model)
                 role = None
             else:
-                own = backbone
-                role = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}").role
+                policy = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}")
+                own, role = policy.backbone, policy.role
             rows[name] = []
             for _ in range(recipe.evaluate.answers_per_prompt):
                 rows[name] += measure_policy(

@@ -8,21 +8,25 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from trl import SFTConfig
 
-from alignment.data.loading import heldout_prompts
-from alignment.models.heads import TokenValueHead
-from alignment.models.policies import with_room
+from alignment.errors import UserError
 from alignment.models.sft import check_trainer_settings
 from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.rl.finetune_winners import encode_demonstrations, finetune_on_winners, sample_winners
-from alignment.rl.ppo import PPO, prompt_batches, rollout_metrics
+from alignment.rl.metrics import rollout_metrics
+from alignment.rl.ppo import PPO
+from alignment.rl.prompt_batches import prompt_batches
+from alignment.rl.resume import ResumablePPO
 from alignment.rl.snapshots import Snapshots
+from alignment.rl.watch import Watch
 from alignment.run import RunFolder
-from stages.progress import progress
+from stages.interrupt import deferred_stop
+from stages.progress import progress, say
 from stages.round_inputs import Round, load_round
 from stages.runner import run
 
@@ -51,6 +55,8 @@ def unfinished_methods(recipe: Recipe, folder: RunFolder, round_number: int) -> 
 def rejection(inputs: Round) -> dict[str, Any]:
     """Draw K answers per prompt, keep the best, fine-tune a fresh adapter on the winners of all rounds."""
     recipe, folder, backbone, models = inputs.recipe, inputs.folder, inputs.backbone, inputs.models
+    if inputs.processes.count > 1:
+        raise UserError("rejection sampling runs in one process; make it first, then PPO in several: ppo.method=ppo")
     check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
     demonstrations, too_long = encode_demonstrations(recipe, backbone)
     with folder.lock():
@@ -61,50 +67,53 @@ def rejection(inputs: Round) -> dict[str, Any]:
             result = finetune_on_winners(recipe, backbone, winners, demonstrations, stage, on_step=on_step)
         result["left_out"] = {**inputs.left_out, **result["left_out"], "demonstrations too long": too_long}
         files = [resolve(recipe.data.prompts), resolve(recipe.sft.data)]
-        folder.finish(stage, result, inputs=[*files, *(model.folder for model in models.values())])
+        folder.finish(stage, result, inputs=[*files, *inputs.reward_folders])
         folder.set_policy("rejection", inputs.number)
     return folder.result("rejection", inputs.number)
 
 
 def ppo(inputs: Round) -> dict[str, Any]:
-    """PPO, from the rejection-sampling checkpoint of this round where there is one, else from the SFT model."""
-    recipe, folder, backbone = inputs.recipe, inputs.folder, inputs.backbone
-    longest = recipe.ppo.sampling.max_new_tokens
-    heldout, _ = with_room(recipe, backbone, heldout_prompts(recipe)[0], max_new_tokens=longest)
-    size, share = recipe.ppo.batch_size_episodes, recipe.ppo.safety_share
-    batches = prompt_batches(inputs.prompts, size, seed=recipe.seed, safety_share=share)
-    start = None
-    if folder.finished("rejection", inputs.number):
-        start = folder.require("rejection", inputs.number, command="python -m stages.ppo ppo.method=rejection")
-    if recipe.ppo.value == "adapter":
-        TokenValueHead.from_reward_head(inputs.models["helpfulness"].head)  # refuses a head that it cannot start from
-    with folder.lock():
-        stage = folder.begin("ppo", recipe, inputs.number)
-        if start is not None:
-            backbone.load_adapter(PPO.policy_role, start, trainable=True)
-        else:
-            backbone.add_adapter(PPO.policy_role, recipe.model.lora)
-        trainer = PPO(backbone, inputs.models, recipe.ppo, seed=recipe.seed)
-        snapshots = Snapshots(recipe, stage.folder, trainer, heldout)
-        snapshots.take(0)
-        with progress("ppo") as on_step:
-            for update in range(1, recipe.ppo.updates + 1):
-                episodes = trainer.sample(next(batches))
+    """PPO, from the rejection-sampling checkpoint of this round where there is one, else from the SFT model.
+
+    Stopped at any instant, it goes on from its last checkpoint when it is started again.
+    """
+    recipe, settings = inputs.recipe, inputs.recipe.ppo
+    batches = prompt_batches(
+        inputs.prompts, settings.batch_size_episodes, seed=recipe.seed, safety_share=settings.safety_share
+    )
+    heldout = inputs.heldout(max_new_tokens=settings.sampling.max_new_tokens)
+    inputs.add_policy(PPO.policy_adapter)
+    trainer = PPO(inputs.backbone, inputs.models, settings, seed=recipe.seed, processes=inputs.processes)
+    with inputs.lock():
+        stage = inputs.begin_or_resume("ppo")
+        snapshots = Snapshots(recipe, stage.folder, trainer, heldout, guard=inputs.guard)
+        watch = Watch(recipe, stage.folder, trainer, snapshots, say=say)
+        run = ResumablePPO(stage, recipe, trainer, {"snapshots": snapshots, "watch": watch})
+        watch.go_on_after(run.history)
+        if run.done == 0:
+            watch.look(0, {})
+        with deferred_stop() as stop, progress("ppo", show=inputs.processes.is_main) as on_step:
+            for update, prompts in islice(enumerate(batches, start=1), run.done, settings.updates):
+                if watch.reasons:
+                    break
+                episodes = trainer.sample(prompts, update)
                 rollout = trainer.score(episodes)
                 gated = trainer.gate(rollout)
                 rewards = trainer.token_rewards(gated)
                 advantages = trainer.advantages(rollout, rewards)
-                losses = trainer.update(rollout, advantages, train_policy=update > recipe.ppo.warmup_value_updates)
-                metrics = {**rollout_metrics(gated, advantages), **losses}
-                stage.log({"update": update, "objective/beta": recipe.ppo.kl_beta, **metrics})
-                on_step(update, recipe.ppo.updates, metrics)
-                snapshots.take(update)
-        backbone.save_adapter(PPO.policy_role, stage.folder)
-        result = {"updates": recipe.ppo.updates, **metrics, "left_out": inputs.left_out}
-        files = [resolve(recipe.data.prompts)]
-        folder.finish(stage, result, inputs=[*files, *(model.folder for model in inputs.models.values())])
-        folder.set_policy("ppo", inputs.number)
-    return folder.result("ppo", inputs.number)
+                with run.explained_failure():
+                    losses = trainer.update(rollout, advantages, train_policy=update > settings.warmup_value_updates)
+                metrics = {**rollout_metrics(gated, advantages, beta=trainer.kl_controller.beta), **losses}
+                trainer.kl_controller.observe(metrics["objective/kl"], len(prompts))
+                run.log(update, metrics)
+                on_step(update, settings.updates, metrics)
+                watch.look(update, metrics)
+                if stop.requested(inputs.processes) or run.due:
+                    run.checkpoint()
+                stop.obey()
+        result = inputs.finish(stage, "ppo", lambda: {**run.result(), **watch.save_policy()})
+        run.remove_checkpoints()
+    return result
 
 
 if __name__ == "__main__":

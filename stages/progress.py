@@ -23,10 +23,10 @@ console = Console(stderr=True)
 
 
 @contextmanager
-def progress(title: str) -> Iterator[OnStep]:
+def progress(title: str, *, show: bool = True) -> Iterator[OnStep]:
     """A progress bar; yields a function to call with (done, total, figures).
 
-    Without a terminal, one line at the end says what was done.
+    Without a terminal, one line at the end says what was done; nothing is said at all where ``show`` is off.
     """
     columns = (
         TextColumn("{task.description:<26}"),
@@ -36,7 +36,7 @@ def progress(title: str) -> Iterator[OnStep]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not (console.is_terminal and show)) as bar:
         task = bar.add_task(title, total=None, figures="")
 
         def on_step(done: int, total: int, figures: dict[str, float]) -> None:
@@ -45,8 +45,13 @@ def progress(title: str) -> Iterator[OnStep]:
 
         yield on_step
         last = bar.tasks[0]
-    if not console.is_terminal:
+    if show and not console.is_terminal:
         console.print(f"{title}: {int(last.completed)} done in {last.elapsed or 0:.0f} s  {last.fields['figures']}")
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def say_left_out(report: ReadReport, too_long: int = 0) -> None:

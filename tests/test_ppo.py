@@ -18,7 +18,9 @@ from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.recipe import PPOSection, SamplingSection
 from alignment.rl.advantages import Advantages
-from alignment.rl.ppo import PPO, prompt_batches, rollout_metrics
+from alignment.rl.metrics import rollout_metrics
+from alignment.rl.ppo import PPO
+from alignment.rl.prompt_batches import prompt_batches
 from alignment.rl.rollout import Rollout
 
 TEMPERATURE = 0.8
@@ -49,7 +51,7 @@ def trainer_on(backbone: Backbone, *, policy_seed: int | None = 0, **changes: An
 
 def one_batch(trainer: PPO) -> tuple[Rollout, Advantages]:
     torch.manual_seed(0)
-    rollout = trainer.score(trainer.sample(tiny_prompts(EPISODES)))
+    rollout = trainer.score(trainer.sample(tiny_prompts(EPISODES), 1))
     return rollout, trainer.advantages(rollout, trainer.token_rewards(trainer.gate(rollout)))
 
 
@@ -69,7 +71,7 @@ class TestStart:
     def test_first_ratio_is_one_and_kl_zero(self, any_backbone: Backbone, fresh: bool) -> None:
         trainer = trainer_on(any_backbone, policy_seed=None if fresh else 0)
         rollout, advantages = one_batch(trainer)
-        metrics = rollout_metrics(trainer.gate(rollout), advantages)
+        metrics = rollout_metrics(trainer.gate(rollout), advantages, beta=0.05)
         assert metrics["objective/kl"] == pytest.approx(0, abs=1e-5)
         assert metrics["objective/kl_k3"] == pytest.approx(0, abs=1e-6)
         losses = trainer.update(rollout, advantages)
@@ -279,8 +281,8 @@ class TestLearning:
         prompts = tiny_prompts(EPISODES)
         torch.manual_seed(0)
         stopped_early: list[float] = []
-        for _ in range(12):
-            rollout = trainer.score(trainer.sample(prompts))
+        for update in range(12):
+            rollout = trainer.score(trainer.sample(prompts, update))
             rollout = replace(
                 rollout,
                 helpfulness=(rollout.episodes.response_lengths == 1).float(),
@@ -361,7 +363,7 @@ def test_rollout_metrics_by_a_slow_loop(backbone: Backbone) -> None:
     rollout, advantages = one_batch(trainer)
     rollout = replace(rollout, ref_logprobs=rollout.ref_logprobs - 0.25 * rollout.episodes.response_mask)
     gated = trainer.gate(rollout)
-    metrics = rollout_metrics(gated, advantages)
+    metrics = rollout_metrics(gated, advantages, beta=0.05)
     lengths = rollout.episodes.response_lengths.tolist()
     assert metrics["objective/kl"] == pytest.approx(0.25 * sum(lengths) / EPISODES, rel=1e-4)
     k3 = math.exp(-0.25) - 1 + 0.25

@@ -83,7 +83,11 @@ class TestEpisodes:
         assert episodes.response_lengths.tolist() == [ANSWER_LENGTHS[row] for row in order]
         assert episodes.stopped.tolist() == [STOPPED[row] for row in order]
         assert episodes.is_safety.tolist() == [row % 3 == 2 for row in order]
-        assert episodes.dialogues() == [EncodedAnswer(prompts[row], answers[row].token_ids) for row in order]
+        messages = [prompt.messages for prompt in episodes.prompts]
+        expected = [
+            EncodedAnswer(prompts[row], answers[row].token_ids, messages[place]) for place, row in enumerate(order)
+        ]
+        assert episodes.dialogues() == expected
         assert [episodes.response_ids(row) for row in range(5)] == [answers[row].token_ids for row in order]
 
     def test_the_mask_comes_from_lengths(self, any_backbone: Backbone) -> None:

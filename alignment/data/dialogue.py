@@ -42,10 +42,12 @@ class EncodedAnswer:
     Attributes:
         prompt_ids: the dialogue up to and including the generation prompt.
         answer_ids: the answer's tokens, the last of them the stop token; all are learned.
+        messages: the dialogue as text, for a reader with another tokenizer; empty where nobody needs it.
     """
 
     prompt_ids: list[int]
     answer_ids: list[int]
+    messages: tuple[Message, ...] = ()
 
     @property
     def input_ids(self) -> list[int]:

@@ -14,7 +14,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -83,6 +83,27 @@ class Backbone:
         self._inject(name, _lora_config(lora, self.path))
         self._set_trainable(name, trainable)
 
+    def trainable_copy(self, adapter: str | None) -> Backbone:
+        """A second model with an adapter merged in and every weight trainable: for full training of one role.
+
+        Raises:
+            UserError: the base is in 4 bits, which cannot be trained.
+        """
+        self._check_full_precision(
+            "ppo.train=full and ppo.value=model", "ppo.train=lora with ppo.value=adapter or head"
+        )
+        merged = copy.deepcopy(self.peft if self.peft is not None else self.base)
+        if isinstance(merged, PeftModel):
+            tuner = cast(Any, merged)
+            merged = tuner.unload() if adapter is None else tuner.merge_and_unload(adapter_names=[adapter])
+        other = Backbone(cast(PreTrainedModel, merged), self.tokenizer, sampling_copy=False)
+        other.base.requires_grad_(True)
+        return other
+
+    def _check_full_precision(self, what: str, instead: str) -> None:
+        if self.base.config.to_dict().get("quantization_config"):
+            raise UserError(f"{what} cannot train 4-bit weights; use {instead}, or model.quantization=none")
+
     def train_adapter(self, name: str, lora: LoraSection) -> nn.Module:
         """Add a fresh trainable adapter and return the model to hand to a trainer."""
         self.add_adapter(name, lora)
@@ -91,10 +112,7 @@ class Backbone:
 
     def unfreeze(self) -> nn.Module:
         """Make every weight of the base trainable (full fine-tuning) and return the base."""
-        if self.base.config.to_dict().get("quantization_config"):
-            raise UserError(
-                "sft.method=full cannot train 4-bit weights; use sft.method=lora or model.quantization=none"
-            )
+        self._check_full_precision("sft.method=full", "sft.method=lora")
         self.base.requires_grad_(True)
         return self.base
 
@@ -266,6 +284,19 @@ class Backbone:
             if name is not None and name in layer.lora_A:
                 weight = weight + cast(Any, layer).get_delta_weight(name).to(weight.dtype)
             targets[path].weight.copy_(weight)
+
+
+class Role(NamedTuple):
+    """Who passes over a dialogue: a model, and the adapter on it (``None``: its bare weights)."""
+
+    backbone: Backbone
+    adapter: str | None
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The adapter's parameters, or all weights of a bare model, in a fixed order; frozen ones are left out."""
+        backbone, adapter = self
+        own = backbone.base.parameters() if adapter is None else backbone.adapter_parameters(adapter)
+        return [parameter for parameter in own if parameter.requires_grad]
 
 
 def _lora_config(lora: LoraSection, base_path: str) -> LoraConfig:

@@ -181,15 +181,15 @@ class TokenValueHead(nn.Module):
 
     @classmethod
     def from_reward_head(cls, head: RewardHead) -> TokenValueHead:
-        """Start from a copy of a linear reward head (bias 0); the reward head itself is not touched.
+        """Start from a copy of a reward head's linear map (bias 0); the reward head itself is not touched.
 
         Raises:
             UserError: the head is of another kind.
         """
-        if not isinstance(head, LinearHead):
+        if not isinstance(head, (LinearHead, LikelihoodHead)):
             raise UserError(
-                f"a value head can start from the reward head 'linear' only, not from {type(head).__name__}; "
-                "train the helpfulness model with the linear head, or start the value head from zero"
+                "a value head can start from the reward heads 'linear' and 'likelihood' only, not from "
+                f"{type(head).__name__}; train the helpfulness model with one of them, or pass ppo.value=head"
             )
         made = cls(head.score.in_features)
         with torch.no_grad():

@@ -36,6 +36,13 @@ class MasterWeights:
             if master is not parameter:
                 parameter.copy_(master)
 
+    @torch.no_grad()
+    def load(self, masters: Sequence[Tensor]) -> None:
+        """Take over masters from a checkpoint, in the same order."""
+        for own, saved in zip(self.masters, masters, strict=True):
+            own.copy_(saved)
+        self.write_back()
+
     def clear_gradients(self) -> None:
         """Forget the gradients of both."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):

@@ -9,6 +9,7 @@ from alignment.data.loading import encode_prompts, fitting_prompts
 from alignment.data.records import Prompt
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import dtype_name
 from alignment.models.sampling import Sample, sample
 from alignment.recipe import ModelSection, Recipe, SamplingSection
 from alignment.run import RunFolder
@@ -16,9 +17,10 @@ from alignment.run import RunFolder
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy of a run: ``sft`` is the bare base of the backbone, others are adapters on it."""
+    """A policy of a run: ``sft`` is the bare base, others are adapters on it or, after full training, models."""
 
     name: str
+    backbone: Backbone
     role: str | None
     checkpoint: str
 
@@ -53,11 +55,15 @@ def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
     if name not in known:
         raise UserError(f"{folder.root} has no policy {name!r}; it has: {', '.join(known) or 'none yet'}")
     if name == "sft":
-        return Policy("sft", None, str(folder.stage("sft")))
+        return Policy("sft", backbone, None, str(folder.stage("sft")))
     path = folder.require(stage, int(number), command=f"python -m stages.ppo ppo.method={stage}")
+    if (path / "config.json").is_file():
+        settings = ModelSection(name_or_path=str(path), dtype=dtype_name(backbone.dtype))  # type: ignore[call-arg]
+        own = Backbone.load(path, settings)
+        return Policy(name, own, None, str(path))
     if backbone.peft is None or name not in backbone.peft.peft_config:
         backbone.load_adapter(name, path)
-    return Policy(name, name, str(path))
+    return Policy(name, backbone, name, str(path))
 
 
 def newest_before(folder: RunFolder, round_number: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import PeftModel
@@ -33,8 +35,10 @@ LOGIT_TRANSFORMS = (
 
 
 def pick_device() -> torch.device:
-    """The device this process works on."""
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    """The device this process works on: with several on one machine, each has its own GPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def resolve_dtype(name: str) -> torch.dtype:
@@ -47,6 +51,11 @@ def resolve_dtype(name: str) -> torch.dtype:
     capabilities = torch.cpu.get_capabilities()
     fast = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
     return torch.bfloat16 if fast else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
+    """The name of a number format in ``model.dtype``."""
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

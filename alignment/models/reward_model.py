@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,6 +31,23 @@ GROUP_ROWS = 32
 """Rows per forward pass: enough to keep the kernels busy, few enough to be of similar length."""
 SHARED_ANSWERS = 8
 """Answers at most that follow one prompt in a row: attention over the row grows with its square."""
+
+
+class RewardScorer(Protocol):
+    """Whatever scores answers: a reward model on the shared base, one beside it, or several of them."""
+
+    def score(
+        self,
+        dialogues: Sequence[EncodedAnswer],
+        *,
+        batch_size: int,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Raw scores (B,), on the CPU, of dialogues encoded for the policy."""
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where it lies, for the record of what a stage was made from."""
 
 
 class RewardModel(nn.Module):
@@ -57,6 +74,11 @@ class RewardModel(nn.Module):
         # What TRL's RewardTrainer wants to see; a copy, so that nothing it sets reaches the shared base.
         self.config = copy.deepcopy(backbone.base.config)
         self.config.num_labels = 1
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folder that it was loaded from."""
+        return [self.folder]
 
     def forward(self, token_ids: Tensor, prompt_lengths: Tensor, answer_lengths: Tensor) -> Tensor:
         """Scores (B, K) of K answers to each of B prompts.

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
@@ -40,6 +41,7 @@ def sample(
     temperature: float,
     max_new_tokens: int,
     batch_size_prompts: int,
+    noise: Tensor | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Sample]:
     """Draw one answer per prompt (repeat a prompt to get several).
@@ -51,6 +53,8 @@ def sample(
         temperature: divides the logits.
         max_new_tokens: longest answer; one that reaches it without a stop token has ``stopped=False``.
         batch_size_prompts: prompts decoded together.
+        noise: (N, max_new_tokens) in [0, 1), one number for each token of each answer: what is drawn then does not
+            depend on how the prompts are split into batches. Default: torch's generator, as it comes.
         on_batch: called with the number of answers just drawn.
     """
     order = sorted(range(len(prompt_ids)), key=lambda index: -len(prompt_ids[index]))
@@ -61,24 +65,44 @@ def sample(
         for start in range(0, len(order), batch_size_prompts):
             rows = order[start : start + batch_size_prompts]
             inputs = _pad_left([prompt_ids[row] for row in rows], encoder.pad_id, backbone.device)
-            drawn = _decode(model, *inputs, stop_ids, temperature=temperature, max_new_tokens=max_new_tokens)
+            uniforms = None if noise is None else noise[rows].to(backbone.device)
+            drawn = _decode(
+                model, *inputs, stop_ids, temperature=temperature, max_new_tokens=max_new_tokens, noise=uniforms
+            )
             answers.update(zip(rows, drawn, strict=True))
             if on_batch is not None:
                 on_batch(len(rows))
     return [answers[row] for row in range(len(prompt_ids))]
 
 
-def draw_tokens(probabilities: Tensor) -> Tensor:
+def keyed_noise(*key: int, rows: Sequence[int], max_new_tokens: int) -> Tensor:
+    """Uniform numbers (N, R), float64 in [0, 1), each row's a function of the key and the row's own number alone.
+
+    Args:
+        key: seed, update, and the like; none negative.
+        rows: numbers of the rows, such as places in the global batch.
+        max_new_tokens: R.
+    """
+    drawn = [np.random.default_rng([*key, row]).random(max_new_tokens) for row in rows]
+    return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty(0, max_new_tokens, dtype=torch.float64)
+
+
+def draw_tokens(probabilities: Tensor, uniform: Tensor | None = None) -> Tensor:
     """One category (B, 1) per row of probabilities (B, V), by inverting the cumulative distribution.
 
     ``torch.multinomial`` draws B V exponential numbers one after the other on a processor, which takes longer than the
     forward pass of a small model; this draws B uniform ones.
 
+    Args:
+        probabilities: (B, V), not necessarily of sum 1.
+        uniform: (B, 1) float64 in [0, 1); default: drawn from torch's generator.
+
     Raises:
         FloatingPointError: a probability is not a number.
     """
     cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)  # float32 would lose rare ones of a large vocabulary
-    uniform = torch.rand(len(probabilities), 1, device=probabilities.device, dtype=torch.float64)
+    if uniform is None:
+        uniform = torch.rand(len(probabilities), 1, device=probabilities.device, dtype=torch.float64)
     if not cumulative[:, -1].isfinite().all():
         raise FloatingPointError("the model's probabilities are not finite")
     # Scaled to the sum, which rounding keeps from being exactly 1; ``right`` passes over categories of probability 0.
@@ -102,6 +126,7 @@ def _decode(
     *,
     temperature: float,
     max_new_tokens: int,
+    noise: Tensor | None,
 ) -> list[Sample]:
     """Decode one batch of left-padded prompts (B, T) until every row has stopped or is full."""
     drawn: list[list[int]] = [[] for _ in range(len(token_ids))]
@@ -112,13 +137,14 @@ def _decode(
     mask = prompt_mask.long()
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     inputs = token_ids
-    for _ in range(max_new_tokens):
+    for step in range(max_new_tokens):
         hidden = model.base_model(
             input_ids=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
         # Two dimensions: on a slice of three, the output layer would copy its weights once per row.
         logits = model.get_output_embeddings()(hidden[:, -1])
-        chosen = draw_tokens(torch.softmax(logits.float() / temperature, dim=-1))
+        uniform = None if noise is None else noise[rows, step, None]
+        chosen = draw_tokens(torch.softmax(logits.float() / temperature, dim=-1), uniform)
         for row, token, goes in zip(rows.tolist(), chosen[:, 0].tolist(), going.tolist(), strict=True):
             if goes:
                 drawn[row].append(token)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
-from alignment.data.records import Prompt
+from alignment.data.records import Dimension, Prompt
 from alignment.evaluation import (
     JudgedAnswer,
     choose_samples,
@@ -101,6 +101,8 @@ def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, 
         return {}
     blocks = {}
     for dimension, result in folder.result("reward", round_number)["models"].items():
+        if dimension not in get_args(Dimension):
+            continue  # the guard pays no policy; its figures are in the stage's result.json
         blocks[dimension] = {
             "accuracy": result["accuracy"],
             "ceiling": ceilings.get(dimension),
@@ -140,6 +142,7 @@ def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, 
     held_out = {
         update: {
             "heldout_reward": sum(item.score for item in taken) / len(taken),
+            "heldout_guard": _mean([item.guard for item in taken if item.guard is not None]),
             "heldout_kl_nats": sum(item.kl_nats for item in taken) / len(taken),
             "gold_helpfulness": gold_helpfulness.get(update),
         }
@@ -158,6 +161,10 @@ def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, 
         }
         for line in lines
     ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _histograms(rows: Rows) -> dict[str, Any]:

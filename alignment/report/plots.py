@@ -224,6 +224,12 @@ def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> b
     if drawn:
         style: dict[str, Any] = {"markersize": 4} if held_out else {"markersize": 2.5, "linestyle": "none"}
         axes.plot(*zip(*drawn, strict=True), color=COLOURS["ppo"], marker="o", clip_on=False, **style)
+    guard = [(_nats(point), point.heldout_guard) for point in points if point.heldout_guard is not None]
+    if guard:
+        axes.plot(
+            *zip(*guard, strict=True), color=COLOURS["ppo"], marker="s", markersize=4, linestyle="--", label="guard"
+        )
+        axes.legend(frameon=False, fontsize=9)
     axes.set_title("reward (raw), held-out prompts" if held_out else "reward (raw), training prompts", pad=6)
     return bool(drawn)
 

@@ -135,6 +135,7 @@ class CurvePoint(Block):
     stop_rate: Share | None = None
     beta: FiniteFloat | None = None
     heldout_reward: FiniteFloat | None = None
+    heldout_guard: FiniteFloat | None = None
     heldout_kl_nats: FiniteFloat | None = None
     gold_helpfulness: FiniteFloat | None = None
 

@@ -6,7 +6,7 @@ Section 3.2.2: the safety model's mixture is 90 % safety and 10 % helpfulness co
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from alignment.errors import UserError
 from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder
+
+GUARD_SEED = 1
+"""Added to the seed, so that the guard's split is another than that of held-out conversations."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,37 @@ def reward_data(recipe: Recipe, folder: RunFolder, dimension: Dimension, round_n
     )
     check_against_heldout(recipe, (item.prompt for item in data.train), name=f"the {dimension} training comparisons")
     return data
+
+
+def apart_for_guard(
+    data: Mapping[Dimension, RewardData], *, share: float, seed: int
+) -> tuple[dict[Dimension, RewardData], RewardData | None]:
+    """Keep a share of the conversations from every reward model, and give them to the guard.
+
+    Args:
+        data: what each reward model would be trained on.
+        share: of the conversations; 0: there is no guard.
+        seed: of the split, which depends on it and a conversation's id alone, so that it is one for all models.
+
+    Returns:
+        What is left for each model; and the guard's comparisons, of all dimensions, tested on all held-out ones.
+
+    Raises:
+        UserError: too few conversations to share.
+    """
+    if share == 0:
+        return dict(data), None
+    left: dict[Dimension, RewardData] = {}
+    guards: list[Comparison] = []
+    for dimension, item in data.items():
+        own, guard = split_by_conversation(item.train, heldout_fraction=share, seed=seed + GUARD_SEED)
+        if not own or not guard:
+            raise UserError(f"reward.guard_share={share}: too few conversations about {dimension} to share")
+        left[dimension] = replace(item, train=own, left_out={**item.left_out, "kept for the guard": len(guard)})
+        guards += [comparison for comparison in guard if comparison.dimension == dimension]
+    heldout = [comparison for item in data.values() for comparison in item.heldout]
+    inputs = list(dict.fromkeys(path for item in data.values() for path in item.inputs))
+    return left, RewardData(guards, heldout, {}, inputs)
 
 
 def without_unsafe_preferred(data: RewardData) -> RewardData:

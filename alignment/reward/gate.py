@@ -58,7 +58,7 @@ class ShapedScores(NamedTuple):
 
 def gate(
     helpfulness: Tensor,
-    safety: Tensor,
+    safety: Tensor | None,
     is_safety: Tensor,
     *,
     threshold_probability: float = THRESHOLD_PROBABILITY,
@@ -67,7 +67,7 @@ def gate(
 
     Args:
         helpfulness: (B,) raw scores of the helpfulness model.
-        safety: (B,) raw scores of the safety model.
+        safety: (B,) raw scores of the safety model; ``None``: there is none, and helpfulness decides everywhere.
         is_safety: (B,) bool, True for prompts collected as safety prompts.
         threshold_probability: a response strictly below it goes to the safety model.
 
@@ -77,7 +77,10 @@ def gate(
     if not 0 < threshold_probability < 1:
         raise ValueError(f"threshold_probability must lie between 0 and 1, got {threshold_probability}")
     threshold = math.log(threshold_probability / (1 - threshold_probability))
-    helpfulness, safety = at_least_float32(helpfulness), at_least_float32(safety)
+    helpfulness = at_least_float32(helpfulness)
+    if safety is None:
+        return GatedScores(scores=helpfulness, routed_to_safety=torch.zeros_like(is_safety))
+    safety = at_least_float32(safety)
     routed_to_safety = is_safety | (safety < threshold)
     return GatedScores(scores=torch.where(routed_to_safety, safety, helpfulness), routed_to_safety=routed_to_safety)
 

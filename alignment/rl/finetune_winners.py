@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from alignment.data.records import Prompt, read_jsonl, write_jsonl
 from alignment.data.sources import load_demonstrations
 from alignment.models.backbone import Backbone
 from alignment.models.policies import answer_prompts, load_policy, newest_before
-from alignment.models.reward_model import RewardModel
+from alignment.models.reward_model import RewardScorer
 from alignment.models.sft import OnStep, train_sft
 from alignment.recipe import Recipe
 from alignment.resources import resolve
@@ -29,7 +29,7 @@ def sample_winners(
     recipe: Recipe,
     folder: RunFolder,
     backbone: Backbone,
-    models: dict[str, RewardModel],
+    models: Mapping[str, RewardScorer],
     prompts: Sequence[Prompt],
     round_number: int,
     *,
@@ -47,7 +47,7 @@ def sample_winners(
         done += n
         on_step(done, len(repeated), {})
 
-    _, samples = answer_prompts(backbone, policy.role, repeated, settings.sampling, on_batch=count)
+    _, samples = answer_prompts(policy.backbone, policy.role, repeated, settings.sampling, on_batch=count)
     candidates = [
         Candidate(
             prompt=prompt,
@@ -59,11 +59,14 @@ def sample_winners(
         for prompt, item in zip(repeated, samples, strict=True)
     ]
     candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(folder, round_number)
-    dialogues = [EncodedAnswer(backbone.encoder.encode_prompt(item.messages), item.answer_ids) for item in candidates]
+    dialogues = [
+        EncodedAnswer(backbone.encoder.encode_prompt(item.messages), item.answer_ids, item.messages)
+        for item in candidates
+    ]
     scores = {name: model.score(dialogues, batch_size=SCORING_BATCH) for name, model in models.items()}
     merit, gated = order_of_merit(
         scores["helpfulness"],
-        scores["safety"],
+        scores.get("safety"),
         torch.tensor([item.prompt.dimension == "safety" for item in candidates]),
         torch.tensor([item.stopped for item in candidates]),
         threshold_probability=recipe.ppo.safety_threshold,

@@ -17,30 +17,37 @@ Shapes: B episodes, T prompt+response, R response, H hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from alignment.checkpoint import rng_state, set_rng_state
 from alignment.data.records import Prompt
+from alignment.distributed import Processes
 from alignment.errors import UserError
-from alignment.masking import masked_mean, masked_sum, whiten
-from alignment.models.backbone import Backbone
+from alignment.masking import whiten
+from alignment.models.backbone import Backbone, Role
 from alignment.models.heads import TokenValueHead
 from alignment.models.optimizer import MasterWeightAdamW
-from alignment.models.reward_model import RewardModel
-from alignment.models.sampling import sample
+from alignment.models.pretrained import save_model
+from alignment.models.reward_model import RewardModel, RewardScorer
+from alignment.models.sampling import keyed_noise, sample
 from alignment.recipe import PPOSection
 from alignment.reward.gate import ShapedScores, gate, shape_scores
-from alignment.rl.advantages import Advantages, generalized_advantages, kl_k1, kl_k3, token_rewards
-from alignment.rl.losses import clipped_policy_loss, clipped_value_loss, explained_variance
+from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
+from alignment.rl.kl_control import KLController
+from alignment.rl.losses import clipped_policy_loss, clipped_value_loss
 from alignment.rl.rollout import (
     Episodes,
     Rollout,
     in_micro_batches,
+    pad_columns,
     response_pass,
     response_states,
     reward_scores,
@@ -61,76 +68,64 @@ class GatedRollout:
     """Scores as the policy is paid them."""
 
 
-def prompt_batches(
-    prompts: Sequence[Prompt], batch_size: int, *, seed: int, safety_share: float | None = None
-) -> Iterator[list[Prompt]]:
-    """Batches without end: each pass over the prompts in a new order, none skipped or repeated within a pass.
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient is not finite; knows the episodes that did it."""
 
-    Args:
-        prompts: what to train on.
-        batch_size: prompts per batch.
-        seed: of the order.
-        safety_share: of prompts tagged safety in every batch, which then take their own passes; ``None``: as it comes.
-
-    Raises:
-        UserError: there is no prompt, or none of a tag that the share asks for.
-    """
-    if not prompts:
-        raise UserError("there is no prompt to train on")
-    generator = torch.Generator().manual_seed(seed)
-    if safety_share is None:
-        parts = [(list(prompts), batch_size)]
-    else:
-        n_safety = round(safety_share * batch_size)
-        tagged = [prompt for prompt in prompts if prompt.dimension == "safety"]
-        others = [prompt for prompt in prompts if prompt.dimension != "safety"]
-        if (n_safety and not tagged) or (n_safety < batch_size and not others):
-            raise UserError(
-                f"ppo.safety_share={safety_share}: {len(tagged)} of {len(prompts)} prompts are safety prompts"
-            )
-        parts = [(tagged, n_safety), (others, batch_size - n_safety)]
-    return _batches([(_passes(part, generator), count) for part, count in parts])
-
-
-def _batches(streams: Sequence[tuple[Iterator[Prompt], int]]) -> Iterator[list[Prompt]]:
-    while True:
-        yield [next(stream) for stream, count in streams for _ in range(count)]
-
-
-def _passes(prompts: Sequence[Prompt], generator: torch.Generator) -> Iterator[Prompt]:
-    while True:
-        for index in torch.randperm(len(prompts), generator=generator).tolist():
-            yield prompts[index]
+    def __init__(self, message: str, episodes: Episodes, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.episodes = episodes.select(rows)
 
 
 class PPO:
     """The roles, the optimiser, and the six steps of one update."""
 
-    policy_role = "policy"
-    reference_role = "reference"
-    value_role = "value"
+    policy_adapter = "policy"
+    reference_adapter = "reference"
+    value_adapter = "value"
 
     def __init__(
-        self, backbone: Backbone, reward_models: dict[str, RewardModel], settings: PPOSection, *, seed: int
+        self,
+        backbone: Backbone,
+        reward_models: Mapping[str, RewardScorer],
+        settings: PPOSection,
+        *,
+        seed: int,
+        processes: Processes | None = None,
     ) -> None:
         """Freeze a copy of the policy as reference, make the value role, set up the optimiser.
 
         Args:
             backbone: holds the trainable adapter ``policy``.
-            reward_models: ``helpfulness`` and ``safety``.
+            reward_models: ``helpfulness`` and, unless helpfulness alone decides, ``safety``.
             settings: the numbers.
-            seed: of the order of episodes within an update.
+            seed: of the sampling noise and the order of episodes within an update.
+            processes: this process and its peers; default: as they were launched.
+
+        Raises:
+            UserError: the value role cannot start from this helpfulness model, weights of its own cannot be trained in
+                4 bits, or there are more processes than episodes in a minibatch.
         """
         self.backbone = backbone
         self.reward_models = reward_models
         self.settings = settings
+        self.seed = seed
+        self.processes = processes or Processes()
+        if self.processes.count > settings.minibatch_size_episodes:
+            raise UserError(
+                f"ppo.minibatch_size_episodes={settings.minibatch_size_episodes} does not go round "
+                f"{self.processes.count} processes"
+            )
         self.generator = torch.Generator().manual_seed(seed)
-        backbone.copy_adapter(self.policy_role, self.reference_role, trainable=False)
-        self.policy_parameters = backbone.adapter_parameters(self.policy_role)
-        self.value_head = self._make_value_role()
+        self.kl_controller = KLController(settings)
+        backbone.copy_adapter(self.policy_adapter, self.reference_adapter, trainable=False)
+        self.reference = Role(backbone, self.reference_adapter)
+        full = settings.train == "full"
+        self.policy = Role(backbone.trainable_copy(self.policy_adapter), None) if full else Role(backbone, "policy")
+        self.policy_parameters = self.policy.trainable_parameters()
+        self.value, self.value_head = self._make_value_role()
         self.value_parameters = list(self.value_head.parameters())
-        if settings.value == "adapter":
-            self.value_parameters += backbone.adapter_parameters(self.value_role)
+        if self.value is not None:
+            self.value_parameters += self.value.trainable_parameters()
         value_rate = settings.value_learning_rate or settings.learning_rate
         self.optimizer = MasterWeightAdamW(
             [{"params": self.policy_parameters}, {"params": self.value_parameters, "lr": value_rate}],
@@ -140,53 +135,66 @@ class PPO:
         linear = settings.schedule == "linear"
         self.schedule = LambdaLR(self.optimizer, lambda done: max(1 - done / settings.updates, 0.0) if linear else 1.0)
 
-    def _make_value_role(self) -> TokenValueHead:
+    def _make_value_role(self) -> tuple[Role | None, TokenValueHead]:
+        """The value function's own model or adapter, ``None`` where it reads the policy's states, and its head."""
         if self.settings.value == "head":
-            return TokenValueHead(self.backbone.hidden_size).to(self.backbone.device)
-        helpfulness = self.reward_models["helpfulness"]
-        self.backbone.copy_adapter(helpfulness.role, self.value_role, trainable=True)
-        return TokenValueHead.from_reward_head(helpfulness.head)
+            return None, TokenValueHead(self.backbone.hidden_size).to(self.backbone.device)
+        helpfulness = helpfulness_on_base(self.reward_models, self.backbone)
+        head = TokenValueHead.from_reward_head(helpfulness.head)
+        if self.settings.value == "model":
+            return Role(self.backbone.trainable_copy(helpfulness.role), None), head
+        self.backbone.copy_adapter(helpfulness.role, self.value_adapter, trainable=True)
+        return Role(self.backbone, self.value_adapter), head
 
     # -- the six steps -------------------------------------------------------------------------------------------
 
-    def sample(self, prompts: Sequence[Prompt]) -> Episodes:
-        """Draw one answer per prompt from the policy."""
+    def sample(self, prompts: Sequence[Prompt], update: int) -> Episodes:
+        """Draw one answer per prompt from the policy; the noise depends on seed, update and place in the batch."""
+        settings = self.settings.sampling
         encoder = self.backbone.encoder
         prompt_ids = [encoder.encode_prompt(prompt.messages) for prompt in prompts]
-        samples = sample(
-            self.backbone,
-            prompt_ids,
-            role=self.policy_role,
-            temperature=self.settings.sampling.temperature,
-            max_new_tokens=self.settings.sampling.max_new_tokens,
-            batch_size_prompts=self.settings.sampling.batch_size_prompts,
+        own = self.processes.share(len(prompts))
+        drawn = sample(
+            self.policy.backbone,
+            [prompt_ids[row] for row in own],
+            role=self.policy.adapter,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size_prompts=settings.batch_size_prompts,
+            noise=keyed_noise(self.seed, update, rows=own, max_new_tokens=settings.max_new_tokens),
         )
+        samples = self.processes.join(drawn, len(prompts))
         return Episodes.collect(prompts, prompt_ids, samples, pad_id=encoder.pad_id, device=self.backbone.device)
 
     def score(self, episodes: Episodes) -> Rollout:
-        """Old and reference log-probabilities, values, and both reward models' scores."""
+        """Old and reference log-probabilities, values, and the reward models' scores; each process scores its share."""
+        n_episodes, width = episodes.response_mask.shape
+        own = episodes.select(self.processes.share(n_episodes))
+        size = self.settings.micro_batch_size_episodes
         passed = partial(
             score_responses,
-            self.backbone,
-            episodes=episodes,
+            episodes=own,
             temperature=self.settings.sampling.temperature,
-            micro_batch_size=self.settings.micro_batch_size_episodes,
+            micro_batch_size=size,
         )
 
         def values_of(policy_states: Tensor, rows: slice) -> Tensor:
-            return self._values(episodes, rows, policy_states)
+            return self._values(own, rows, policy_states)
 
-        policy = passed(self.policy_role, with_entropy=True, values_of=values_of)
-        reference = passed(self.reference_role)
-        scores = reward_scores(self.reward_models, episodes, batch_size=self.settings.micro_batch_size_episodes)
+        def joined(rows: Tensor) -> Tensor:
+            return self.processes.join_rows(pad_columns(rows, width) if rows.dim() > 1 else rows, n_episodes)
+
+        policy = passed(*self.policy, with_entropy=True, values_of=values_of)
+        reference = passed(*self.reference)
+        scores = reward_scores(self.reward_models, own, batch_size=size)
         return Rollout(
             episodes=episodes,
-            old_logprobs=policy.logprobs,
-            ref_logprobs=reference.logprobs,
-            entropy=policy.entropy,
-            old_values=policy.values,
-            helpfulness=scores["helpfulness"],
-            safety=scores["safety"],
+            old_logprobs=joined(policy.logprobs),
+            ref_logprobs=joined(reference.logprobs),
+            entropy=joined(policy.entropy),
+            old_values=joined(policy.values),
+            helpfulness=joined(scores["helpfulness"]),
+            safety=joined(scores["safety"]) if "safety" in scores else None,
         )
 
     def gate(self, rollout: Rollout) -> GatedRollout:
@@ -213,7 +221,7 @@ class PPO:
             rollout.ref_logprobs,
             gated.shaped.scores,
             rollout.episodes.response_mask,
-            beta=self.settings.kl_beta,
+            beta=self.kl_controller.beta,
         )
 
     def advantages(self, rollout: Rollout, rewards: Tensor) -> Advantages:
@@ -241,32 +249,37 @@ class PPO:
                 history.append(self._minibatch_step(rollout, advantages, minibatch, train_policy=train_policy))
         rate = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
-        first_ratio = history[0]["policy/ratio_mean"]
+        first = {f"policy/first_{key}": history[0][f"policy/{key}"] for key in ("ratio_mean", "approx_kl")}
         means = {key: sum(step[key] for step in history) / len(history) for key in history[0]}
-        return {**means, "policy/first_ratio_mean": first_ratio, "policy/learning_rate": rate}
+        return {**means, **first, "policy/learning_rate": rate}
 
     def _minibatch_step(
         self, rollout: Rollout, advantages: Advantages, minibatch: Tensor, *, train_policy: bool
     ) -> dict[str, float]:
         n_tokens = int(rollout.episodes.response_lengths[minibatch].sum())
+        own = minibatch[self.processes.share(len(minibatch))]
         totals: dict[str, float] = {}
         self.optimizer.zero_grad()
-        for piece in in_micro_batches(len(minibatch), self.settings.micro_batch_size_episodes):
-            losses, diagnostics = self._losses(rollout, advantages, minibatch[piece], n_tokens=n_tokens)
-            if not all(math.isfinite(value) for value in diagnostics.values()):
-                raise FloatingPointError(f"PPO loss is not finite: {diagnostics}")
+        for piece in in_micro_batches(len(own), self.settings.micro_batch_size_episodes):
+            losses, diagnostics = self._losses(rollout, advantages, own[piece], n_tokens=n_tokens)
             (losses["policy"] * float(train_policy) + self.settings.value_weight * losses["value"]).backward()
             for key, value in diagnostics.items():
                 totals[key] = totals.get(key, 0.0) + value
+        totals = self.processes.sum(totals)
+        if not all(math.isfinite(value) for value in totals.values()):
+            raise NonFiniteError(f"PPO loss is not finite: {totals}", rollout.episodes, minibatch.tolist())
         if not train_policy:
             # Without a gradient the optimiser skips them: a zero one would still decay them, and a value head on the
             # policy's trunk would train that trunk.
             for parameter in self.policy_parameters:
                 parameter.grad = None
+        trained = self.policy_parameters if train_policy else []
+        self.processes.sum_gradients([*trained, *self.value_parameters])
         for name, parameters in (("policy", self.policy_parameters), ("value", self.value_parameters)):
             norm = float(nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm))
             if not math.isfinite(norm):
-                raise FloatingPointError(f"PPO gradient of the {name} is not finite: {totals}")
+                message = f"PPO gradient of the {name} is not finite: {totals}"
+                raise NonFiniteError(message, rollout.episodes, minibatch.tolist())
             totals[f"{name}/grad_norm"] = norm
         self.optimizer.step()
         return totals
@@ -277,7 +290,7 @@ class PPO:
         """Both losses of one micro-batch; they and their diagnostics add up to the minibatch's."""
         episodes = rollout.episodes
         inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
-        new = response_pass(self.backbone, self.policy_role, *inputs, temperature=self.settings.sampling.temperature)
+        new = response_pass(*self.policy, *inputs, temperature=self.settings.sampling.temperature)
         width = new.logprobs.shape[1]
         mask = episodes.response_mask[rows, :width]
         policy = clipped_policy_loss(
@@ -306,14 +319,42 @@ class PPO:
         }
         return {"policy": policy.loss, "value": value.loss}, diagnostics
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes from update to update, for a checkpoint; the frozen base is not in it."""
+        return {
+            "weights": self.optimizer.weights.masters,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "kl_controller": self.kl_controller.state_dict(),
+            "generator": self.generator.get_state(),
+            "rng": rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint: what follows is what would have followed without a stop."""
+        self.optimizer.weights.load(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.kl_controller.load_state_dict(state["kl_controller"])
+        self.generator.set_state(state["generator"])
+        set_rng_state(state["rng"])
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy: an adapter on the SFT model, or a model folder of its own after full training."""
+        backbone, adapter = self.policy
+        if adapter is None:
+            save_model(backbone.base, backbone.encoder, folder)
+            backbone.tokenizer.save_pretrained(str(folder))
+        else:
+            backbone.save_adapter(adapter, folder)
+
     def _values(self, episodes: Episodes, rows: slice | Tensor, policy_states: Tensor) -> Tensor:
-        """Values (b, r): from the policy's own states, or from a pass of the value adapter."""
-        if self.settings.value == "head":
+        """Values (b, r): from the policy's own states, or from a pass of the value role."""
+        if self.value is None:
             values: Tensor = self.value_head(policy_states)
             return values
         states = response_states(
-            self.backbone,
-            self.value_role,
+            *self.value,
             episodes.token_ids[rows],
             episodes.prompt_lengths[rows],
             episodes.response_lengths[rows],
@@ -322,22 +363,13 @@ class PPO:
         return values
 
 
-def rollout_metrics(gated: GatedRollout, advantages: Advantages) -> dict[str, float]:
-    """What one batch says about the policy, before the update."""
-    rollout, episodes = gated.rollout, gated.rollout.episodes
-    mask = episodes.response_mask
-    kl_per_answer = masked_sum(kl_k1(rollout.old_logprobs, rollout.ref_logprobs), mask, dim=1)
-    k3_per_answer = masked_sum(kl_k3(rollout.old_logprobs, rollout.ref_logprobs), mask, dim=1)
-    return {
-        "objective/kl": kl_per_answer.mean().item(),
-        "objective/kl_k3": k3_per_answer.mean().item(),
-        "objective/entropy": masked_mean(rollout.entropy, mask).item(),
-        "objective/score": gated.raw_scores.mean().item(),
-        "objective/score_std": gated.raw_scores.std(correction=0).item(),
-        "objective/helpfulness": rollout.helpfulness.mean().item(),
-        "objective/safety": rollout.safety.mean().item(),
-        "objective/routed_to_safety": gated.routed_to_safety.float().mean().item(),
-        "rollout/length": episodes.response_lengths.float().mean().item(),
-        "rollout/stop_rate": episodes.stopped.float().mean().item(),
-        "value/explained_variance": explained_variance(rollout.old_values, advantages.returns, mask).item(),
-    }
+def helpfulness_on_base(models: Mapping[str, RewardScorer], backbone: Backbone) -> RewardModel:
+    """The helpfulness model that a value role can start from.
+
+    Raises:
+        UserError: it is another model than the policy's base, or there are several.
+    """
+    model = models["helpfulness"]
+    if not isinstance(model, RewardModel) or model.backbone is not backbone:
+        raise UserError("the value role cannot start from a helpfulness model on another base; pass ppo.value=head")
+    return model

@@ -47,7 +47,7 @@ class Candidate(Record):
 
 
 def order_of_merit(
-    helpfulness: Tensor, safety: Tensor, is_safety: Tensor, stopped: Tensor, *, threshold_probability: float
+    helpfulness: Tensor, safety: Tensor | None, is_safety: Tensor, stopped: Tensor, *, threshold_probability: float
 ) -> tuple[Tensor, Tensor]:
     """Rank key and gated score of candidates, each (N,).
 

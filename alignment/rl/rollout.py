@@ -8,7 +8,7 @@ Shapes: B episodes, T prompt+response, R response, H hidden, V vocabulary, N res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from alignment.logprobs import entropy, token_logprobs
 from alignment.masking import lengths_to_mask, take_tokens
 from alignment.models.backbone import Backbone
 from alignment.models.padding import pad_right
-from alignment.models.reward_model import RewardModel
+from alignment.models.reward_model import RewardScorer
 from alignment.models.sampling import Sample
 
 
@@ -65,6 +65,18 @@ class Episodes:
             is_safety=torch.tensor([prompts[row].dimension == "safety" for row in order], device=device),
         )
 
+    def select(self, rows: Sequence[int]) -> Episodes:
+        """Some of the episodes, in the order given; widths stay as they are."""
+        index = torch.tensor(rows, device=self.token_ids.device, dtype=torch.long)
+        return Episodes(
+            prompts=[self.prompts[row] for row in rows],
+            token_ids=self.token_ids[index],
+            prompt_lengths=self.prompt_lengths[index],
+            response_lengths=self.response_lengths[index],
+            stopped=self.stopped[index],
+            is_safety=self.is_safety[index],
+        )
+
     @property
     def lengths(self) -> Tensor:
         """(B,) tokens of prompt and response together."""
@@ -86,7 +98,10 @@ class Episodes:
         prompts = [
             ids[:length] for ids, length in zip(self.token_ids.tolist(), self.prompt_lengths.tolist(), strict=True)
         ]
-        return [EncodedAnswer(prompt, self.response_ids(row)) for row, prompt in enumerate(prompts)]
+        return [
+            EncodedAnswer(prompt, self.response_ids(row), self.prompts[row].messages)
+            for row, prompt in enumerate(prompts)
+        ]
 
 
 @dataclass(frozen=True)
@@ -104,8 +119,8 @@ class Rollout:
     """(B, R)"""
     helpfulness: Tensor
     """(B,) raw score."""
-    safety: Tensor
-    """(B,) raw score."""
+    safety: Tensor | None
+    """(B,) raw score; ``None`` without a safety model."""
 
 
 class ResponsePass(NamedTuple):
@@ -213,7 +228,7 @@ def pad_columns(values: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
-def reward_scores(models: dict[str, RewardModel], episodes: Episodes, *, batch_size: int) -> dict[str, Tensor]:
+def reward_scores(models: Mapping[str, RewardScorer], episodes: Episodes, *, batch_size: int) -> dict[str, Tensor]:
     """Raw scores (B,) of each reward model, on the episodes' device."""
     dialogues = episodes.dialogues()
     device = episodes.token_ids.device

@@ -129,7 +129,9 @@ class _Variant:
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer each prompt once."""
-        _, samples = answer_prompts(self.backbone, self.policy.role, prompts, self.sampling, on_batch=self.on_batch)
+        _, samples = answer_prompts(
+            self.policy.backbone, self.policy.role, prompts, self.sampling, on_batch=self.on_batch
+        )
         return [
             Answer(
                 self.backbone.encoder.decode(item.token_ids),

@@ -1,0 +1,91 @@
+"""What looks on while PPO trains: snapshots of held-out answers, the guard, the KL budget. Nothing here trains."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.recipe import Recipe
+from alignment.rl.health import HealthWatch
+from alignment.rl.health_history import HealthSettings, Row
+from alignment.rl.overoptimization import best_of, overoptimized
+from alignment.rl.ppo import PPO
+from alignment.rl.snapshots import Snapshots
+
+BEST = "best"
+
+
+class Watch:
+    """Takes the snapshots, keeps the best policy, and says when to stop."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, trainer: PPO, snapshots: Snapshots, *, say: Callable[[str], None]
+    ) -> None:
+        self.settings = recipe.ppo
+        self.folder = folder
+        self.trainer = trainer
+        self.snapshots = snapshots
+        self.say = say
+        self.health = HealthWatch(HealthSettings.from_recipe(recipe))
+        self.reasons: list[str] = []
+        """Why training is to stop before its last update; empty: it is not."""
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the policy of the best snapshot may be wanted in the end."""
+        return self.settings.keep == "best" or self.settings.on_overoptimization == "stop"
+
+    def look(self, update: int, metrics: dict[str, float]) -> None:
+        """Look at the policy after an update (0: before the first).
+
+        All processes come to the same ``reasons``; only the main one samples and writes.
+        """
+        reason = self._look(update, metrics) if self.trainer.processes.is_main else None
+        shared = self.trainer.processes.from_main(reason)
+        self.reasons += [shared] if shared else []
+
+    def _look(self, update: int, metrics: dict[str, float]) -> str | None:
+        for finding in self.health.observe({"update": update, **metrics}) if metrics else []:
+            self.say(str(finding))
+        taken = len(self.snapshots.taken)
+        if self.snapshots.take(update) and self.keeps_best:
+            self.trainer.save_policy(self.folder / BEST)
+        if len(self.snapshots.taken) > taken and (warning := overoptimized(self.snapshots.scores())):
+            self.say(f"update {update}: {warning}")
+            if self.settings.on_overoptimization == "stop":
+                return warning
+        budget = self.settings.kl_budget_nats
+        if budget is not None and metrics.get("objective/kl", 0.0) >= budget:
+            reason = f"KL of {metrics['objective/kl']:.2f} nats has reached ppo.kl_budget_nats={budget:g}"
+            self.say(f"update {update}: {reason}")
+            return reason
+        return None
+
+    def go_on_after(self, rows: Sequence[Row]) -> None:
+        """Know the updates before a stop, so that what was said about them is not said again."""
+        for row in rows:
+            self.health.observe(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"reasons": self.reasons}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.reasons = list(state["reasons"])
+
+    def save_policy(self) -> dict[str, Any]:
+        """Write the policy to keep into the stage's folder; returns which it is and why."""
+        best = best_of(self.snapshots.scores())
+        stopped = any(reason.startswith("over-optimisation") for reason in self.reasons)
+        if best is not None and (stopped or self.settings.keep == "best"):
+            for file in (self.folder / BEST).iterdir():
+                shutil.copy2(file, self.folder / file.name)
+            kept = f"the best snapshot, update {best.update}"
+        else:
+            self.trainer.save_policy(self.folder)
+            kept = "the last update"
+        shutil.rmtree(self.folder / BEST, ignore_errors=True)
+        return {"policy": kept, "stopped_early": self.reasons or None}

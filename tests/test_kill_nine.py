@@ -1,0 +1,83 @@
+"""kill -9 at ten random instants of a toy PPO run, which is started again each time. Slow: every start is a process.
+
+make test-slow ARGS="tests/test_kill_nine.py -s"
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from stage_fixtures import reduced_data, reduced_recipe
+
+from alignment.checkpoint import FOLDER, checkpoints
+from stages import annotate, base, reward, sft
+
+pytestmark = pytest.mark.slow
+
+KILLS = 10
+SETTINGS = (
+    "ppo.method=ppo",
+    "ppo.updates=400",
+    "ppo.save_steps=5",
+    "ppo.snapshot_every_updates=50",
+    "ppo.kl_control=adaptive",
+)
+
+
+def start(config: Path, run: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "stages.ppo", "--config", str(config), f"run_dir={run}"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "round-1" / "ppo" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "time/seconds"} for line in lines]
+
+
+def kill_at_random(process: subprocess.Popen[bytes], folder: Path, chance: random.Random) -> bool:
+    """Kill the process a random while after it has begun to train; returns whether it was still running."""
+    before = len(checkpoints(folder)) and checkpoints(folder)[-1].name
+    while process.poll() is None and (not checkpoints(folder) or checkpoints(folder)[-1].name == before):
+        time.sleep(0.05)
+    time.sleep(chance.uniform(0, 1.5))
+    alive = process.poll() is None
+    process.kill()
+    process.wait()
+    return alive
+
+
+def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
+    files, rewarded = reduced_data(tmp_path), tmp_path / "rewarded"
+    recipe = reduced_recipe(files, rewarded, *SETTINGS)
+    for stage in (base, sft, annotate, reward):
+        stage.main(recipe)
+    config = tmp_path / "recipe.yaml"
+    config.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    runs = {name: tmp_path / name for name in ("uninterrupted", "killed")}
+    for run in runs.values():
+        shutil.copytree(rewarded, run)
+    assert start(config, runs["uninterrupted"]).wait() == 0
+
+    chance = random.Random(os.environ.get("KILL_SEED", "0"))
+    folder = runs["killed"] / "round-1" / "ppo" / FOLDER
+    reached = []
+    for _ in range(KILLS):
+        process = start(config, runs["killed"])
+        assert kill_at_random(process, folder, chance), "the run ended before it was killed: raise ppo.updates"
+        reached.append(int(checkpoints(folder)[-1].name.removeprefix("step-")))
+    print(f"killed {KILLS} times, after the checkpoints of updates {reached}")
+    assert start(config, runs["killed"]).wait() == 0
+    assert metrics(runs["killed"]) == metrics(runs["uninterrupted"])
+    for name in ("adapter_model.safetensors", "heldout_samples.jsonl"):
+        own, other = (run / "round-1" / "ppo" / name for run in runs.values())
+        assert own.read_bytes() == other.read_bytes()
