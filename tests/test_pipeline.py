@@ -246,6 +246,48 @@ def test_ppo_with_a_value_adapter(rewarded: Path, files: dict[str, str]) -> None
     assert all(line["value/grad_norm"] > 0 and line["policy/grad_norm"] > 0 for line in lines)
 
 
+@pytest.mark.parametrize("value", ["head", "model"])
+def test_ppo_of_all_weights_is_judged_like_any_other(value: str, rewarded: Path, files: dict[str, str]) -> None:
+    recipe = reduced_recipe(files, rewarded, "ppo.method=ppo", "ppo.train=full", f"ppo.value={value}")
+    report = pipeline.main(recipe)
+    assert (rewarded / "round-1" / "ppo" / "model.safetensors").is_file()
+    assert report["policies"]["ppo"]["kl_to_sft_nats"]["value"] is not None
+    own = load_file(str(rewarded / "round-1" / "ppo" / "model.safetensors"))
+    start = load_file(str(rewarded / "sft" / "model.safetensors"))
+    assert any(not own[key].equal(start[key]) for key in start)
+
+
+def test_helpfulness_alone_can_pay(rewarded: Path, files: dict[str, str]) -> None:
+    helpfulness = rewarded / "round-1" / "reward" / "helpfulness"
+    pipeline.main(
+        reduced_recipe(
+            files,
+            rewarded,
+            f"ppo.reward_models.helpfulness=[{helpfulness},{helpfulness}]",
+            "ppo.reward_models.safety=[]",
+        )
+    )
+    for line in metric_lines(rewarded, "round-1/ppo"):
+        assert line["objective/score"] == pytest.approx(line["objective/helpfulness"])
+        assert line["objective/routed_to_safety"] == 0
+        assert "objective/safety" not in line
+
+
+def test_a_guard_sees_other_conversations_and_is_in_the_report(files: dict[str, str], tmp_path: Path) -> None:
+    recipe = reduced_recipe(files, tmp_path / "run", "reward.guard_share=0.5", "ppo.keep=best")
+    report = pipeline.main(recipe)
+    results = RunFolder(tmp_path / "run").result("reward", 1)["models"]
+    assert set(results) == {"helpfulness", "safety", "guard"}
+    comparisons, _ = read_jsonl(tmp_path / "run" / "round-1" / "annotate" / "comparisons.jsonl", Comparison)
+    assert results["guard"]["n_train"] + results["helpfulness"]["n_train"] < len(comparisons)
+    kept = results["helpfulness"]["left_out"]["kept for the guard"]
+    assert kept + results["helpfulness"]["n_train"] == sum(item.dimension == "helpfulness" for item in comparisons)
+    guarded = [point["heldout_guard"] for point in report["curves"]["ppo"] if point.get("heldout_guard") is not None]
+    assert len(guarded) == 2
+    assert "guard" not in report["reward_models"]
+    assert RunFolder(tmp_path / "run").result("ppo", 1)["policy"].startswith("the best snapshot")
+
+
 def test_two_rounds_use_all_comparisons_and_the_pool(finished: Path, files: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -1,0 +1,148 @@
+"""The guard's verdict on made-up snapshots, and what the watch does about it and about the KL."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from stage_fixtures import reduced_data, reduced_recipe
+
+from alignment.distributed import Processes
+from alignment.rl.overoptimization import HeldoutScores, best_of, overoptimized
+from alignment.rl.watch import BEST, Watch
+
+
+def snapshot(update: int, reward: float, guard: float | None, *, spread: float = 0.1) -> HeldoutScores:
+    """Four prompts whose scores lie evenly around a mean."""
+    around = (-1.5 * spread, -0.5 * spread, 0.5 * spread, 1.5 * spread)
+    guards = None if guard is None else tuple(guard + delta for delta in around)
+    return HeldoutScores(update, tuple(reward + delta for delta in around), guards)
+
+
+class TestBest:
+    def test_is_the_guards_choice_else_the_rewards(self) -> None:
+        with_guard = [snapshot(0, 0, 0), snapshot(10, 1, 2), snapshot(20, 3, 1)]
+        assert best_of(with_guard) is with_guard[1]
+        without = [snapshot(0, 0, None), snapshot(10, 1, None), snapshot(20, 3, None)]
+        assert best_of(without) is without[2]
+
+    def test_earliest_of_equal_ones_and_none_of_none(self) -> None:
+        equal = [snapshot(0, 1, 1), snapshot(10, 1, 1)]
+        assert best_of(equal) is equal[0]
+        assert best_of([]) is None
+
+
+class TestVerdict:
+    def test_guard_falls_while_reward_rises(self) -> None:
+        said = overoptimized([snapshot(0, 0, 0), snapshot(10, 1, 2), snapshot(20, 3, 1)])
+        assert said is not None
+        assert "from update 10 to 20 the reward rose by 2.00 while the guard fell by 1.00" in said
+
+    @pytest.mark.parametrize(
+        "snapshots",
+        [
+            pytest.param([snapshot(0, 0, 0), snapshot(10, 1, 2), snapshot(20, 3, 2.5)], id="both rise"),
+            pytest.param([snapshot(0, 0, 0), snapshot(10, 1, 2), snapshot(20, 0.5, 1)], id="both fall"),
+            pytest.param([snapshot(0, 0, None), snapshot(10, 1, None)], id="no guard"),
+            pytest.param([snapshot(0, 0, 0)], id="one snapshot"),
+        ],
+    )
+    def test_nothing_else_does(self, snapshots: list[HeldoutScores]) -> None:
+        assert overoptimized(snapshots) is None
+
+    def test_a_fall_within_noise_does_not(self) -> None:
+        """Differences -0.4, 0.6, -0.4, 0.6: mean 0.1, standard error 0.289."""
+        before = HeldoutScores(0, (0.0,) * 4, (1.0, 2.0, 1.0, 2.0))
+        after = HeldoutScores(10, (1.0,) * 4, (1.4, 1.4, 1.4, 1.4))
+        assert overoptimized([before, after]) is None
+        # The same mean without the noise is significant.
+        clear = HeldoutScores(10, (1.0,) * 4, (0.9, 1.9, 0.901, 1.9))
+        assert overoptimized([before, clear]) is not None
+
+
+class FakeSnapshots:
+    def __init__(self, planned: dict[int, HeldoutScores]) -> None:
+        self.planned, self.taken = planned, []
+
+    def take(self, update: int) -> bool:
+        if update not in self.planned:
+            return False
+        self.taken.append(self.planned[update])
+        best = best_of(self.taken)
+        return best is not None and best.update == update
+
+    def scores(self) -> list[HeldoutScores]:
+        return list(self.taken)
+
+
+@pytest.fixture
+def watch_of(tmp_path: Any) -> Any:
+    """Gives a watch over planned snapshots, with what it said and which policies it saved."""
+
+    def make(planned: dict[int, HeldoutScores], *overrides: str) -> tuple[Watch, list[str]]:
+        said: list[str] = []
+        recipe = reduced_recipe(reduced_data(tmp_path), tmp_path / "run", *overrides)
+
+        def save(folder: Any) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "adapter.txt").write_text(f"saved after {len(snapshots.taken)} snapshots")
+
+        snapshots: Any = FakeSnapshots(planned)
+        trainer: Any = SimpleNamespace(processes=Processes(), save_policy=save)
+        return Watch(recipe, tmp_path / "ppo", trainer, snapshots, say=said.append), said
+
+    return make
+
+
+PLANNED = {0: snapshot(0, 0, 0), 10: snapshot(10, 1, 2), 20: snapshot(20, 3, 1)}
+
+
+class TestWatch:
+    def test_says_it_and_goes_on(self, watch_of: Any) -> None:
+        watch, said = watch_of(PLANNED)
+        for update in (0, 10, 15, 20):
+            watch.look(update, {})
+        assert len(said) == 1
+        assert said[0].startswith("update 20: over-optimisation")
+        assert not watch.reasons
+        assert watch.save_policy() == {"policy": "the last update", "stopped_early": None}
+
+    def test_stops_and_keeps_the_best(self, watch_of: Any) -> None:
+        watch, _ = watch_of(PLANNED, "ppo.on_overoptimization=stop")
+        for update in (0, 10, 20):
+            watch.look(update, {})
+        assert len(watch.reasons) == 1
+        found = watch.save_policy()
+        assert found["policy"] == "the best snapshot, update 10"
+        assert (watch.folder / "adapter.txt").read_text() == "saved after 2 snapshots"
+        assert not (watch.folder / BEST).exists()
+
+    def test_keeps_the_best_if_asked_to(self, watch_of: Any) -> None:
+        watch, _ = watch_of(PLANNED, "ppo.keep=best")
+        for update in (0, 10, 20):
+            watch.look(update, {})
+        assert watch.save_policy() == {"policy": "the best snapshot, update 10", "stopped_early": None}
+
+    def test_the_kl_budget(self, watch_of: Any) -> None:
+        watch, said = watch_of({}, "ppo.kl_budget_nats=3")
+        watch.look(1, {"objective/kl": 2.9})
+        assert not watch.reasons
+        watch.look(2, {"objective/kl": 3.0})
+        assert watch.reasons == ["KL of 3.00 nats has reached ppo.kl_budget_nats=3"]
+        assert "update 2: KL of 3.00 nats" in "".join(said)
+        assert watch.save_policy()["policy"] == "the last update"
+
+    def test_reasons_survive_a_stop(self, watch_of: Any) -> None:
+        watch, _ = watch_of({}, "ppo.kl_budget_nats=3")
+        watch.look(2, {"objective/kl": 3.5})
+        again, _ = watch_of({}, "ppo.kl_budget_nats=3")
+        again.load_state_dict(watch.state_dict())
+        assert again.reasons == watch.reasons
+
+    def test_findings_are_said_once(self, watch_of: Any) -> None:
+        watch, said = watch_of({})
+        for update in range(1, 4):
+            watch.look(update, {"policy/first_ratio_mean": 1.5})
+        assert len(said) == 1
+        assert "ratio" in said[0]

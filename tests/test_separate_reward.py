@@ -1,0 +1,157 @@
+"""Reward models beside the shared base: other architectures and tokenizers, read again from text; several as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import add_reward_model, load_tiny, save_tiny_model, tiny_prompts, tiny_settings, tiny_tokenizer
+from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+
+from alignment.data.dialogue import EncodedAnswer
+from alignment.errors import UserError
+from alignment.models.backbone import Backbone
+from alignment.models.reward_model import RewardModel
+from alignment.models.separate_reward import MeanScore, Reencoded, load_reward_model, load_reward_models
+from alignment.recipe import RewardFoldersSection
+
+ANSWERS = ("the sea", "why is it grey", "no")
+
+
+def dialogues(backbone: Backbone) -> list[EncodedAnswer]:
+    """Three dialogues as the policy's tokenizer writes them, with their text; the last one did not stop."""
+    found = []
+    for prompt, text in zip(tiny_prompts(3), ANSWERS, strict=True):
+        encoded = backbone.encoder.encode_answer(prompt.messages, text)
+        found.append(EncodedAnswer(encoded.prompt_ids, encoded.answer_ids, prompt.messages))
+    found[-1] = EncodedAnswer(found[-1].prompt_ids, found[-1].answer_ids[:-1], found[-1].messages)
+    return found
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    """A sequence classifier with a tokenizer that merges nothing: other ids than the policy's for most words."""
+    folder = tmp_path / "classifier"
+    tokenizer = tiny_tokenizer()
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["model"]["merges"] = []
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
+        pad_token=tokenizer.pad_token,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        chat_template=tokenizer.chat_template,
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(plain),
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_labels=1,
+        pad_token_id=plain.pad_token_id,
+        initializer_range=0.3,
+    )
+    LlamaForSequenceClassification(config).save_pretrained(str(folder))
+    plain.save_pretrained(str(folder))
+    return folder
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+class TestSequenceClassifier:
+    def test_scores_what_transformers_scores(self, backbone: Backbone, classifier: Path) -> None:
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings())
+        assert isinstance(model, Reencoded)
+        found = model.score(dialogues(backbone), batch_size=2).tolist()
+        plain = AutoModelForSequenceClassification.from_pretrained(str(classifier)).eval()
+        for score, prompt, text in zip(found[:2], tiny_prompts(3), ANSWERS, strict=False):
+            encoded = model.encoder.encode_answer(prompt.messages, text)
+            assert encoded.input_ids != backbone.encoder.encode_answer(prompt.messages, text).input_ids
+            with torch.no_grad():
+                expected = plain(input_ids=torch.tensor([encoded.input_ids])).logits[0, 0].item()
+            assert score == pytest.approx(expected, abs=1e-5)
+        assert len(set(found)) == 3
+
+    def test_an_answer_that_did_not_stop_does_not_stop_there(self, backbone: Backbone, classifier: Path) -> None:
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings())
+        assert isinstance(model, Reencoded)
+        stopped, cut = (model.encode_again(dialogues(backbone)[row]) for row in (0, 2))
+        assert stopped.answer_ids[-1] in model.encoder.stop_ids
+        assert cut.answer_ids[-1] not in model.encoder.stop_ids
+        assert model.encoder.decode(cut.answer_ids) == ANSWERS[2]
+
+    def test_a_pad_token_that_ends_answers_is_refused(self, backbone: Backbone, classifier: Path) -> None:
+        edit_config(classifier, pad_token_id=2)
+        with pytest.raises(UserError, match="pad_token_id=2"):
+            load_reward_model(backbone, "helpfulness", classifier, tiny_settings())
+
+    def test_several_outputs_are_refused(self, backbone: Backbone, classifier: Path) -> None:
+        edit_config(classifier, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+        with pytest.raises((UserError, RuntimeError)):
+            load_reward_model(backbone, "helpfulness", classifier, tiny_settings())
+
+    def test_a_model_without_its_head_is_refused(self, backbone: Backbone, tmp_path: Path) -> None:
+        """A causal language model: Transformers would put a fresh random head on it."""
+        folder = save_tiny_model(tmp_path / "lm")
+        with pytest.raises(UserError, match=r"not a reward model, score\.weight is missing"):
+            load_reward_model(backbone, "helpfulness", folder, tiny_settings())
+
+
+class TestTandemModel:
+    def test_on_the_same_base_it_is_a_role(self, backbone: Backbone, tmp_path: Path) -> None:
+        add_reward_model(load_tiny(Path(backbone.path)), "helpfulness").save(tmp_path, calibration={})
+        model = load_reward_model(backbone, "helpfulness", tmp_path, tiny_settings())
+        assert isinstance(model, RewardModel)
+        assert model.backbone is backbone
+
+    def test_on_another_base_it_stands_beside(
+        self, backbone: Backbone, tiny_folder: Callable[[str], Path], tmp_path: Path
+    ) -> None:
+        alone = add_reward_model(load_tiny(tiny_folder("qwen2")), "helpfulness", seed=4)
+        alone.save(tmp_path, calibration={})
+        model = load_reward_model(backbone, "helpfulness", tmp_path, tiny_settings())
+        assert isinstance(model, Reencoded)
+        again = [model.encode_again(dialogue) for dialogue in dialogues(backbone)]
+        expected = alone.score(again, batch_size=1).tolist()
+        assert model.score(dialogues(backbone), batch_size=2).tolist() == pytest.approx(expected, abs=1e-5)
+        assert model.folders == [tmp_path]
+
+
+class TestSeveral:
+    def test_are_averaged(self, backbone: Backbone) -> None:
+        models = [add_reward_model(backbone, f"h{seed}", seed=seed) for seed in range(3)]
+        each = [model.score(dialogues(backbone), batch_size=3) for model in models]
+        found = MeanScore(models).score(dialogues(backbone), batch_size=3).tolist()
+        expected = [(a + b + c) / 3 for a, b, c in zip(*(scores.tolist() for scores in each), strict=True)]
+        assert found == pytest.approx(expected, abs=1e-6)
+
+    def test_by_dimension(self, backbone: Backbone, tmp_path: Path, classifier: Path) -> None:
+        for name in ("helpfulness", "safety"):
+            add_reward_model(load_tiny(Path(backbone.path)), name).save(tmp_path / name, calibration={})
+        own = load_reward_models(backbone, tmp_path, RewardFoldersSection(), tiny_settings())
+        assert {name: type(model) for name, model in own.items()} == {"helpfulness": RewardModel, "safety": RewardModel}
+
+    def test_other_folders_and_no_safety_model(self, backbone: Backbone, tmp_path: Path, classifier: Path) -> None:
+        add_reward_model(load_tiny(Path(backbone.path)), "helpfulness").save(tmp_path / "helpfulness", calibration={})
+        chosen = RewardFoldersSection(helpfulness=[str(tmp_path / "helpfulness"), str(classifier)], safety=[])
+        models = load_reward_models(backbone, tmp_path, chosen, tiny_settings())
+        assert list(models) == ["helpfulness"]
+        assert isinstance(models["helpfulness"], MeanScore)
+        assert len(models["helpfulness"].folders) == 2
+
+    def test_a_folder_without_a_model(self, backbone: Backbone, tmp_path: Path) -> None:
+        chosen = RewardFoldersSection(helpfulness=[str(tmp_path)], safety=[])
+        with pytest.raises(UserError, match="not a reward model; expected"):
+            load_reward_models(backbone, tmp_path, chosen, tiny_settings())
