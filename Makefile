@@ -15,7 +15,7 @@ $(PIP) install --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean test test-slow lint format clean
+.PHONY: help venv demo demo-clean test test-slow bench-ppo lint format clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -42,6 +42,14 @@ test: .venv/.installed ## Run the tests (offline; without those marked slow or g
 
 test-slow: .venv/.installed ## Run the tests marked slow.
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+# The last TRL with a PPO trainer, for the benchmark alone; a folder of its own keeps it from our version's way.
+.venv/bench-trl/trl: .venv/.installed
+	@$(PIP) install --no-deps --upgrade --target .venv/bench-trl trl==1.12.0
+	@touch $@
+
+bench-ppo: .venv/bench-trl/trl ## Measure PPO against TRL's, with nothing else running (docs/performance.md).
+	@$(BIN)/python tests/benchmarks/ppo_speed.py $(ARGS)
 
 lint: .venv/.installed ## Check style, formatting, types and import rules.
 	$(BIN)/ruff check .

@@ -44,9 +44,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     text = json.dumps({"format_version": FORMAT_VERSION, "step": step, "state": tree}, indent=1)
     (temporary / "checkpoint.json").write_text(text + "\n", encoding="utf-8")
     for file in (*temporary.iterdir(), temporary):
-        _to_disk(file)
+        flush(file)
     os.replace(temporary, target)
-    _to_disk(folder)
+    flush(folder)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -102,8 +102,8 @@ def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _to_disk(path: Path) -> None:
-    """Flush a file or folder; on Windows a folder cannot be opened for this, and a file only for writing."""
+def flush(path: Path) -> None:
+    """See a file or folder to the disk; on Windows a folder cannot be opened for this, and a file only for writing."""
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

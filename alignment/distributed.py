@@ -15,6 +15,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, reduce
 from torch import Tensor, nn
 
+from alignment.models.pretrained import pick_device
+
 Item = TypeVar("Item")
 
 
@@ -22,7 +24,7 @@ class Processes:
     """This process and its peers."""
 
     def __init__(self) -> None:
-        state = PartialState(cpu=not torch.cuda.is_available())
+        state = PartialState(cpu=pick_device().type == "cpu")
         self.count: int = state.num_processes
         self.rank: int = state.process_index
 
@@ -53,14 +55,17 @@ class Processes:
         """Sums over all processes, key by key."""
         if self.count == 1:
             return figures
-        total = reduce(torch.tensor(list(figures.values()), dtype=torch.float64), "sum")
+        total = reduce(torch.tensor(list(figures.values()), dtype=torch.float64, device=PartialState().device), "sum")
         return dict(zip(figures, total.tolist(), strict=True))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the gradients over all processes; one without rows of a minibatch adds zeros."""
         if self.count == 1:
             return
-        wanted = [parameter for parameter in parameters if parameter.requires_grad]
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        # A weight that no process has a gradient for, such as an unused output layer, is to keep none.
+        used = self.sum({str(place): float(p.grad is not None) for place, p in enumerate(trained)})
+        wanted = [p for p, count in zip(trained, used.values(), strict=True) if count]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in wanted]
         flat = torch.cat([gradient.flatten().float() for gradient in gradients])
         parts: Any = reduce(flat, "sum").split([gradient.numel() for gradient in gradients])

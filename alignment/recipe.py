@@ -43,7 +43,7 @@ class LoraSection(Section):
 
     r: Positive = Field(16, description="rank of each adapter")
     alpha: Rate = Field(32, description="scale; the update is alpha/r * B A")
-    dropout: Share = Field(0.0, description="dropout in adapters; 0 keeps the PPO ratio exactly 1 at the first step")
+    dropout: Share = Field(0.0, description="dropout in adapters while SFT and reward models train; PPO has none")
     target_modules: Literal["all-linear"] | list[str] = Field("all-linear", description="layers that get an adapter")
 
 
@@ -306,6 +306,15 @@ class PPOSection(Section):
     save_steps: Positive = Field(10, description="updates between checkpoints")
     save_total_limit: Positive = Field(2, description="checkpoints kept")
     sampling: SamplingSection = SamplingSection()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _beta_stays_positive(self) -> PPOSection:
+        if self.kl_control == "adaptive" and self.kl_horizon_episodes < self.batch_size_episodes:
+            raise ValueError(
+                f"kl_horizon_episodes ({self.kl_horizon_episodes}) must be at least batch_size_episodes "
+                f"({self.batch_size_episodes})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> PPOSection:

@@ -39,13 +39,14 @@ SECTIONS = {
         "data",
         "rejection",
         "ppo.safety_threshold",
+        "ppo.reward_models",
         "sft.data",
         "sft.format",
         "sft.max_length_tokens",
         "sft.packing",
         "sft.weight_decay",
     ),
-    "ppo": ("model", "data", "ppo"),
+    "ppo": ("model", "data", "ppo", "evaluate.sampling.temperature"),
     "eval": ("model", "data", "evaluate"),
 }
 """Stage folder -> the recipe's sections and settings that decide what the stage makes."""
@@ -149,7 +150,7 @@ class RunFolder:
         stages = [stage for stage in now if stage in made_from or not stage.endswith("/annotate")]
         gone = [stage for stage in made_from if stage not in now]
         changed = [stage for stage in stages if made_from.get(stage) != now[stage]]
-        files = {path: found for path, found in result.get("files", {}).items() if Path(path).is_file()}
+        files = {path: found for path, found in result.get("files", {}).items() if Path(path).exists()}
         return gone + changed + [path for path, found in files.items() if content_hash(Path(path)) != found]
 
     def _outputs(self, stages: Sequence[str]) -> dict[str, str]:
@@ -271,7 +272,13 @@ class RunFolder:
     def _made_from(self, folder: Path, inputs: Sequence[Path]) -> dict[str, str]:
         """Hashes of the stages and files that a stage in ``folder`` is made from."""
         stages = self._outputs(self._inputs_of(folder.relative_to(self.root).as_posix()))
-        return {**stages, **{str(path): content_hash(path) for path in inputs}}
+        root = self.root.resolve()
+        found = {path: path.resolve() for path in inputs}
+        names = {
+            path: full.relative_to(root).as_posix() if root in full.parents else str(full)
+            for path, full in found.items()
+        }
+        return {**stages, **{names[path]: content_hash(path) for path in inputs}}
 
     def seed(self, name: str, recipe: Recipe, round_number: int | None) -> None:
         """Seed the generators; stages apart, so that running them alone or in a chain draws the same numbers."""

@@ -22,8 +22,9 @@ class StopRequest:
     def requested(self, processes: Processes) -> bool:
         """Whether any process was asked to stop; all of them get the same answer."""
         asked = processes.sum({"signal": float(self.signal or 0)})["signal"]
-        self.signal = self.signal or (signal.SIGTERM if asked else None)
-        return self.signal is not None
+        if asked and self.signal is None:
+            self.signal = signal.SIGTERM
+        return asked > 0
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Take note of the first signal; a second one stops at once."""

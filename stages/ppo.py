@@ -79,11 +79,11 @@ def ppo(inputs: Round) -> dict[str, Any]:
     """
     recipe, settings = inputs.recipe, inputs.recipe.ppo
     batches = prompt_batches(
-        inputs.prompts, settings.batch_size_episodes, seed=recipe.seed, safety_share=settings.safety_share
+        inputs.prompts, settings.batch_size_episodes, seed=inputs.seed, safety_share=settings.safety_share
     )
-    heldout = inputs.heldout(max_new_tokens=settings.sampling.max_new_tokens)
+    heldout = inputs.heldout()
     inputs.add_policy(PPO.policy_adapter)
-    trainer = PPO(inputs.backbone, inputs.models, settings, seed=recipe.seed, processes=inputs.processes)
+    trainer = PPO(inputs.backbone, inputs.models, settings, seed=inputs.seed, processes=inputs.processes)
     with inputs.lock():
         stage = inputs.begin_or_resume("ppo")
         snapshots = Snapshots(recipe, stage.folder, trainer, heldout, guard=inputs.guard)
@@ -108,9 +108,12 @@ def ppo(inputs: Round) -> dict[str, Any]:
                 run.log(update, metrics)
                 on_step(update, settings.updates, metrics)
                 watch.look(update, metrics)
-                if stop.requested(inputs.processes) or run.due:
+                stopping = stop.requested(inputs.processes)
+                if stopping or run.due:
                     run.checkpoint()
-                stop.obey()
+                    watch.forget_others()
+                if stopping:
+                    stop.obey()
         result = inputs.finish(stage, "ppo", lambda: {**run.result(), **watch.save_policy()})
         run.remove_checkpoints()
     return result

@@ -11,6 +11,7 @@ from typing import Any
 from alignment.data.loading import heldout_prompts, training_prompts
 from alignment.data.records import Prompt
 from alignment.distributed import Processes
+from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.policies import load_backbone, with_room
 from alignment.models.reward_model import RewardModel, RewardScorer
@@ -19,6 +20,8 @@ from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder, StageRun
 from stages.progress import say_left_out
+
+ROUND_SEED = 2**16
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,40 @@ class Round:
     processes: Processes
 
     @property
+    def seed(self) -> int:
+        """Of PPO's sampling noise and prompt order: another in each round."""
+        return self.recipe.seed + ROUND_SEED * (self.number - 1)
+
+    @property
     def reward_folders(self) -> list[Path]:
         """Where the reward models lie."""
         guard = self.guard.folders if self.guard else []
         return [folder for model in self.models.values() for folder in model.folders] + guard
 
-    def heldout(self, *, max_new_tokens: int) -> list[Prompt]:
-        """Held-out prompts that leave room for an answer."""
+    def heldout(self) -> list[Prompt]:
+        """Held-out prompts that leave room for an answer.
+
+        Raises:
+            UserError: PPO is to keep its best snapshot, or to be stopped by a guard, and there is none.
+        """
+        settings = self.recipe.ppo
         prompts, _ = heldout_prompts(self.recipe)
-        return with_room(self.recipe, self.backbone, prompts, max_new_tokens=max_new_tokens)[0]
+        prompts, _ = with_room(self.recipe, self.backbone, prompts, max_new_tokens=settings.sampling.max_new_tokens)
+        snapshots = prompts and settings.snapshot_every_updates and settings.snapshot_prompts
+        if settings.keep == "best" and not snapshots:
+            raise UserError("ppo.keep=best needs snapshots: ppo.snapshot_every_updates and data.heldout_prompts")
+        if settings.on_overoptimization == "stop" and not (snapshots and self.guard):
+            raise UserError(
+                "ppo.on_overoptimization=stop needs a guard (reward.guard_share, when the reward models are trained) "
+                "and snapshots (ppo.snapshot_every_updates, data.heldout_prompts)"
+            )
+        return prompts
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files and folders that PPO is made from."""
+        data = [self.recipe.data.prompts, self.recipe.data.heldout_prompts]
+        return [*(resolve(file) for file in data if file), *self.reward_folders]
 
     def add_policy(self, adapter: str) -> None:
         """Give the backbone the policy to train: the rejection-sampling checkpoint, else a fresh adapter."""
@@ -64,10 +92,9 @@ class Round:
 
     def begin_or_resume(self, name: str) -> StageRun:
         """The stage's folder, made or found again by the main process before any other looks into it."""
-        inputs = [resolve(self.recipe.data.prompts), *self.reward_folders]
         stage = None
         if self.processes.is_main:
-            stage = self.folder.begin_or_resume(name, self.recipe, self.number, inputs=inputs)
+            stage = self.folder.begin_or_resume(name, self.recipe, self.number, inputs=self.inputs)
         self.processes.wait()
         return stage or self.folder.stage_run(name, self.recipe, self.number)
 
@@ -75,8 +102,7 @@ class Round:
         """Let the main process save what was made; returns the stage's result."""
         if self.processes.is_main:
             result = {**make_result(), "left_out": self.left_out}
-            inputs = [resolve(self.recipe.data.prompts), *self.reward_folders]
-            self.folder.finish(stage, result, inputs=inputs)
+            self.folder.finish(stage, result, inputs=[resolve(self.recipe.data.prompts), *self.reward_folders])
             self.folder.set_policy(name, self.number)
         self.processes.wait()
         return self.folder.result(name, self.number)
@@ -85,12 +111,14 @@ class Round:
 def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
     """The SFT model as base, the round's reward models, and the prompts that leave room for an answer."""
     processes = Processes()
-    rewards = folder.require("reward", round_number, command="python -m stages.reward")
+    given = recipe.ppo.reward_models
+    rewards = folder.stage("reward", round_number)
+    if recipe.reward.guard_share > 0 or given.helpfulness is None or given.safety is None:
+        folder.require("reward", round_number, command="python -m stages.reward")
     prompts, report = training_prompts(recipe)
     backbone = load_backbone(folder, recipe.model)
-    models = load_reward_models(backbone, rewards, recipe.ppo.reward_models, recipe.model)
-    guarded = recipe.reward.guard_share > 0 and (rewards / "guard").is_dir()
-    guard = RewardModel.load(backbone, "guard", rewards / "guard") if guarded else None
+    models = load_reward_models(backbone, rewards, given, recipe.model)
+    guard = RewardModel.load(backbone, "guard", rewards / "guard") if recipe.reward.guard_share > 0 else None
     longest = max(recipe.rejection.sampling.max_new_tokens, recipe.ppo.sampling.max_new_tokens)
     prompts, too_long = with_room(recipe, backbone, prompts, max_new_tokens=longest)
     say_left_out(report, too_long)

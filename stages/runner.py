@@ -65,7 +65,7 @@ def guarded(work: Callable[[], Any]) -> int:
         say_error(str(error))
         return 2
     except FloatingPointError as error:
-        say_error(f"{error}. Nothing of this stage is kept. A lower learning rate is the first thing to try.")
+        say_error(f"{error}. A lower learning rate is the first thing to try (with overwrite=true).")
         return 1
     except (KeyboardInterrupt, Terminated) as stopped:
         kept = "Finished stages are kept; the same command, without overwrite=true, goes on from there."

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
-from alignment.masking import lengths_to_mask, whiten
+from alignment.masking import whiten
 from alignment.models.backbone import Backbone
 from alignment.models.reward_model import RewardModel
 from alignment.reward.gate import missing_stop_penalty, shape_scores
@@ -89,8 +89,8 @@ class TestInvariant01RatioOneAndKlZero:
         again = trainer.score(rollout.episodes)
         assert valid(again.old_logprobs - rollout.old_logprobs, rollout).abs().max() > 1e-3, "the policy has moved"
 
-    def test_sampling_drew_from_what_is_scored(self, trainer: PPO, case: Case) -> None:
-        """Of left-padded sampling: an answer that is drawn again with the same noise is the same answer."""
+    def test_the_same_noise_draws_the_same_answers(self, trainer: PPO) -> None:
+        """That what is drawn is what is scored, left padding included: tests/test_sampling.py."""
         rollout, _ = one_batch(trainer)
         again = trainer.sample(tiny_prompts(EPISODES), 1)
         assert again.token_ids.tolist() == rollout.episodes.token_ids.tolist()
@@ -484,5 +484,3 @@ class TestInvariant12PaddingAndPrompts:
             assert not gradient[row, :start].any()
             assert not gradient[row, end:].any()
             assert gradient[row, start:end].any()
-        expected = lengths_to_mask(episodes.response_lengths, episodes.response_mask.shape[1])
-        assert torch.equal(episodes.response_mask, expected)

@@ -22,6 +22,7 @@ from alignment.rl.kl_control import KLController
 from alignment.rl.ppo import PPO
 from alignment.rl.resume import ResumablePPO, cut_lines
 from alignment.rl.watch import Watch
+from alignment.run import RunFolder
 from stages import annotate, base, ppo, reward, sft
 
 SETTINGS = (
@@ -179,6 +180,20 @@ def test_a_stop_that_is_asked_for_leaves_a_checkpoint_at_once(
     ppo.main(recipe)
     assert metrics(recipe.run_dir) == metrics(uninterrupted)
     assert made(recipe.run_dir) == made(uninterrupted)
+
+
+def test_the_best_snapshot_survives_a_kill_at_the_very_end(
+    recipe_in: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be older than the last checkpoint, so it has to be there until the stage is finished."""
+    whole, killed = recipe_in("whole", "ppo.keep=best"), recipe_in("killed", "ppo.keep=best")
+    ppo.main(whole)
+    with monkeypatch.context() as patched:
+        killed_at(patched, RunFolder, "finish", 1)
+        with pytest.raises(Killed):
+            ppo.main(killed)
+    ppo.main(killed)
+    assert made(killed.run_dir) == made(whole.run_dir)
 
 
 class TestRefused:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import add_reward_model, load_tiny, save_tiny_model, tiny_prompts, tiny_settings, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
@@ -16,7 +18,7 @@ from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.reward_model import RewardModel
-from alignment.models.separate_reward import MeanScore, Reencoded, load_reward_model, load_reward_models
+from alignment.models.separate_reward import MeanScore, Reencoded, load_reward_model, load_reward_models, same_model
 from alignment.recipe import RewardFoldersSection
 
 ANSWERS = ("the sea", "why is it grey", "no")
@@ -72,7 +74,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
 
 class TestSequenceClassifier:
     def test_scores_what_transformers_scores(self, backbone: Backbone, classifier: Path) -> None:
-        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings())
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
         assert isinstance(model, Reencoded)
         found = model.score(dialogues(backbone), batch_size=2).tolist()
         plain = AutoModelForSequenceClassification.from_pretrained(str(classifier)).eval()
@@ -85,34 +87,67 @@ class TestSequenceClassifier:
         assert len(set(found)) == 3
 
     def test_an_answer_that_did_not_stop_does_not_stop_there(self, backbone: Backbone, classifier: Path) -> None:
-        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings())
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
         assert isinstance(model, Reencoded)
         stopped, cut = (model.encode_again(dialogues(backbone)[row]) for row in (0, 2))
         assert stopped.answer_ids[-1] in model.encoder.stop_ids
         assert cut.answer_ids[-1] not in model.encoder.stop_ids
         assert model.encoder.decode(cut.answer_ids) == ANSWERS[2]
 
+    def test_an_answer_beyond_its_context_is_read_as_an_empty_one(self, backbone: Backbone, classifier: Path) -> None:
+        prompt, *_ = dialogues(backbone)
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
+        assert isinstance(model, Reencoded)
+        empty = model.encoder.encode_answer(prompt.messages, "")
+        model.context_tokens = len(empty.input_ids) + 2
+        assert model.encode_again(prompt) == empty
+        model.context_tokens = len(empty.input_ids) - 1
+        with pytest.raises(UserError, match=r"a prompt for the reward model in .* tokens long"):
+            model.score([prompt], batch_size=2)
+
+    def test_marks_of_its_template_are_left_out_of_answers(self, backbone: Backbone, classifier: Path) -> None:
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
+        assert isinstance(model, Reencoded)
+        model.encoder.control_markers = ("[INST]",)
+        prompt = tiny_prompts(1)[0]
+        said = backbone.encoder.encode_answer(prompt.messages, "the [IN[INST]ST] sea")
+        found = model.encode_again(EncodedAnswer(said.prompt_ids, said.answer_ids, prompt.messages))
+        assert model.encoder.decode(found.answer_ids) == "the  sea"
+
+    def test_four_bits_are_refused(self, backbone: Backbone, classifier: Path) -> None:
+        with pytest.raises(UserError, match=r"model\.quantization=none"):
+            load_reward_model(backbone, "helpfulness", classifier, tiny_settings(quantization="nf4"), beside={})
+
+    def test_without_a_chat_template_it_is_refused(self, backbone: Backbone, classifier: Path) -> None:
+        for file in classifier.glob("chat_template*"):
+            file.unlink()
+        settings = json.loads((classifier / "tokenizer_config.json").read_text())
+        settings.pop("chat_template", None)
+        (classifier / "tokenizer_config.json").write_text(json.dumps(settings))
+        with pytest.raises(UserError, match="no chat template"):
+            load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
+
     def test_a_pad_token_that_ends_answers_is_refused(self, backbone: Backbone, classifier: Path) -> None:
         edit_config(classifier, pad_token_id=2)
         with pytest.raises(UserError, match="pad_token_id=2"):
-            load_reward_model(backbone, "helpfulness", classifier, tiny_settings())
+            load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
 
     def test_several_outputs_are_refused(self, backbone: Backbone, classifier: Path) -> None:
         edit_config(classifier, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
         with pytest.raises((UserError, RuntimeError)):
-            load_reward_model(backbone, "helpfulness", classifier, tiny_settings())
+            load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
 
     def test_a_model_without_its_head_is_refused(self, backbone: Backbone, tmp_path: Path) -> None:
         """A causal language model: Transformers would put a fresh random head on it."""
         folder = save_tiny_model(tmp_path / "lm")
         with pytest.raises(UserError, match=r"not a reward model, score\.weight is missing"):
-            load_reward_model(backbone, "helpfulness", folder, tiny_settings())
+            load_reward_model(backbone, "helpfulness", folder, tiny_settings(), beside={})
 
 
 class TestTandemModel:
     def test_on_the_same_base_it_is_a_role(self, backbone: Backbone, tmp_path: Path) -> None:
         add_reward_model(load_tiny(Path(backbone.path)), "helpfulness").save(tmp_path, calibration={})
-        model = load_reward_model(backbone, "helpfulness", tmp_path, tiny_settings())
+        model = load_reward_model(backbone, "helpfulness", tmp_path, tiny_settings(), beside={})
         assert isinstance(model, RewardModel)
         assert model.backbone is backbone
 
@@ -121,12 +156,40 @@ class TestTandemModel:
     ) -> None:
         alone = add_reward_model(load_tiny(tiny_folder("qwen2")), "helpfulness", seed=4)
         alone.save(tmp_path, calibration={})
-        model = load_reward_model(backbone, "helpfulness", tmp_path, tiny_settings())
+        model = load_reward_model(backbone, "helpfulness", tmp_path, tiny_settings(), beside={})
         assert isinstance(model, Reencoded)
         again = [model.encode_again(dialogue) for dialogue in dialogues(backbone)]
         expected = alone.score(again, batch_size=1).tolist()
         assert model.score(dialogues(backbone), batch_size=2).tolist() == pytest.approx(expected, abs=1e-5)
         assert model.folders == [tmp_path]
+
+    def test_of_the_same_shape_with_other_weights_it_stands_beside(
+        self, backbone: Backbone, tmp_path: Path, tiny_folder: Callable[[str], Path]
+    ) -> None:
+        other = save_tiny_model(tmp_path / "other")
+        weights = load_file(str(other / "model.safetensors"))
+        save_file({name: value * 1.1 for name, value in weights.items()}, str(other / "model.safetensors"))
+        add_reward_model(load_tiny(other), "helpfulness").save(tmp_path / "reward", calibration={})
+        beside: dict[str, Backbone] = {}
+        model = load_reward_model(backbone, "helpfulness", tmp_path / "reward", tiny_settings(), beside=beside)
+        assert isinstance(model, Reencoded)
+        assert list(beside) == [str(other)]
+        copied = tmp_path / "copied"
+        shutil.copytree(tiny_folder("llama"), copied)
+        assert same_model(str(copied), backbone.path)
+        assert not same_model(str(other), backbone.path)
+        assert not same_model(str(tmp_path / "nowhere"), backbone.path)
+
+    def test_two_on_one_base_load_it_once(
+        self, backbone: Backbone, tiny_folder: Callable[[str], Path], tmp_path: Path
+    ) -> None:
+        for name in ("helpfulness", "safety"):
+            add_reward_model(load_tiny(tiny_folder("qwen2")), name).save(tmp_path / name, calibration={})
+        chosen = RewardFoldersSection(helpfulness=[str(tmp_path / "helpfulness")], safety=[str(tmp_path / "safety")])
+        models = load_reward_models(backbone, tmp_path, chosen, tiny_settings())
+        first, second = (model.model for model in models.values() if isinstance(model, Reencoded))
+        assert isinstance(first, RewardModel) and isinstance(second, RewardModel)
+        assert first.backbone is second.backbone
 
 
 class TestSeveral:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -92,19 +93,14 @@ def special_tokens_fit(subject: Subject) -> Verdict:
 
 
 def adapters_fit(subject: Subject) -> Verdict:
-    """Adapters can be added to the layers that the recipe names, and have no dropout."""
+    """Adapters can be added to the layers that the recipe names."""
     lora = subject.recipe.model.lora
     backbone = subject.backbone
     backbone.add_adapter("checkup", lora)
     count = sum(parameter.numel() for parameter in backbone.adapter_parameters("checkup"))
     what = f"rank {lora.r}, {count / 1e6:,.2f} million parameters each"
-    if lora.dropout > 0:
-        return Verdict(
-            "warning",
-            f"{what}; model.lora.dropout={lora.dropout:g}",
-            "pass model.lora.dropout=0: a pass with dropout moves PPO's ratio away from 1 before the first step",
-        )
-    return Verdict("ok", what)
+    dropout = f"; dropout {lora.dropout:g} in SFT and the reward models, none in PPO" if lora.dropout > 0 else ""
+    return Verdict("ok", what + dropout)
 
 
 def reward_model_scores(subject: Subject, *, dimension: Dimension) -> Verdict:
@@ -141,4 +137,5 @@ def _scorer(subject: Subject, dimension: Dimension) -> RewardScorer:
 def _dialogues(subject: Subject) -> list[EncodedAnswer]:
     """A few demonstrations, each once."""
     chosen = list(dict.fromkeys(item.messages for item in subject.demonstrations[0]))[:SCORED_DIALOGUES]
-    return [subject.encoder.encode_answer(messages[:-1], messages[-1].content) for messages in chosen]
+    encode = subject.encoder.encode_answer
+    return [replace(encode(said[:-1], said[-1].content), messages=tuple(said[:-1])) for said in chosen]

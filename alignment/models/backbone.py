@@ -39,6 +39,7 @@ class Backbone:
         self.encoder = DialogueEncoder(tokenizer)
         self.base = base
         self.path = str(base.config._name_or_path)
+        self.trust_remote_code = False
         self.peft: PeftModel | None = None
         self._lora_layers: list[LoraLayer] = []
         self._copy = copy.deepcopy(base) if sampling_copy else None
@@ -52,7 +53,9 @@ class Backbone:
             raise UserError(
                 "model.sampling_copy needs model.quantization=none: adapters do not merge into 4-bit weights"
             )
-        return cls(base, tokenizer, sampling_copy=settings.sampling_copy)
+        backbone = cls(base, tokenizer, sampling_copy=settings.sampling_copy)
+        backbone.trust_remote_code = settings.trust_remote_code
+        return backbone
 
     @property
     def device(self) -> torch.device:

@@ -58,7 +58,9 @@ def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
         return Policy("sft", backbone, None, str(folder.stage("sft")))
     path = folder.require(stage, int(number), command=f"python -m stages.ppo ppo.method={stage}")
     if (path / "config.json").is_file():
-        settings = ModelSection(name_or_path=str(path), dtype=dtype_name(backbone.dtype))  # type: ignore[call-arg]
+        settings = ModelSection(  # type: ignore[call-arg]
+            name_or_path=str(path), dtype=dtype_name(backbone.dtype), trust_remote_code=backbone.trust_remote_code
+        )
         own = Backbone.load(path, settings)
         return Policy(name, own, None, str(path))
     if backbone.peft is None or name not in backbone.peft.peft_config:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
@@ -35,8 +36,11 @@ LOGIT_TRANSFORMS = (
 
 
 def pick_device() -> torch.device:
-    """The device this process works on: with several on one machine, each has its own GPU."""
-    if not torch.cuda.is_available():
+    """The device this process works on: with several on one machine, each has its own GPU.
+
+    ``ACCELERATE_USE_CPU=1`` keeps to the processor.
+    """
+    if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 

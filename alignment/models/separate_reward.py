@@ -7,7 +7,6 @@ output (``AutoModelForSequenceClassification``), which pools at the last token t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from alignment.data.dialogue import DialogueEncoder, EncodedAnswer
+from alignment.data.dialogue import DialogueEncoder, EncodedAnswer, check_length
 from alignment.errors import UserError
-from alignment.files import read_json
+from alignment.files import content_hash, read_json
 from alignment.models.backbone import Backbone
 from alignment.models.padding import pad_right
 from alignment.models.pretrained import load_tokenizer, pick_device, resolve_dtype
@@ -34,15 +33,18 @@ class SequenceClassifier:
         self.model = model.eval().requires_grad_(False)
         self.encoder = encoder
         self.folders = [folder]
+        self.context_tokens = int(model.config.get_text_config().max_position_embeddings)
 
     @classmethod
     def load(cls, folder: Path, settings: ModelSection) -> SequenceClassifier:
         """Load model and tokenizer.
 
         Raises:
-            UserError: it has more than one output, or its pad token is one that answers end with, so that the
-                model could not find the last token.
+            UserError: it has more than one output, no chat template, or a pad token that answers end with, so that it
+                could not find the last token.
         """
+        if settings.quantization != "none":
+            raise UserError(f"{folder}: a sequence classifier is not loaded in 4 bits; pass model.quantization=none")
         dtype = resolve_dtype(settings.dtype)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             str(folder), dtype=dtype, trust_remote_code=settings.trust_remote_code, output_loading_info=True
@@ -51,7 +53,10 @@ class SequenceClassifier:
             raise UserError(f"{folder}: not a reward model, {sorted(report['missing_keys'])[0]} is missing")
         if model.config.num_labels != 1:
             raise UserError(f"{folder}: a reward model has one output, this one has {model.config.num_labels}")
-        encoder = DialogueEncoder(load_tokenizer(str(folder), trust_remote_code=settings.trust_remote_code))
+        tokenizer = load_tokenizer(str(folder), trust_remote_code=settings.trust_remote_code)
+        if tokenizer.chat_template is None:
+            raise UserError(f"{folder}: its tokenizer has no chat template, so how it reads a dialogue is not known")
+        encoder = DialogueEncoder(tokenizer)
         pad = model.config.get_text_config().pad_token_id
         if pad is None or pad in encoder.stop_ids:
             raise UserError(
@@ -84,7 +89,8 @@ class Reencoded:
     def __init__(self, model: RewardModel | SequenceClassifier, policy_encoder: DialogueEncoder) -> None:
         self.model = model
         self.policy_encoder = policy_encoder
-        self.encoder = model.encoder if isinstance(model, SequenceClassifier) else model.backbone.encoder
+        own = model if isinstance(model, SequenceClassifier) else model.backbone
+        self.encoder, self.context_tokens = own.encoder, own.context_tokens
 
     @property
     def folders(self) -> list[Path]:
@@ -99,23 +105,33 @@ class Reencoded:
     def encode_again(self, dialogue: EncodedAnswer) -> EncodedAnswer:
         """The same dialogue for the reward model; an answer that did not stop does not stop here either.
 
-        Text that the model's template uses as a mark of its own is left out of the answer.
+        Text that the model's template uses as a mark of its own is left out of the answer. An answer that the tokenizer
+        still cannot write, or that is too long for the model's context, is read as an empty one: the policy chose it,
+        and a run is not to end for it.
 
         Raises:
-            UserError: the reward model's tokenizer does not give the answer's text back.
+            UserError: the prompt alone cannot be read.
         """
         if not dialogue.messages:
             raise ValueError("a dialogue without text cannot be read by another tokenizer")
-        text = self.policy_encoder.decode(dialogue.answer_ids)
-        for marker in self.encoder.control_markers:
-            text = text.replace(marker, "")
-        found = self.encoder.encode_answer(dialogue.messages, text)
-        if self.encoder.decode(found.answer_ids).strip() != text.strip():
-            raise UserError(f"{self.folders[0]}: its tokenizer does not give back the answer {text[:80]!r}")
+        empty = self.encoder.encode_answer(dialogue.messages, "")
+        where = f"a prompt for the reward model in {self.folders[0]}"
+        check_length(len(empty.input_ids), self.context_tokens, where)
+        try:
+            found = self.encoder.encode_answer(dialogue.messages, self._text(dialogue))
+        except UserError:
+            return empty
         if dialogue.answer_ids[-1] not in self.policy_encoder.stop_ids:
-            closing = len(self.encoder.encode_answer(dialogue.messages, "").answer_ids)
-            found = EncodedAnswer(found.prompt_ids, found.answer_ids[: len(found.answer_ids) - closing])
-        return found
+            found = EncodedAnswer(found.prompt_ids, found.answer_ids[: len(found.answer_ids) - len(empty.answer_ids)])
+        return found if found.answer_ids and len(found.input_ids) <= self.context_tokens else empty
+
+    def _text(self, dialogue: EncodedAnswer) -> str:
+        text, before = self.policy_encoder.decode(dialogue.answer_ids), ""
+        while text != before:  # what is left when a mark is taken out may be a mark again
+            before = text
+            for marker in self.encoder.control_markers:
+                text = text.replace(marker, "")
+        return text
 
 
 class MeanScore:
@@ -149,26 +165,43 @@ def load_reward_models(
         UserError: a folder holds no reward model.
     """
     models: dict[str, RewardScorer] = {}
+    beside: dict[str, Backbone] = {}
     wanted: Mapping[str, list[str] | None] = folders.model_dump()
     for dimension, paths in wanted.items():
-        chosen = [trained / dimension] if paths is None else [Path(path) for path in paths]
+        if paths is None:
+            models[dimension] = RewardModel.load(backbone, dimension, trained / dimension)
+            continue
         found = [
-            load_reward_model(backbone, dimension if number == 0 else f"{dimension}_{number}", path, settings)
-            for number, path in enumerate(chosen)
+            load_reward_model(backbone, f"{dimension}_{number}", Path(path), settings, beside=beside)
+            for number, path in enumerate(paths)
         ]
         if found:
             models[dimension] = found[0] if len(found) == 1 else MeanScore(found)
     return models
 
 
-def load_reward_model(backbone: Backbone, role: str, folder: Path, settings: ModelSection) -> RewardScorer:
-    """One reward model: a role of the shared base where it was trained on that, else a model beside it."""
+def load_reward_model(
+    backbone: Backbone, role: str, folder: Path, settings: ModelSection, *, beside: dict[str, Backbone]
+) -> RewardScorer:
+    """One reward model: a role of the shared base where it was trained on that, else a model beside it.
+
+    Args:
+        backbone: the policy's.
+        role: name of its adapter.
+        folder: where it lies.
+        settings: dtype and quantisation of a base beside the shared one.
+        beside: bases beside the shared one by name, each loaded once; added to.
+
+    Raises:
+        UserError: there is no reward model, or the base it was trained on is not where it was.
+    """
     if (folder / "reward_model.json").is_file():
         base = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path"))
-        if _same_model(base, backbone.path):
+        if same_model(base, backbone.path):
             return RewardModel.load(backbone, role, folder)
-        beside = Backbone.load(base, settings.model_copy(update={"sampling_copy": False}))
-        return Reencoded(RewardModel.load(beside, role, folder), backbone.encoder)
+        if base not in beside:
+            beside[base] = Backbone.load(base, settings.model_copy(update={"sampling_copy": False}))
+        return Reencoded(RewardModel.load(beside[base], role, folder), backbone.encoder)
     if (folder / "config.json").is_file():
         return Reencoded(SequenceClassifier.load(folder, settings), backbone.encoder)
     raise UserError(
@@ -177,16 +210,11 @@ def load_reward_model(backbone: Backbone, role: str, folder: Path, settings: Mod
     )
 
 
-def _same_model(one: str, other: str) -> bool:
-    """Whether two names mean the same model: one name, or folders that hold the same configuration and weights."""
+def same_model(one: str, other: str) -> bool:
+    """Whether two names mean the same weights: one name, one folder, or folders with equal weight files."""
     if one == other or Path(one).resolve() == Path(other).resolve():
         return True
-    configs = [Path(path) / "config.json" for path in (one, other)]
-    if not configs[0].is_file():
-        return True  # a run folder that has moved: the adapter's own loader refuses what does not fit
-    return configs[1].is_file() and _architecture(configs[0]) == _architecture(configs[1])
-
-
-def _architecture(config: Path) -> dict[str, object]:
-    values = json.loads(config.read_text(encoding="utf-8"))
-    return {key: value for key, value in values.items() if key not in ("_name_or_path", "transformers_version")}
+    weights = [
+        [(file.name, content_hash(file)) for file in sorted(Path(path).glob("*.safetensors"))] for path in (one, other)
+    ]
+    return bool(weights[0]) and weights[0] == weights[1]

@@ -73,7 +73,7 @@ def assemble_report(
         "reward_models": _reward_models(folder, round_number, ceilings),
         "policies": {name: summarise_policy(part, seed=recipe.seed) for name, part in rows.items()},
         "win_rates": _win_rates(rows, judge, seed=recipe.seed),
-        "curves": {"ppo": _curve(folder, round_number, gold_helpfulness)},
+        "curves": {"ppo": _curve(folder, round_number, gold_helpfulness), "notes": _notes(folder, round_number)},
         "samples": choose_samples(
             prompts,
             {name: part for name, part in rows.items() if name != "base"},
@@ -161,6 +161,13 @@ def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, 
         }
         for line in lines
     ]
+
+
+def _notes(folder: RunFolder, round_number: int) -> list[str]:
+    """What was said while PPO trained: findings about its health, over-optimisation, why it stopped."""
+    finished = folder.finished("ppo", round_number)
+    notes: list[str] = folder.result("ppo", round_number).get("said", []) if finished else []
+    return notes
 
 
 def _mean(values: Sequence[float]) -> float | None:

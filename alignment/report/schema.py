@@ -144,6 +144,7 @@ class Curves(Block):
     """Training curves of the last round."""
 
     ppo: list[CurvePoint] = []
+    notes: list[str] = []
 
 
 class Answer(Block):

@@ -77,8 +77,8 @@ def first_ratio(history: History) -> Diagnosis | None:
     )
     remedy = "compute old and new log-probabilities by the same pass: same temperature, masks, adapter and dtype"
     if settings.lora_dropout > 0:
-        cause = f"dropout (model.lora.dropout={settings.lora_dropout:g}) is on in the pass of the update"
-        remedy = "pass model.lora.dropout=0, or keep the adapters in eval mode"
+        cause = f"adapters in train mode, with dropout (model.lora.dropout={settings.lora_dropout:g}); or {cause}"
+        remedy = f"keep the adapters in eval mode, or pass model.lora.dropout=0; {remedy}"
     apart = f"; the two passes are {kl:.2g} nats a token apart" if kl else ""
     return Diagnosis(
         what=f"the ratio is {ratio:.4f} in the first minibatch, before any step, instead of 1{apart}",

@@ -12,8 +12,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SIGNIFICANT_ERRORS = 2.0
-"""Standard errors by which the guard has to fall."""
+FALSE_ALARMS = 0.025
+"""Chance of a false alarm at one look, whatever the number of snapshots."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def best_of(snapshots: Sequence[HeldoutScores]) -> HeldoutScores | None:
 def overoptimized(snapshots: Sequence[HeldoutScores]) -> str | None:
     """What to say if, since its best snapshot, the guard has fallen while the reward has risen; else ``None``.
 
-    The fall has to be ``SIGNIFICANT_ERRORS`` standard errors of the mean paired difference.
+    The best of many noisy snapshots looks better than it is: the fall has to be significant for any two of them
+    (Bonferroni).
     """
     best = best_of(snapshots)
     if best is None or best is snapshots[-1]:
@@ -61,7 +62,8 @@ def overoptimized(snapshots: Sequence[HeldoutScores]) -> str | None:
     falls = [before - now for before, now in zip(best.guards, last.guards, strict=True)]
     fall = statistics.fmean(falls)
     error = statistics.stdev(falls) / math.sqrt(len(falls)) if len(falls) > 1 else math.inf
-    if fall <= SIGNIFICANT_ERRORS * error:
+    pairs = len(snapshots) * (len(snapshots) - 1) / 2
+    if fall <= statistics.NormalDist().inv_cdf(1 - FALSE_ALARMS / pairs) * error:
         return None
     return (
         f"over-optimisation: from update {best.update} to {last.update} the reward rose by "

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alignment.checkpoint import FOLDER, checkpoints, load_checkpoint, save_checkpoint
+from alignment.checkpoint import FOLDER, checkpoints, flush, load_checkpoint, save_checkpoint
 from alignment.data.records import write_jsonl
 from alignment.files import write_json
 from alignment.recipe import Recipe
@@ -72,6 +72,7 @@ class ResumablePPO:
         """Write down where the run stands."""
         if self.trainer.processes.is_main:
             state = {name: part.state_dict() for name, part in self.parts.items()}
+            flush(self.stage.folder / "metrics.jsonl")
             save_checkpoint(
                 self.stage.folder / FOLDER,
                 self.done,
@@ -85,21 +86,21 @@ class ResumablePPO:
         try:
             yield
         except NonFiniteError as error:
-            file = self._write_episodes(error)
+            file = self.stage.folder / "nonfinite_batch.json"
+            if self.trainer.processes.is_main:
+                self._write_episodes(error, file)
             raise FloatingPointError(
                 f"update {self.done + 1}: {error}. The answers that did it are in {file}; the checkpoints before stay"
             ) from error
 
-    def _write_episodes(self, error: NonFiniteError) -> Path:
+    def _write_episodes(self, error: NonFiniteError, file: Path) -> None:
         decode = self.trainer.backbone.encoder.decode
         episodes = error.episodes
         rows = [
             {"prompt": prompt.model_dump(mode="json"), "answer": decode(episodes.response_ids(row))}
             for row, prompt in enumerate(episodes.prompts)
         ]
-        file = self.stage.folder / "nonfinite_batch.json"
         write_json(file, rows)
-        return file
 
     def remove_checkpoints(self) -> None:
         """Once the stage is finished, nothing goes on from them."""

@@ -125,6 +125,8 @@ class Snapshots:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Forget what was taken after a checkpoint: it will be taken again."""
+        if not self.trainer.processes.is_main:
+            return  # only the main process takes any
         taken = read_snapshots(self.file)
         self.taken = [item for update, rows in taken.items() if update <= state["last_update"] for item in rows]
         if taken:

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignment.checkpoint import FOLDER as CHECKPOINTS
 from alignment.recipe import Recipe
 from alignment.rl.health import HealthWatch
 from alignment.rl.health_history import HealthSettings, Row
 from alignment.rl.overoptimization import best_of, overoptimized
 from alignment.rl.ppo import PPO
 from alignment.rl.snapshots import Snapshots
-
-BEST = "best"
 
 
 class Watch:
@@ -29,8 +28,22 @@ class Watch:
         self.snapshots = snapshots
         self.say = say
         self.health = HealthWatch(HealthSettings.from_recipe(recipe))
+        self.said: list[str] = []
         self.reasons: list[str] = []
         """Why training is to stop before its last update; empty: it is not."""
+
+    def best_folder(self, update: int) -> Path:
+        """Where the policy of a snapshot that was the best lies until the stage is finished."""
+        return self.folder / CHECKPOINTS / f"best-{update:06d}"
+
+    def forget_others(self) -> None:
+        """Remove what was the best once, after a checkpoint that knows the present one: nothing goes back behind it."""
+        if not self.trainer.processes.is_main:
+            return
+        best = best_of(self.snapshots.scores())
+        for folder in (self.folder / CHECKPOINTS).glob("best-*"):
+            if best is None or folder != self.best_folder(best.update):
+                shutil.rmtree(folder)
 
     @property
     def keeps_best(self) -> bool:
@@ -48,20 +61,24 @@ class Watch:
 
     def _look(self, update: int, metrics: dict[str, float]) -> str | None:
         for finding in self.health.observe({"update": update, **metrics}) if metrics else []:
-            self.say(str(finding))
+            self._tell(str(finding))
         taken = len(self.snapshots.taken)
         if self.snapshots.take(update) and self.keeps_best:
-            self.trainer.save_policy(self.folder / BEST)
+            self.trainer.save_policy(self.best_folder(update))
         if len(self.snapshots.taken) > taken and (warning := overoptimized(self.snapshots.scores())):
-            self.say(f"update {update}: {warning}")
+            self._tell(f"update {update}: {warning}")
             if self.settings.on_overoptimization == "stop":
                 return warning
         budget = self.settings.kl_budget_nats
         if budget is not None and metrics.get("objective/kl", 0.0) >= budget:
             reason = f"KL of {metrics['objective/kl']:.2f} nats has reached ppo.kl_budget_nats={budget:g}"
-            self.say(f"update {update}: {reason}")
+            self._tell(f"update {update}: {reason}")
             return reason
         return None
+
+    def _tell(self, message: str) -> None:
+        self.said.append(message)
+        self.say(message)
 
     def go_on_after(self, rows: Sequence[Row]) -> None:
         """Know the updates before a stop, so that what was said about them is not said again."""
@@ -70,22 +87,21 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
-        return {"reasons": self.reasons}
+        return {"reasons": self.reasons, "said": self.said}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.reasons = list(state["reasons"])
+        self.reasons, self.said = list(state["reasons"]), list(state["said"])
 
     def save_policy(self) -> dict[str, Any]:
         """Write the policy to keep into the stage's folder; returns which it is and why."""
         best = best_of(self.snapshots.scores())
         stopped = any(reason.startswith("over-optimisation") for reason in self.reasons)
         if best is not None and (stopped or self.settings.keep == "best"):
-            for file in (self.folder / BEST).iterdir():
+            for file in self.best_folder(best.update).iterdir():
                 shutil.copy2(file, self.folder / file.name)
             kept = f"the best snapshot, update {best.update}"
         else:
             self.trainer.save_policy(self.folder)
             kept = "the last update"
-        shutil.rmtree(self.folder / BEST, ignore_errors=True)
-        return {"policy": kept, "stopped_early": self.reasons or None}
+        return {"policy": kept, "stopped_early": self.reasons or None, "said": self.said}
