@@ -75,7 +75,7 @@ def trainer_on(backbone: Backbone, work: Workload, side: Side) -> PPO:
     adapter: dict[str, Any] = {"r": side.rank, "alpha": side.rank * LORA_ALPHA / LORA_RANK}
     lora = LoraSection(**adapter)
     models = {name: reward_model(backbone, name, lora, side.rewards) for name in DIMENSIONS}
-    backbone.add_adapter("policy", lora)
+    backbone.add_adapter(PPO.policy_adapter, lora)
     settings: dict[str, Any] = {
         "updates": work.warm_up + work.updates,
         "batch_size_episodes": work.episodes,
