@@ -65,11 +65,8 @@ def rejection(inputs: Round) -> dict[str, Any]:
             winners = sample_winners(recipe, folder, backbone, models, inputs.prompts, inputs.number, on_step=on_step)
         with progress("rejection: fine-tuning") as on_step:
             result = finetune_on_winners(recipe, backbone, winners, demonstrations, stage, on_step=on_step)
-        result["left_out"] = {**inputs.left_out, **result["left_out"], "demonstrations too long": too_long}
-        files = [resolve(recipe.data.prompts), resolve(recipe.sft.data)]
-        folder.finish(stage, result, inputs=[*files, *inputs.reward_folders])
-        folder.set_policy("rejection", inputs.number)
-    return folder.result("rejection", inputs.number)
+        result["left_out"]["demonstrations too long"] = too_long
+        return inputs.finish(stage, "rejection", lambda: result, also=[resolve(recipe.sft.data)])
 
 
 def ppo(inputs: Round) -> dict[str, Any]:

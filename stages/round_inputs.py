@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Any
 from alignment.data.loading import heldout_prompts, training_prompts
 from alignment.data.records import Prompt
 from alignment.distributed import Processes
-from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.policies import load_backbone, with_room
 from alignment.models.reward_model import RewardModel, RewardScorer
 from alignment.models.separate_reward import load_reward_models
 from alignment.recipe import Recipe
 from alignment.resources import resolve
+from alignment.rl.watch import check_can_watch
 from alignment.run import RunFolder, StageRun
 from stages.progress import say_left_out
 
@@ -50,22 +50,11 @@ class Round:
         return [folder for model in self.models.values() for folder in model.folders] + guard
 
     def heldout(self) -> list[Prompt]:
-        """Held-out prompts that leave room for an answer.
-
-        Raises:
-            UserError: PPO is to keep its best snapshot, or to be stopped by a guard, and there is none.
-        """
+        """Held-out prompts that leave room for an answer, enough for what PPO is to watch."""
         settings = self.recipe.ppo
         prompts, _ = heldout_prompts(self.recipe)
         prompts, _ = with_room(self.recipe, self.backbone, prompts, max_new_tokens=settings.sampling.max_new_tokens)
-        snapshots = prompts and settings.snapshot_every_updates and settings.snapshot_prompts
-        if settings.keep == "best" and not snapshots:
-            raise UserError("ppo.keep=best needs snapshots: ppo.snapshot_every_updates and data.heldout_prompts")
-        if settings.on_overoptimization == "stop" and not (snapshots and self.guard):
-            raise UserError(
-                "ppo.on_overoptimization=stop needs a guard (reward.guard_share, when the reward models are trained) "
-                "and snapshots (ppo.snapshot_every_updates, data.heldout_prompts)"
-            )
+        check_can_watch(settings, n_heldout=len(prompts), guarded=self.guard is not None)
         return prompts
 
     @property
@@ -98,11 +87,15 @@ class Round:
         self.processes.wait()
         return stage or self.folder.stage_run(name, self.recipe, self.number)
 
-    def finish(self, stage: StageRun, name: str, make_result: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Let the main process save what was made; returns the stage's result."""
+    def finish(
+        self, stage: StageRun, name: str, make_result: Callable[[], dict[str, Any]], *, also: Sequence[Path] = ()
+    ) -> dict[str, Any]:
+        """Let the main process save what was made, also from further files; returns the stage's result."""
         if self.processes.is_main:
-            result = {**make_result(), "left_out": self.left_out}
-            self.folder.finish(stage, result, inputs=[resolve(self.recipe.data.prompts), *self.reward_folders])
+            result = make_result()
+            result["left_out"] = {**self.left_out, **result.get("left_out", {})}
+            inputs = [resolve(self.recipe.data.prompts), *also, *self.reward_folders]
+            self.folder.finish(stage, result, inputs=inputs)
             self.folder.set_policy(name, self.number)
         self.processes.wait()
         return self.folder.result(name, self.number)

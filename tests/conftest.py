@@ -59,3 +59,11 @@ def any_backbone(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Pa
     from tiny import load_tiny
 
     return load_tiny(tiny_folder(request.param))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A few rows of every toy file; name -> path."""
+    from stage_fixtures import reduced_data
+
+    return reduced_data(tmp_path_factory.mktemp("data"))

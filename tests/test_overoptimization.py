@@ -10,8 +10,10 @@ import pytest
 from stage_fixtures import reduced_data, reduced_recipe
 
 from alignment.distributed import Processes
+from alignment.errors import UserError
+from alignment.recipe import PPOSection
 from alignment.rl.overoptimization import HeldoutScores, best_of, overoptimized
-from alignment.rl.watch import Watch
+from alignment.rl.watch import Watch, check_can_watch
 
 
 def snapshot(update: int, reward: float, guard: float | None, *, spread: float = 0.1) -> HeldoutScores:
@@ -106,6 +108,23 @@ def watch_of(tmp_path: Any) -> Any:
         return Watch(recipe, tmp_path / "ppo", trainer, snapshots, say=said.append), said
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_heldout", "guarded", "said"),
+    [
+        ({"keep": "best"}, 0, False, r"ppo\.keep=best needs snapshots"),
+        ({"keep": "best", "snapshot_every_updates": 0}, 9, True, r"ppo\.keep=best needs snapshots"),
+        ({"on_overoptimization": "stop"}, 9, False, r"needs a guard \(reward\.guard_share"),
+        ({"on_overoptimization": "stop"}, 0, True, "needs a guard"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(
+    changes: dict[str, Any], n_heldout: int, guarded: bool, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        check_can_watch(PPOSection(**changes), n_heldout=n_heldout, guarded=guarded)
+    check_can_watch(PPOSection(keep="best", on_overoptimization="stop"), n_heldout=9, guarded=True)
 
 
 PLANNED = {0: snapshot(0, 0, 0), 10: snapshot(10, 1, 2), 20: snapshot(20, 3, 1)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from stage_fixtures import REDUCED, ROOT, outcome, reduced_data, reduced_recipe
+from stage_fixtures import REDUCED, ROOT, outcome, reduced_recipe
 
 from alignment.config import load_recipe
 from alignment.data.records import Comparison, dialogue_key, read_jsonl
@@ -30,11 +30,6 @@ STAGE_FOLDERS = [
     "round-1/ppo",
     "round-1/eval",
 ]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return reduced_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

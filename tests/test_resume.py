@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from stage_fixtures import outcome, reduced_data, reduced_recipe
+from stage_fixtures import outcome, reduced_recipe
 
 from alignment import checkpoint
 from alignment.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -41,11 +41,6 @@ SETTINGS = (
 
 class Killed(BaseException):
     """Stands in for kill -9: nobody catches it."""
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return reduced_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

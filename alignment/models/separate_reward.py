@@ -218,3 +218,15 @@ def same_model(one: str, other: str) -> bool:
         [(file.name, content_hash(file)) for file in sorted(Path(path).glob("*.safetensors"))] for path in (one, other)
     ]
     return bool(weights[0]) and weights[0] == weights[1]
+
+
+def helpfulness_on_base(models: Mapping[str, RewardScorer], backbone: Backbone) -> RewardModel:
+    """The helpfulness model that a value role can start from.
+
+    Raises:
+        UserError: it is another model than the policy's base, or there are several.
+    """
+    model = models["helpfulness"]
+    if not isinstance(model, RewardModel) or model.backbone is not backbone:
+        raise UserError("the value role cannot start from a helpfulness model on another base; pass ppo.value=head")
+    return model

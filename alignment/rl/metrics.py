@@ -6,7 +6,7 @@ from alignment.masking import masked_mean, masked_sum, masked_variance
 from alignment.rl.advantages import Advantages, kl_k1, kl_k3
 from alignment.rl.health import repeated_ngrams
 from alignment.rl.losses import explained_variance
-from alignment.rl.ppo import GatedRollout
+from alignment.rl.rollout import GatedRollout
 
 
 def rollout_metrics(gated: GatedRollout, advantages: Advantages, *, beta: float) -> dict[str, float]:

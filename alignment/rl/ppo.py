@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,15 +35,18 @@ from alignment.models.backbone import Backbone, Role
 from alignment.models.heads import TokenValueHead
 from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.pretrained import save_model
-from alignment.models.reward_model import RewardModel, RewardScorer
+from alignment.models.reward_model import RewardScorer
 from alignment.models.sampling import keyed_noise, sample
+from alignment.models.separate_reward import helpfulness_on_base
 from alignment.recipe import PPOSection
-from alignment.reward.gate import ShapedScores, gate, shape_scores
+from alignment.reward.gate import gate, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
 from alignment.rl.kl_control import KLController
 from alignment.rl.losses import clipped_policy_loss, clipped_value_loss
 from alignment.rl.rollout import (
     Episodes,
+    GatedRollout,
+    NonFiniteError,
     Rollout,
     in_micro_batches,
     pad_columns,
@@ -53,27 +55,6 @@ from alignment.rl.rollout import (
     reward_scores,
     score_responses,
 )
-
-
-@dataclass(frozen=True)
-class GatedRollout:
-    """A rollout with its gated and shaped scores."""
-
-    rollout: Rollout
-    raw_scores: Tensor
-    """(B,) after the gate, before whitening."""
-    routed_to_safety: Tensor
-    """(B,) bool."""
-    shaped: ShapedScores
-    """Scores as the policy is paid them."""
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient is not finite; knows the episodes that did it."""
-
-    def __init__(self, message: str, episodes: Episodes, rows: Sequence[int]) -> None:
-        super().__init__(message)
-        self.episodes = episodes.select(rows)
 
 
 class PPO:
@@ -361,15 +342,3 @@ class PPO:
         )
         values = self.value_head(states)
         return values
-
-
-def helpfulness_on_base(models: Mapping[str, RewardScorer], backbone: Backbone) -> RewardModel:
-    """The helpfulness model that a value role can start from.
-
-    Raises:
-        UserError: it is another model than the policy's base, or there are several.
-    """
-    model = models["helpfulness"]
-    if not isinstance(model, RewardModel) or model.backbone is not backbone:
-        raise UserError("the value role cannot start from a helpfulness model on another base; pass ppo.value=head")
-    return model

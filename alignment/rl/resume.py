@@ -20,7 +20,8 @@ from alignment.checkpoint import FOLDER, checkpoints, flush, load_checkpoint, sa
 from alignment.data.records import write_jsonl
 from alignment.files import write_json
 from alignment.recipe import Recipe
-from alignment.rl.ppo import PPO, NonFiniteError
+from alignment.rl.ppo import PPO
+from alignment.rl.rollout import NonFiniteError
 from alignment.run import StageRun
 
 

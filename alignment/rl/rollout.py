@@ -23,6 +23,7 @@ from alignment.models.backbone import Backbone
 from alignment.models.padding import pad_right
 from alignment.models.reward_model import RewardScorer
 from alignment.models.sampling import Sample
+from alignment.reward.gate import ShapedScores
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,27 @@ class Rollout:
     """(B,) raw score."""
     safety: Tensor | None
     """(B,) raw score; ``None`` without a safety model."""
+
+
+@dataclass(frozen=True)
+class GatedRollout:
+    """A rollout with its gated and shaped scores."""
+
+    rollout: Rollout
+    raw_scores: Tensor
+    """(B,) after the gate, before whitening."""
+    routed_to_safety: Tensor
+    """(B,) bool."""
+    shaped: ShapedScores
+    """Scores as the policy is paid them."""
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient is not finite; knows the episodes that did it."""
+
+    def __init__(self, message: str, episodes: Episodes, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.episodes = episodes.select(rows)
 
 
 class ResponsePass(NamedTuple):

@@ -8,12 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from alignment.checkpoint import FOLDER as CHECKPOINTS
-from alignment.recipe import Recipe
+from alignment.errors import UserError
+from alignment.recipe import PPOSection, Recipe
 from alignment.rl.health import HealthWatch
 from alignment.rl.health_history import HealthSettings, Row
 from alignment.rl.overoptimization import best_of, overoptimized
 from alignment.rl.ppo import PPO
 from alignment.rl.snapshots import Snapshots
+
+
+def check_can_watch(settings: PPOSection, *, n_heldout: int, guarded: bool) -> None:
+    """Refuse settings that would do nothing.
+
+    Raises:
+        UserError: the best snapshot is to be kept, or a guard to stop PPO, and there is none.
+    """
+    snapshots = n_heldout > 0 and settings.snapshot_every_updates > 0 and settings.snapshot_prompts > 0
+    if settings.keep == "best" and not snapshots:
+        raise UserError("ppo.keep=best needs snapshots: ppo.snapshot_every_updates and data.heldout_prompts")
+    if settings.on_overoptimization == "stop" and not (snapshots and guarded):
+        raise UserError(
+            "ppo.on_overoptimization=stop needs a guard (reward.guard_share, when the reward models are trained) "
+            "and snapshots (ppo.snapshot_every_updates, data.heldout_prompts)"
+        )
 
 
 class Watch:
