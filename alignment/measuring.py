@@ -5,6 +5,7 @@ Verdicts are added by whoever may know the judge (``stages.evaluate``).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from alignment.data.records import Prompt
@@ -29,7 +30,7 @@ def measure_policy(
     reward_models: Mapping[str, RewardScorer],
     on_batch: Callable[[int], None] | None = None,
 ) -> list[JudgedAnswer]:
-    """One answer per prompt, in the order of the prompts.
+    """One answer per prompt, in the order of the prompts; a prompt may be repeated, to get several.
 
     Args:
         policy_backbone: holds the policy; the SFT backbone itself, except for the base model.
@@ -46,12 +47,17 @@ def measure_policy(
     )
     temperature = sampling.temperature
     own = score_responses(policy_backbone, role, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
-    sft = score_responses(sft_backbone, None, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
+    is_sft = policy_backbone is sft_backbone and role is None
+    sft = (
+        own
+        if is_sft
+        else score_responses(sft_backbone, None, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
+    )
     kl = masked_sum(own.logprobs - sft.logprobs, episodes.response_mask, dim=1)
     scores = reward_scores(reward_models, episodes, batch_size=SCORING_BATCH)
-    rows: dict[str, JudgedAnswer] = {}
+    rows: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for row, prompt in enumerate(episodes.prompts):
-        rows[prompt.id] = JudgedAnswer(
+        judged = JudgedAnswer(
             prompt_id=prompt.id,
             kind=prompt.kind,
             group=prompt.group,
@@ -67,4 +73,5 @@ def measure_policy(
             reward_safety=scores["safety"][row].item() if "safety" in scores else None,
             reward_guard=scores["guard"][row].item() if "guard" in scores else None,
         )
-    return [rows[prompt.id] for prompt in prompts]
+        rows[prompt.id].append(judged)
+    return [rows[prompt.id].pop(0) for prompt in prompts]

@@ -80,7 +80,7 @@ class BaseSection(Section):
     steps: Positive = Field(900, description="optimiser steps")
     batch_size_documents: Positive = Field(32, description="documents per step")
     learning_rate: Rate = Field(3e-2, description="peak, of AdamW on embeddings; linear warm-up, then linear to 0")
-    matrix_learning_rate: Rate = Field(1e-2, description="peak, of Muon on the matrices of the blocks; same schedule")
+    matrix_learning_rate: Rate = Field(8e-3, description="peak, of Muon on the matrices of the blocks; same schedule")
     question_noise: Share = Field(
         0.3, description="share of the questions' words that are random ones instead, in every second document"
     )

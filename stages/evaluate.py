@@ -92,6 +92,7 @@ def sample_policies(
     }
     available = policy_names(folder)
     names = ["base", "sft"] + [n for n in ("rejection", "ppo") if f"{n}-{round_number}" in available]
+    asked = list(prompts) * recipe.evaluate.answers_per_prompt
     rows: dict[str, list[JudgedAnswer]] = {}
     with progress("evaluate: sampling") as on_step:
         for name in names:
@@ -101,13 +102,10 @@ def sample_policies(
             else:
                 policy = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}")
                 own, role = policy.backbone, policy.role
-            rows[name] = []
-            for _ in range(recipe.evaluate.answers_per_prompt):
-                rows[name] += measure_policy(
-                    own, role, prompts, recipe.evaluate.sampling, sft_backbone=backbone, reward_models=models
-                )
-                total = len(names) * recipe.evaluate.answers_per_prompt * len(prompts)
-                on_step(sum(map(len, rows.values())), total, {})
+            rows[name] = measure_policy(
+                own, role, asked, recipe.evaluate.sampling, sft_backbone=backbone, reward_models=models
+            )
+            on_step(sum(map(len, rows.values())), len(names) * len(asked), {})
     return rows
 
 

@@ -34,8 +34,9 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     folder.require("sft", command="python -m stages.sft")
     folder.check_not_finished("reward", recipe, round_number)
     check_trainer_settings(recipe.reward.trainer, RewardConfig, section="reward.trainer")
-    read = {dimension: reward_data(recipe, folder, dimension, round_number) for dimension in recipe.reward.models}
-    own, guard = apart_for_guard(read, share=recipe.reward.guard_share, seed=recipe.seed)
+    own, guard = apart_for_guard(
+        reward_data(recipe, folder, round_number), share=recipe.reward.guard_share, seed=recipe.seed
+    )
     data: dict[str, RewardData] = dict(own.items()) | ({GUARD: guard} if guard else {})
     backbone = load_backbone(folder, recipe.model)
     encoded = {name: encode(recipe, backbone, item, name) for name, item in data.items()}

@@ -129,8 +129,9 @@ def _decode(
     noise: Tensor | None,
 ) -> list[Sample]:
     """Decode one batch of left-padded prompts (B, T) until every row has stopped or is full."""
-    drawn: list[list[int]] = [[] for _ in range(len(token_ids))]
-    finished = [False] * len(token_ids)
+    drawn = torch.zeros(len(token_ids), max_new_tokens, dtype=torch.long, device=token_ids.device)
+    lengths = torch.zeros(len(token_ids), dtype=torch.long, device=token_ids.device)
+    stopped = torch.zeros(len(token_ids), dtype=torch.bool, device=token_ids.device)
     rows = torch.arange(len(token_ids), device=token_ids.device)
     going = torch.ones_like(rows, dtype=torch.bool)
     cache = DynamicCache(config=model.config)
@@ -145,12 +146,10 @@ def _decode(
         logits = model.get_output_embeddings()(hidden[:, -1])
         uniform = None if noise is None else noise[rows, step, None]
         chosen = draw_tokens(torch.softmax(logits.float() / temperature, dim=-1), uniform)
-        for row, token, goes in zip(rows.tolist(), chosen[:, 0].tolist(), going.tolist(), strict=True):
-            if goes:
-                drawn[row].append(token)
+        drawn[rows, step] = chosen[:, 0]
+        lengths[rows] += going
         going &= torch.isin(chosen[:, 0], stop_ids).logical_not()
-        for row, goes in zip(rows.tolist(), going.tolist(), strict=True):
-            finished[row] = not goes
+        stopped[rows] = going.logical_not()
         if not going.any():
             break
         inputs, positions = chosen, positions[:, -1:] + 1
@@ -159,4 +158,5 @@ def _decode(
             kept = going.nonzero()[:, 0]
             cache.batch_select_indices(kept)
             rows, going, inputs, positions, mask = (item[kept] for item in (rows, going, inputs, positions, mask))
-    return [Sample(tokens, stopped) for tokens, stopped in zip(drawn, finished, strict=True)]
+    rows_of_tokens = zip(drawn.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
+    return [Sample(tokens[:length], has_stopped) for tokens, length, has_stopped in rows_of_tokens]

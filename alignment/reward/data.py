@@ -35,18 +35,29 @@ class RewardData:
     """What reading the user's own file left out."""
 
 
-def reward_data(recipe: Recipe, folder: RunFolder, dimension: Dimension, round_number: int) -> RewardData:
-    """Load and split the comparisons of one dimension.
+def reward_data(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[Dimension, RewardData]:
+    """Load and split the comparisons of every dimension that is to have a reward model.
 
     Raises:
-        UserError: no data of this dimension, or a prompt is in both parts.
+        UserError: no data of a dimension, or a prompt is in both parts.
     """
-    section = getattr(recipe.reward, dimension)
-    data = (
-        _own_file(recipe, dimension)
-        if section.data
-        else _collected(folder, dimension, round_number, section.other_share, seed=recipe.seed)
-    )
+    dimensions = recipe.reward.models
+    collects = any(getattr(recipe.reward, dimension).data is None for dimension in dimensions)
+    collected = _read_collected(folder, round_number) if collects else None
+    data: dict[Dimension, RewardData] = {}
+    for dimension in dimensions:
+        section = getattr(recipe.reward, dimension)
+        if section.data is None:
+            assert collected is not None
+            found = _about(collected, dimension, other_share=section.other_share, seed=recipe.seed)
+        else:
+            found = _own_file(recipe, dimension)
+        data[dimension] = _checked(recipe, found, dimension)
+    return data
+
+
+def _checked(recipe: Recipe, data: RewardData, dimension: Dimension) -> RewardData:
+    """The data, if both parts are there and apart; without training pairs that teach the wrong thing."""
     for name, part in (("training", data.train), ("held-out", data.heldout)):
         if not part:
             raise UserError(f"no {name} comparisons about {dimension} ({', '.join(map(str, data.inputs))})")
@@ -138,22 +149,23 @@ def _own_file(recipe: Recipe, dimension: Dimension) -> RewardData:
     return RewardData(train, heldout, report.skipped, [source], report)
 
 
-def _collected(
-    folder: RunFolder, dimension: Dimension, round_number: int, other_share: float, *, seed: int
-) -> RewardData:
-    """The comparisons of all rounds so far; held-out ones of this round only."""
+def _read_collected(folder: RunFolder, round_number: int) -> RewardData:
+    """The comparisons of all rounds so far, of both dimensions; held-out ones of this round only."""
     files = [
         folder.require("annotate", number, command="python -m stages.annotate") / "comparisons.jsonl"
         for number in range(1, round_number + 1)
     ]
-    comparisons = [item for file in files for item in read_jsonl(file, Comparison)[0]]
     heldout_file = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
-    heldout = read_jsonl(heldout_file, Comparison)[0]
-    own = [item for item in comparisons if item.dimension == dimension]
-    others = [item for item in comparisons if item.dimension != dimension]
+    comparisons = [item for file in files for item in read_jsonl(file, Comparison)[0]]
+    return RewardData(comparisons, read_jsonl(heldout_file, Comparison)[0], {}, [*files, heldout_file])
+
+
+def _about(collected: RewardData, dimension: Dimension, *, other_share: float, seed: int) -> RewardData:
+    """All comparisons of one dimension, with a share of the other's mixed into those to train on."""
+    own = [item for item in collected.train if item.dimension == dimension]
+    others = [item for item in collected.train if item.dimension != dimension]
     # ``other_share`` of the mixture, not of the other comparisons: n_other = share / (1 - share) * n_own.
     wanted = round(len(own) * other_share / (1 - other_share)) if other_share < 1 else len(others)
     mixed = random.Random(seed).sample(others, min(wanted, len(others)))
-    return RewardData(
-        own + mixed, [item for item in heldout if item.dimension == dimension], {}, [*files, heldout_file]
-    )
+    heldout = [item for item in collected.heldout if item.dimension == dimension]
+    return replace(collected, train=own + mixed, heldout=heldout)

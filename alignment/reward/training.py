@@ -12,6 +12,7 @@ Shapes: B pairs, T tokens of a prompt and its two answers.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,9 +83,9 @@ def encode_pairs(
     pairs: list[EncodedPair] = []
     kept: list[Comparison] = []
     too_long = 0
+    encode = functools.cache(encoder.encode_answer)  # several annotators judge one pair, other pairs share its prompt
     for item, pair_margin in zip(comparisons, margins, strict=True):
-        chosen = encoder.encode_answer(item.prompt, item.chosen_text)
-        rejected = encoder.encode_answer(item.prompt, item.rejected_text)
+        chosen, rejected = encode(item.prompt, item.chosen_text), encode(item.prompt, item.rejected_text)
         longest = max(len(chosen.input_ids), len(rejected.input_ids))
         if longest > max_length_tokens:
             if not skip_too_long:
