@@ -149,7 +149,7 @@ class HeadSection(Section):
     """The module on top of the trunk that turns hidden states into a score."""
 
     name: str = Field("linear", description="a name from alignment.models.heads.HEADS")
-    arguments: dict[str, int | float] = Field({}, description="the head's own settings")
+    arguments: dict[str, int | float | str] = Field({}, description="the head's own settings")
 
 
 class RewardModelSection(Section):

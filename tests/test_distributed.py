@@ -20,22 +20,23 @@ SCRIPT = Path(__file__).parent / "ppo_in_processes.py"
 TOLERANCE = 1e-4
 
 
+def run(model: Path, output: Path, count: int, *options: str) -> list[Any]:
+    """What each of ``count`` processes wrote down."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    subprocess.run(
+        [sys.executable, *launcher, str(SCRIPT), str(model), str(output), *options],
+        env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return [json.loads((output / f"rank-{rank}.json").read_text()) for rank in range(count)]
+
+
 @pytest.fixture(scope="module")
 def found(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
     """Number of processes -> what each of them wrote down."""
-    results: dict[int, list[Any]] = {}
-    for count in (1, 2):
-        output = tmp_path_factory.mktemp(f"processes-{count}")
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-        subprocess.run(
-            [sys.executable, *launcher, str(SCRIPT), str(tiny_folder("llama")), str(output)],
-            env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
-            check=True,
-            capture_output=True,
-            timeout=300,
-        )
-        results[count] = [json.loads((output / f"rank-{rank}.json").read_text()) for rank in range(count)]
-    return results
+    return {count: run(tiny_folder("llama"), tmp_path_factory.mktemp("run"), count) for count in (1, 2)}
 
 
 def test_there_really_are_two(found: dict[int, list[Any]]) -> None:
@@ -62,6 +63,14 @@ def test_same_texts_losses_kl_and_advantages(found: dict[int, list[Any]], update
         torch.testing.assert_close(torch.tensor(together[key]), torch.tensor(alone[key]), atol=TOLERANCE, rtol=0)
     if update:
         assert torch.tensor(alone["kl"]).abs().max() > 0.01, "the policy has moved"
+
+
+def test_two_processes_go_on_from_a_checkpoint_as_if_they_had_not_stopped(
+    found: dict[int, list[Any]], tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    stopped = run(tiny_folder("llama"), tmp_path, 2, "stopped")
+    assert (tmp_path / "checkpoints").is_dir()
+    assert [result["updates"] for result in stopped] == [result["updates"] for result in found[2]]
 
 
 class TestAlone:

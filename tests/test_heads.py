@@ -67,6 +67,58 @@ class TestMlpHead:
             build_head("mlp", H, arguments={"width": width})
 
 
+class TestAttentionHead:
+    def test_starts_as_the_mean_over_the_tokens_that_count(self) -> None:
+        head, hidden = build_head("attention", H), hidden_states()
+        weight = head.state_dict()["score.weight"].tolist()[0]
+        expected = []
+        for b, last in enumerate(LAST.tolist()):
+            mean = [sum(hidden[b, t, h].item() for t in range(last + 1)) / (last + 1) for h in range(H)]
+            expected.append(sum(w * x for w, x in zip(weight, mean, strict=True)))
+        assert head(hidden, LAST).tolist() == pytest.approx(expected, abs=1e-6)
+
+    def test_looks_where_its_query_points(self) -> None:
+        head = build_head("attention", 2)
+        with torch.no_grad():
+            head.query.weight.copy_(torch.tensor([[math.sqrt(2) * math.log(3.0), 0.0]]))
+            head.score.weight.copy_(torch.tensor([[0.0, 1.0]]))
+        hidden = torch.tensor([[[1.0, 8.0], [0.0, 4.0], [5.0, 100.0]]])
+        # Weights 3 and 1 for the first two tokens; the third is beyond the last that counts.
+        assert head(hidden, torch.tensor([1])).item() == pytest.approx((3 * 8 + 1 * 4) / 4)
+
+
+class TestEnsembleHead:
+    OPINIONS = torch.tensor([[1.0, 2.0, 6.0], [-1.0, -1.0, -1.0]])
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            ({"combine": "mean"}, [3.0, -1.0]),
+            ({"combine": "min"}, [1.0, -1.0]),
+            # Deviations -2, -1, 3: variance 14 / 3.
+            ({"combine": "cautious", "caution": 0.5}, [3.0 - 0.5 * math.sqrt(14 / 3), -1.0]),
+        ],
+    )
+    def test_combines(self, arguments: dict[str, float | str], expected: list[float]) -> None:
+        head = build_head("ensemble", H, arguments={"members": 3, **arguments})
+        assert head.combine(self.OPINIONS).tolist() == pytest.approx(expected)
+
+    def test_each_member_is_a_linear_head(self) -> None:
+        head, hidden = build_head("ensemble", H, arguments={"members": 3}), hidden_states()
+        for member, weight in enumerate(head.state_dict()["score.weight"]):
+            alone = LinearHead(H)
+            alone.load_state_dict({"score.weight": weight[None]})
+            torch.testing.assert_close(head.opinions(hidden, LAST)[:, member], alone(hidden, LAST))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [({"members": 1}, "members"), ({"members": 2.5}, "members"), ({"combine": "median"}, "mean, min or cautious")],
+    )
+    def test_senseless_arguments_are_refused(self, arguments: dict[str, float | str], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            build_head("ensemble", H, arguments=arguments)
+
+
 @pytest.mark.parametrize("name", sorted(HEADS))
 class TestEveryHead:
     def build(self, name: str) -> RewardHead:
@@ -84,6 +136,12 @@ class TestEveryHead:
         assert dirty.grad is not None
         assert not dirty.grad[mask.logical_not()].any()
         assert dirty.grad[torch.arange(3), LAST].any(dim=1).all()
+
+    def test_the_score_is_what_its_opinions_combine_to(self, name: str) -> None:
+        head, hidden = self.build(name), hidden_states()
+        opinions = head.opinions(hidden, LAST, LIKELIHOOD)
+        assert opinions.shape[0] == 3
+        torch.testing.assert_close(head.combine(opinions), head(hidden, LAST, LIKELIHOOD))
 
     def test_every_parameter_learns(self, name: str) -> None:
         head = self.build(name)

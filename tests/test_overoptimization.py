@@ -185,6 +185,14 @@ class TestWatch:
         again.load_state_dict(watch.state_dict())
         assert (again.reasons, again.said) == (watch.reasons, watch.said)
 
+    def test_a_stop_does_not_make_it_forget_to_roll_back(self, watch_of: Any) -> None:
+        watch, _ = watch_of(PLANNED, "ppo.on_overoptimization=stop")
+        for update in (0, 10, 20):
+            watch.look(update, {})
+        state, watch.rolls_back = watch.state_dict(), False
+        watch.load_state_dict(state)
+        assert watch.save_policy()["policy"] == "the best snapshot, update 10"
+
     def test_findings_are_said_once(self, watch_of: Any) -> None:
         watch, said = watch_of({})
         for update in range(1, 4):

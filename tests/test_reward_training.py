@@ -108,6 +108,17 @@ class TestLoss:
         expected = loss_by_hand(model, pairs_of(), **terms)
         assert train(model, pairs_of(), **terms)[0]["loss"] == pytest.approx(expected, abs=1e-4)
 
+    def test_an_ensemble_trains_each_member_as_if_it_were_the_only_one(self, backbone: Backbone) -> None:
+        terms = {"safety_weight": 0.7, "centering_weight": 0.1}
+        ensemble = made_model(backbone, head_name="ensemble", head_arguments={"members": 3, "combine": "min"})
+        alone = []
+        for number, weight in enumerate(ensemble.head.state_dict()["score.weight"].clone()):
+            member = made_model(backbone, f"member{number}")
+            member.head.load_state_dict({"score.weight": weight[None]})
+            alone.append(loss_by_hand(member, pairs_of(), **terms))
+        assert max(alone) - min(alone) > 1e-2
+        assert train(ensemble, pairs_of(), **terms)[0]["loss"] == pytest.approx(sum(alone) / 3, abs=1e-4)
+
     def test_margins_labels_and_masks_all_make_a_difference(self, backbone: Backbone) -> None:
         model = made_model(backbone)
         terms = {"safety_weight": 0.7, "centering_weight": 0.1}

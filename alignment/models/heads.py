@@ -36,6 +36,14 @@ class RewardHead(nn.Module, ABC):
     needs_likelihood: ClassVar[bool] = False
     """Whether the reward model has to form the answer's log-probabilities for this head."""
 
+    def opinions(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """What the losses compare: (B, M) float32, each of the M a raw score; one unless a head has several."""
+        return self(hidden, last_index, likelihood)[:, None]
+
+    def combine(self, opinions: Tensor) -> Tensor:
+        """The score (B,) that follows from a dialogue's opinions (B, M)."""
+        return opinions[:, 0]
+
     @abstractmethod
     def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
         """Score each dialogue.
@@ -63,11 +71,17 @@ def _linear_float32(layer: nn.Linear, inputs: Tensor) -> Tensor:
         return functional.linear(inputs.float(), layer.weight.float(), bias)
 
 
-def _scalar_layer(width: int) -> nn.Linear:
-    """``width`` -> 1 without bias, weights of standard deviation 1 / sqrt(width + 1): a unit-sized start."""
-    layer = nn.Linear(width, 1, bias=False)
+def _score_layer(width: int, n_scores: int = 1) -> nn.Linear:
+    """``width`` -> ``n_scores`` without bias, weights of standard deviation 1 / sqrt(width + 1): a unit-sized start."""
+    layer = nn.Linear(width, n_scores, bias=False)
     nn.init.normal_(layer.weight, std=1 / math.sqrt(width + 1))
     return layer
+
+
+def _whole_number(head: str, name: str, value: float, *, least: int) -> int:
+    if value != int(value) or value < least:
+        raise UserError(f"reward head {head!r}: {name} must be a whole number of at least {least}, got {value}")
+    return int(value)
 
 
 class LinearHead(RewardHead):
@@ -80,7 +94,7 @@ class LinearHead(RewardHead):
     def __init__(self, hidden_size: int) -> None:
         """Make a head for hidden states of size ``hidden_size``."""
         super().__init__()
-        self.score = _scalar_layer(hidden_size)
+        self.score = _score_layer(hidden_size)
 
     def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
         """Score (B, T, H) at (B,) -> (B,) float32."""
@@ -93,10 +107,9 @@ class MlpHead(RewardHead):
     def __init__(self, hidden_size: int, *, width: int = 256) -> None:
         """Make a head with ``width`` units between hidden state and score."""
         super().__init__()
-        if width != int(width) or width < 1:
-            raise UserError(f"reward head 'mlp': width must be a whole number of at least 1, got {width}")
-        self.inner = nn.Linear(hidden_size, int(width))
-        self.score = _scalar_layer(int(width))
+        width = _whole_number("mlp", "width", width, least=1)
+        self.inner = nn.Linear(hidden_size, width)
+        self.score = _score_layer(width)
 
     def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
         """Score (B, T, H) at (B,) -> (B,) float32."""
@@ -118,7 +131,7 @@ class LikelihoodHead(RewardHead):
     def __init__(self, hidden_size: int) -> None:
         """Make a head for hidden states of size ``hidden_size``."""
         super().__init__()
-        self.score = _scalar_layer(hidden_size)
+        self.score = _score_layer(hidden_size)
         self.likelihood = nn.Linear(2, 1, bias=False)
         nn.init.zeros_(self.likelihood.weight)
 
@@ -131,7 +144,68 @@ class LikelihoodHead(RewardHead):
         return _linear_float32(self.score, pool_last(hidden, last_index)).squeeze(-1) + from_likelihood
 
 
-HEADS: dict[str, type[RewardHead]] = {"linear": LinearHead, "mlp": MlpHead, "likelihood": LikelihoodHead}
+class AttentionHead(RewardHead):
+    """A learned query looks at all tokens of the dialogue; what it gathers is scored by a linear map.
+
+    The query starts at zero, which makes the first scores those of the mean over the tokens.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        """Make a head for hidden states of size ``hidden_size``."""
+        super().__init__()
+        self.query = nn.Linear(hidden_size, 1, bias=False)
+        nn.init.zeros_(self.query.weight)
+        self.score = _score_layer(hidden_size)
+
+    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """Score (B, T, H) up to (B,) -> (B,) float32."""
+        counts = torch.arange(hidden.shape[1], device=hidden.device) <= last_index[:, None]
+        states = hidden.float().masked_fill(counts.logical_not()[..., None], 0.0)
+        logits = _linear_float32(self.query, states).squeeze(-1) / math.sqrt(states.shape[-1])
+        weights = logits.masked_fill(counts.logical_not(), -math.inf).softmax(dim=1)
+        return _linear_float32(self.score, (weights[..., None] * states).sum(dim=1)).squeeze(-1)
+
+
+class EnsembleHead(RewardHead):
+    """Linear heads that start apart and are each trained as the only one (Coste et al. 2024, arXiv:2310.02743).
+
+    ``combine`` says how their opinions make a score: ``mean``; ``min``, the most pessimistic one (worst-case
+    optimisation there); or ``cautious``, the mean less ``caution`` standard deviations (there, the variance; a
+    deviation has the unit of a score).
+    """
+
+    def __init__(self, hidden_size: int, *, members: int = 5, combine: str = "mean", caution: float = 1.0) -> None:
+        """Make ``members`` heads for hidden states of size ``hidden_size``."""
+        super().__init__()
+        self.score = _score_layer(hidden_size, _whole_number("ensemble", "members", members, least=2))
+        if combine not in ("mean", "min", "cautious"):
+            raise UserError(f"reward head 'ensemble': combine must be mean, min or cautious, got {combine!r}")
+        self.how = combine
+        self.caution = float(caution)
+
+    def opinions(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """(B, T, H) at (B,) -> (B, M) float32."""
+        return _linear_float32(self.score, pool_last(hidden, last_index))
+
+    def combine(self, opinions: Tensor) -> Tensor:
+        """The score (B,) of opinions (B, M)."""
+        if self.how == "min":
+            return opinions.min(dim=1).values
+        mean = opinions.mean(dim=1)
+        return mean if self.how == "mean" else mean - self.caution * opinions.std(dim=1, correction=0)
+
+    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """Score (B, T, H) at (B,) -> (B,) float32."""
+        return self.combine(self.opinions(hidden, last_index, likelihood))
+
+
+HEADS: dict[str, type[RewardHead]] = {
+    "linear": LinearHead,
+    "mlp": MlpHead,
+    "likelihood": LikelihoodHead,
+    "attention": AttentionHead,
+    "ensemble": EnsembleHead,
+}
 """Name in the configuration -> class."""
 
 
@@ -147,7 +221,7 @@ def head_arguments(name: str) -> tuple[str, ...]:
     return tuple(item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
-def build_head(name: str, hidden_size: int, *, arguments: Mapping[str, float | int] | None = None) -> RewardHead:
+def build_head(name: str, hidden_size: int, *, arguments: Mapping[str, int | float | str] | None = None) -> RewardHead:
     """Make the reward head of a name, freshly initialised.
 
     Args:

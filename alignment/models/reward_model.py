@@ -59,7 +59,7 @@ class RewardModel(nn.Module):
         role: str,
         *,
         head_name: str,
-        head_arguments: dict[str, int | float],
+        head_arguments: dict[str, int | float | str],
         offset: float = 0.0,
     ) -> None:
         super().__init__()
@@ -80,8 +80,10 @@ class RewardModel(nn.Module):
         """The folder that it was loaded from."""
         return [self.folder]
 
-    def forward(self, token_ids: Tensor, prompt_lengths: Tensor, answer_lengths: Tensor) -> Tensor:
-        """Scores (B, K) of K answers to each of B prompts.
+    def forward(
+        self, token_ids: Tensor, prompt_lengths: Tensor, answer_lengths: Tensor, *, opinions: bool = False
+    ) -> Tensor:
+        """Scores (B, K) of K answers to each of B prompts, or (B, K, M) with the M ``opinions`` of the head on each.
 
         Rows of similar length pass together, each group cut to its own longest.
 
@@ -89,16 +91,18 @@ class RewardModel(nn.Module):
             token_ids: (B, T) a prompt and its answers one after the other, padded on the right.
             prompt_lengths: (B,)
             answer_lengths: (B, K), stop tokens included.
+            opinions: what the losses compare, before it is combined to one score.
         """
         order = (prompt_lengths + answer_lengths.sum(1)).argsort()
         groups = [
-            self._scores(token_ids[rows], SharedPrompts(prompt_lengths[rows], answer_lengths[rows]))
+            self._opinions(token_ids[rows], SharedPrompts(prompt_lengths[rows], answer_lengths[rows]))
             for rows in order.split(GROUP_ROWS)
         ]
-        return torch.cat(groups)[order.argsort()]
+        found = torch.cat(groups)[order.argsort()]
+        return found if opinions else self.head.combine(found.flatten(0, 1)).view_as(answer_lengths) - self.offset
 
-    def _scores(self, token_ids: Tensor, prompts: SharedPrompts) -> Tensor:
-        """Scores (B, K) of one group."""
+    def _opinions(self, token_ids: Tensor, prompts: SharedPrompts) -> Tensor:
+        """Opinions (B, K, M) of one group, without the offset."""
         token_ids = token_ids[:, : padded_width(int(prompts.lengths.max()))]
         lengths, likelihood = prompts.dialogue_lengths, None
         with self.backbone.role(self.role):
@@ -106,8 +110,8 @@ class RewardModel(nn.Module):
             if self.head.needs_likelihood:
                 prompt_lengths = lengths - prompts.answer_lengths.flatten()
                 likelihood = self._likelihood(hidden, prompts.split(token_ids), prompt_lengths, lengths)
-        scores: Tensor = self.head(hidden, lengths - 1, likelihood)
-        return scores.float().view_as(prompts.answer_lengths) - self.offset
+        found = self.head.opinions(hidden, lengths - 1, likelihood).float()
+        return found.view(*prompts.answer_lengths.shape, found.shape[-1])
 
     def _likelihood(self, hidden: Tensor, token_ids: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
         """(B, 2): mean and least log-probability of the answer's tokens under this role, nats."""

@@ -160,13 +160,19 @@ class GradedRewardTrainer(RewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Ranking loss with margins, plus the weighted safety and centring losses."""
-        chosen, rejected = model(inputs["token_ids"], inputs["prompt_lengths"], inputs["answer_lengths"]).unbind(1)
+        """Ranking loss with margins, weighted safety and centring losses; the mean over the head's opinions."""
+        lengths = inputs["prompt_lengths"], inputs["answer_lengths"]
+        opinions = model(inputs["token_ids"], *lengths, opinions=True)
+        n_pairs = len(opinions) if num_items_in_batch is None else int(num_items_in_batch)
+        n_opinions = opinions.shape[2]
+        # Each opinion is one more pair with the same labels: (B, M) -> (B M,).
+        n_pairs *= n_opinions
+        margin, safe, labelled = (inputs[key].repeat_interleave(n_opinions) for key in ("margin", "safe", "labelled"))
+        chosen, rejected = opinions[:, 0].flatten(), opinions[:, 1].flatten()
         scores = torch.cat([chosen, rejected])
-        n_pairs = len(chosen) if num_items_in_batch is None else int(num_items_in_batch)
-        loss = ranking_loss(chosen, rejected, inputs["margin"], n_pairs=n_pairs)
+        loss = ranking_loss(chosen, rejected, margin, n_pairs=n_pairs)
         if self.safety_weight:
-            loss = loss + self.safety_weight * safety_loss(scores, inputs["safe"], inputs["labelled"], n_pairs=n_pairs)
+            loss = loss + self.safety_weight * safety_loss(scores, safe, labelled, n_pairs=n_pairs)
         if self.centering_weight:
             loss = loss + self.centering_weight * centering_loss(chosen, rejected, n_pairs=n_pairs)
         accuracy = (chosen > rejected).float().mean()

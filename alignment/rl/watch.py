@@ -48,6 +48,8 @@ class Watch:
         self.said: list[str] = []
         self.reasons: list[str] = []
         """Why training is to stop before its last update; empty: it is not."""
+        self.rolls_back = False
+        """Whether the best snapshot replaces the last update's policy, as this one is over-optimised."""
 
     def best_folder(self, update: int) -> Path:
         """Where the policy of a snapshot that was the best lies until the stage is finished."""
@@ -85,6 +87,7 @@ class Watch:
         if len(self.snapshots.taken) > taken and (warning := overoptimized(self.snapshots.scores())):
             self._tell(f"update {update}: {warning}")
             if self.settings.on_overoptimization == "stop":
+                self.rolls_back = True
                 return warning
         budget = self.settings.kl_budget_nats
         if budget is not None and metrics.get("objective/kl", 0.0) >= budget:
@@ -104,17 +107,17 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
-        return {"reasons": self.reasons, "said": self.said}
+        return {"reasons": self.reasons, "said": self.said, "rolls_back": self.rolls_back}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.reasons, self.said = list(state["reasons"]), list(state["said"])
+        self.rolls_back = state["rolls_back"]
 
     def save_policy(self) -> dict[str, Any]:
         """Write the policy to keep into the stage's folder; returns which it is and why."""
         best = best_of(self.snapshots.scores())
-        stopped = any(reason.startswith("over-optimisation") for reason in self.reasons)
-        if best is not None and (stopped or self.settings.keep == "best"):
+        if best is not None and (self.rolls_back or self.settings.keep == "best"):
             for file in self.best_folder(best.update).iterdir():
                 shutil.copy2(file, self.folder / file.name)
             kept = f"the best snapshot, update {best.update}"
