@@ -21,7 +21,7 @@ from torch import Tensor
 
 from alignment.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 """Of a stage, inside its folder."""
 TENSOR = "__tensor__"

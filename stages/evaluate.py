@@ -94,7 +94,14 @@ def sample_policies(
     names = ["base", "sft"] + [n for n in ("rejection", "ppo") if f"{n}-{round_number}" in available]
     asked = list(prompts) * recipe.evaluate.answers_per_prompt
     rows: dict[str, list[JudgedAnswer]] = {}
+    drawn = 0
     with progress("evaluate: sampling") as on_step:
+
+        def count_answers(n: int) -> None:
+            nonlocal drawn
+            drawn += n
+            on_step(drawn, len(names) * len(asked), {})
+
         for name in names:
             if name == "base":
                 own = Backbone.load(base_model_path(recipe, folder), recipe.model)
@@ -103,9 +110,14 @@ def sample_policies(
                 policy = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}")
                 own, role = policy.backbone, policy.role
             rows[name] = measure_policy(
-                own, role, asked, recipe.evaluate.sampling, sft_backbone=backbone, reward_models=models
+                own,
+                role,
+                asked,
+                recipe.evaluate.sampling,
+                sft_backbone=backbone,
+                reward_models=models,
+                on_batch=count_answers,
             )
-            on_step(sum(map(len, rows.values())), len(names) * len(asked), {})
     return rows
 
 

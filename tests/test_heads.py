@@ -61,8 +61,8 @@ class TestMlpHead:
     def test_width_is_256_unless_given(self) -> None:
         assert build_head("mlp", H).state_dict()["inner.weight"].shape == (256, H)
 
-    @pytest.mark.parametrize("width", [0, -3, 2.5])
-    def test_a_width_that_is_no_count_is_refused(self, width: float) -> None:
+    @pytest.mark.parametrize("width", [0, -3, 2.5, "wide", math.inf])
+    def test_a_width_that_is_no_count_is_refused(self, width: float | str) -> None:
         with pytest.raises(UserError, match="width"):
             build_head("mlp", H, arguments={"width": width})
 
@@ -112,7 +112,15 @@ class TestEnsembleHead:
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
-        [({"members": 1}, "members"), ({"members": 2.5}, "members"), ({"combine": "median"}, "mean, min or cautious")],
+        [
+            ({"members": 1}, "members"),
+            ({"members": 2.5}, "members"),
+            ({"members": "many"}, "members"),
+            ({"combine": "median"}, "mean, min or cautious"),
+            ({"caution": "much"}, "caution"),
+            ({"caution": -1}, "caution"),
+            ({"caution": math.nan}, "caution"),
+        ],
     )
     def test_senseless_arguments_are_refused(self, arguments: dict[str, float | str], message: str) -> None:
         with pytest.raises(UserError, match=message):

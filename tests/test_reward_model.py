@@ -151,9 +151,14 @@ class TestFiles:
         assert not any(parameter.requires_grad for parameter in loaded.trainable_parameters())
         assert not loaded.training
 
-    def test_the_heads_arguments_come_back(self, backbone: Backbone, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("name", "arguments"), [("mlp", {"width": 5}), ("ensemble", {"members": 3, "combine": "min"})]
+    )
+    def test_the_heads_arguments_come_back(
+        self, backbone: Backbone, tmp_path: Path, name: str, arguments: dict[str, int | float | str]
+    ) -> None:
         add_role(backbone, "helpfulness", seed=3)
-        model = RewardModel(backbone, "helpfulness", head_name="mlp", head_arguments={"width": 5}).eval()
+        model = RewardModel(backbone, "helpfulness", head_name=name, head_arguments=arguments).eval()
         model.save(tmp_path, calibration={})
         loaded = RewardModel.load(backbone, "again", tmp_path)
         assert torch.equal(loaded.score(DIALOGUES, batch_size=5), model.score(DIALOGUES, batch_size=5))

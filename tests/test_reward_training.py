@@ -108,7 +108,7 @@ class TestLoss:
         expected = loss_by_hand(model, pairs_of(), **terms)
         assert train(model, pairs_of(), **terms)[0]["loss"] == pytest.approx(expected, abs=1e-4)
 
-    def test_an_ensemble_trains_each_member_as_if_it_were_the_only_one(self, backbone: Backbone) -> None:
+    def test_the_loss_of_an_ensemble_is_the_mean_of_its_members(self, backbone: Backbone) -> None:
         terms = {"safety_weight": 0.7, "centering_weight": 0.1}
         ensemble = made_model(backbone, head_name="ensemble", head_arguments={"members": 3, "combine": "min"})
         alone = []
@@ -154,7 +154,14 @@ class TestLoss:
 
 class TestWhatIsTrained:
     @pytest.mark.parametrize(
-        "head", [{}, {"head_name": "mlp", "head_arguments": {"width": 6}}, {"head_name": "likelihood"}]
+        "head",
+        [
+            {},
+            {"head_name": "mlp", "head_arguments": {"width": 6}},
+            {"head_name": "likelihood"},
+            {"head_name": "attention"},
+            {"head_name": "ensemble", "head_arguments": {"members": 2}},
+        ],
     )
     def test_adapter_and_head_and_nothing_else(self, backbone: Backbone, head: dict[str, Any]) -> None:
         add_role(backbone, "helpfulness", seed=1, trainable=False)

@@ -79,8 +79,8 @@ def _score_layer(width: int, n_scores: int = 1) -> nn.Linear:
 
 
 def _whole_number(head: str, name: str, value: float, *, least: int) -> int:
-    if value != int(value) or value < least:
-        raise UserError(f"reward head {head!r}: {name} must be a whole number of at least {least}, got {value}")
+    if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value) or value < least:
+        raise UserError(f"reward head {head!r}: {name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
 
 
@@ -166,12 +166,30 @@ class AttentionHead(RewardHead):
         return _linear_float32(self.score, (weights[..., None] * states).sum(dim=1)).squeeze(-1)
 
 
-class EnsembleHead(RewardHead):
-    """Linear heads that start apart and are each trained as the only one (Coste et al. 2024, arXiv:2310.02743).
+class ManyOpinionsHead(RewardHead):
+    """Base of heads that form several opinions, each trained with a loss of its own, and combine them to a score."""
 
+    @abstractmethod
+    def opinions(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """Raw scores (B, M) float32 of each dialogue; arguments as in ``forward``."""
+
+    @abstractmethod
+    def combine(self, opinions: Tensor) -> Tensor:
+        """The score (B,) of opinions (B, M)."""
+
+    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """Score (B, T, H) at (B,) -> (B,) float32."""
+        return self.combine(self.opinions(hidden, last_index, likelihood))
+
+
+class EnsembleHead(ManyOpinionsHead):
+    """Linear heads on one trunk that start apart, after the ensembles of Coste et al. 2024 (arXiv:2310.02743).
+
+    Theirs are separate models; these share an adapter, cost no more than one, and are less independent.
     ``combine`` says how their opinions make a score: ``mean``; ``min``, the most pessimistic one (worst-case
     optimisation there); or ``cautious``, the mean less ``caution`` standard deviations (there, the variance; a
-    deviation has the unit of a score).
+    deviation has the unit of a score). The gate's threshold applies to the combined score: below the mean, the safety
+    model flags more answers.
     """
 
     def __init__(self, hidden_size: int, *, members: int = 5, combine: str = "mean", caution: float = 1.0) -> None:
@@ -180,6 +198,8 @@ class EnsembleHead(RewardHead):
         self.score = _score_layer(hidden_size, _whole_number("ensemble", "members", members, least=2))
         if combine not in ("mean", "min", "cautious"):
             raise UserError(f"reward head 'ensemble': combine must be mean, min or cautious, got {combine!r}")
+        if not isinstance(caution, int | float) or not 0 <= caution < math.inf:
+            raise UserError(f"reward head 'ensemble': caution must be a number of at least 0, got {caution!r}")
         self.how = combine
         self.caution = float(caution)
 
@@ -193,10 +213,6 @@ class EnsembleHead(RewardHead):
             return opinions.min(dim=1).values
         mean = opinions.mean(dim=1)
         return mean if self.how == "mean" else mean - self.caution * opinions.std(dim=1, correction=0)
-
-    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
-        """Score (B, T, H) at (B,) -> (B,) float32."""
-        return self.combine(self.opinions(hidden, last_index, likelihood))
 
 
 HEADS: dict[str, type[RewardHead]] = {

@@ -91,7 +91,7 @@ class RewardModel(nn.Module):
             token_ids: (B, T) a prompt and its answers one after the other, padded on the right.
             prompt_lengths: (B,)
             answer_lengths: (B, K), stop tokens included.
-            opinions: what the losses compare, before it is combined to one score.
+            opinions: return what the losses compare, before it is combined to one score and the offset is taken off.
         """
         order = (prompt_lengths + answer_lengths.sum(1)).argsort()
         groups = [

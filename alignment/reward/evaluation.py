@@ -29,9 +29,10 @@ def calibrate(
 ) -> dict[str, float | int]:
     """Centre the helpfulness model; say how well the safety model's gate tells unsafe answers.
 
-    Ranking fixes only differences of scores. The safety model's zero is anchored by its auxiliary loss, so it is left
-    alone; the helpfulness model's is arbitrary and is moved to the mean over its training answers, lest prompts tagged
-    safety get a constant bonus once both are whitened together (section 3.2.3).
+    Ranking fixes only differences of scores. The safety model's zero is anchored by its auxiliary loss (that of each
+    opinion, where the head has several), so it is left alone; the helpfulness model's is arbitrary and is moved to the
+    mean over its training answers, lest prompts tagged safety get a constant bonus once both are whitened together
+    (section 3.2.3).
     """
     sample = pairs[:: max(1, len(pairs) // CALIBRATION_PAIRS)]
     chosen, rejected = pair_scores(model, sample, batch_size=batch_size)

@@ -83,7 +83,7 @@ def encode_pairs(
     pairs: list[EncodedPair] = []
     kept: list[Comparison] = []
     too_long = 0
-    encode = functools.cache(encoder.encode_answer)  # several annotators judge one pair, other pairs share its prompt
+    encode = functools.cache(encoder.encode_answer)  # several annotators may judge one pair
     for item, pair_margin in zip(comparisons, margins, strict=True):
         chosen, rejected = encode(item.prompt, item.chosen_text), encode(item.prompt, item.rejected_text)
         longest = max(len(chosen.input_ids), len(rejected.input_ids))
