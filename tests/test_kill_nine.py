@@ -11,7 +11,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from stages import annotate, base, reward, sft
 pytestmark = pytest.mark.slow
 
 KILLS = 10
+UPDATES = 400
 SETTINGS = (
     "ppo.method=ppo",
-    "ppo.updates=800",
+    f"ppo.updates={UPDATES}",
     "ppo.save_steps=5",
     "ppo.snapshot_every_updates=50",
     "ppo.kl_control=adaptive",
@@ -45,15 +45,34 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key != "time/seconds"} for line in lines]
 
 
-def kill_at_random(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Kill it some seconds after its start: while it loads, trains, saves or finishes; returns whether it still ran."""
+def kill_at_random(process: subprocess.Popen[bytes], file: Path, chance: random.Random) -> bool:
+    """Kill it after a random number of further updates and a random part of some seconds; returns whether it still ran.
+
+    By progress rather than by the clock, so that it is killed as often on a machine whose speed changes.
+    """
+
+    def updates() -> int:
+        return file.read_bytes().count(b"\n") if file.exists() else 0
+
+    # In three cases of ten it is killed while it loads or makes its first updates; else within or between later ones.
+    further = 0 if chance.random() < 0.3 else chance.randrange(1, UPDATES // (2 * KILLS))
+    wanted, delay = updates() + further, chance.uniform(0, 0.5 if further else 12)
+    while updates() < wanted:
+        if process_ended(process, 0.02):
+            return False
+    if process_ended(process, delay):
+        return False
+    process.kill()
+    process.wait()
+    return True
+
+
+def process_ended(process: subprocess.Popen[bytes], within_seconds: float) -> bool:
     try:
-        process.wait(timeout=seconds)
+        process.wait(timeout=within_seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return True
-    return False
+        return False
+    return True
 
 
 def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
@@ -66,16 +85,14 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     runs = {name: tmp_path / name for name in ("uninterrupted", "killed")}
     for run in runs.values():
         shutil.copytree(rewarded, run)
-    begun = time.monotonic()
     assert start(config, runs["uninterrupted"]).wait() == 0
-    whole_seconds = time.monotonic() - begun
 
     chance = random.Random(os.environ.get("KILL_SEED", "0"))
     folder = runs["killed"] / "round-1" / "ppo" / FOLDER
     reached = []
     while len(reached) < KILLS:
         process = start(config, runs["killed"])
-        if not kill_at_random(process, chance.uniform(0, whole_seconds / 3)):
+        if not kill_at_random(process, folder.parent / "metrics.jsonl", chance):
             break
         saved = checkpoints(folder)
         reached.append(int(saved[-1].name.removeprefix("step-")) if saved else 0)
