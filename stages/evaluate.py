@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, get_args
 
 from alignment.data.loading import heldout_prompts
@@ -102,6 +103,7 @@ def sample_policies(
             drawn += n
             on_step(drawn, len(names) * len(asked), {})
 
+        measure = partial(measure_policy, sft_backbone=backbone, reward_models=models, on_batch=count_answers)
         for name in names:
             if name == "base":
                 own = Backbone.load(base_model_path(recipe, folder), recipe.model)
@@ -109,15 +111,7 @@ def sample_policies(
             else:
                 policy = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}")
                 own, role = policy.backbone, policy.role
-            rows[name] = measure_policy(
-                own,
-                role,
-                asked,
-                recipe.evaluate.sampling,
-                sft_backbone=backbone,
-                reward_models=models,
-                on_batch=count_answers,
-            )
+            rows[name] = measure(own, role, asked, recipe.evaluate.sampling)
     return rows
 
 
