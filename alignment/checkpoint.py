@@ -58,6 +58,12 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def latest_step(folder: Path) -> int:
+    """The step of the newest whole checkpoint; 0 where there is none."""
+    found = checkpoints(folder)
+    return int(found[-1].name.removeprefix("step-")) if found else 0
+
+
 def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
     """Step and state of a checkpoint; tensors on the CPU.
 

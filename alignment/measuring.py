@@ -13,9 +13,9 @@ from alignment.evaluation import JudgedAnswer
 from alignment.masking import masked_sum
 from alignment.models.backbone import Backbone
 from alignment.models.policies import answer_prompts
-from alignment.models.reward_model import RewardScorer
+from alignment.models.scorer import RewardScorer
 from alignment.recipe import SamplingSection
-from alignment.rl.rollout import Episodes, reward_scores, score_responses
+from alignment.rl.rollout import Episodes, reward_judgments, score_responses
 
 SCORING_BATCH = 64
 
@@ -54,7 +54,8 @@ def measure_policy(
         else score_responses(sft_backbone, None, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
     )
     kl = masked_sum(own.logprobs - sft.logprobs, episodes.response_mask, dim=1)
-    scores = reward_scores(reward_models, episodes, batch_size=SCORING_BATCH)
+    judged_by = reward_judgments(reward_models, episodes, batch_size=SCORING_BATCH)
+    scores = {name: found.scores for name, found in judged_by.items()}
     rows: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for row, prompt in enumerate(episodes.prompts):
         judged = JudgedAnswer(

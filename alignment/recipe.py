@@ -9,33 +9,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from alignment.reward_recipe import (
+    HeadSection,
+    RewardModelSection,
+    RewardSection,
+    SafetyRewardModelSection,
+    SourceSection,
+)
+from alignment.settings import Count, Positive, Rate, Section, Share, Weight, check_divides
+
+__all__ = ["HeadSection", "RewardModelSection", "RewardSection", "SafetyRewardModelSection", "SourceSection"]
+
 TOY_MODEL = "toy"
 
 
-def _divides(part: int, whole: int, part_name: str, whole_name: str) -> None:
-    if whole % part:
-        raise ValueError(f"{part_name} ({part}) must divide {whole_name} ({whole})")
-
-
 def _divides_dialogues(section: SFTSection | RejectionSection) -> None:
-    _divides(
+    check_divides(
         section.micro_batch_size_dialogues,
         section.batch_size_dialogues,
         "micro_batch_size_dialogues",
         "batch_size_dialogues",
     )
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class LoraSection(Section):
@@ -105,7 +101,7 @@ class SFTSection(Section):
     batch_size_dialogues: Positive = Field(64, description="dialogues per optimiser step; section 3.1")
     micro_batch_size_dialogues: Positive = Field(8, description="dialogues per forward pass; divides the batch size")
     learning_rate: Rate = Field(2e-5, description="initial, cosine to 10 %; section 3.1")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="section 3.1")
+    weight_decay: Weight = Field(0.1, description="section 3.1")
     max_length_tokens: Positive = Field(4096, description="section 3.1")
     packing: bool = Field(
         True, description="fill sequences with several dialogues, no attention across them; section 3.1"
@@ -143,67 +139,6 @@ class AnnotateSection(Section):
     temperatures: tuple[Rate, Rate] = Field((1.0, 1.2), description="of the two variants that answer")
     max_new_tokens: Positive = Field(400, description="longest answer")
     batch_size_prompts: Positive = Field(64, description="prompts decoded together")
-
-
-class HeadSection(Section):
-    """The module on top of the trunk that turns hidden states into a score."""
-
-    name: str = Field("linear", description="a name from alignment.models.heads.HEADS")
-    arguments: dict[str, int | float | str] = Field({}, description="the head's own settings")
-
-
-class RewardModelSection(Section):
-    """One reward model: its data and its loss."""
-
-    data: str | None = Field(None, description="comparisons file or Hub name; default: this round's comparisons.jsonl")
-    format: str = Field("auto", description="auto, tandem, hh, alpaca, alpaca_eval, trl")
-    margin: Literal["none", "small", "large"] = Field("small", description="margin by grade; Table 27")
-    safety_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the safety auxiliary loss; A.3.3")
-    centering_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="pulls scores towards mean 0")
-    other_share: Share = Field(
-        0.0, description="share of the other dimension's comparisons in the mixture; section 3.2.2"
-    )
-    epochs: Rate = Field(1, description="passes over the data; section 3.2.2 (longer over-fits)")
-    learning_rate: Rate = Field(1e-5, description="peak, cosine to 10 %; section 3.2.2")
-    batch_size_pairs: Positive = Field(512, description="pairs per optimiser step; section 3.2.2")
-    micro_batch_size_pairs: Positive = Field(8, description="pairs per forward pass; divides the batch size")
-    max_length_tokens: Positive = Field(4096, description="longest dialogue with its answer")
-
-    @model_validator(mode="after")
-    def _batch_divides(self) -> RewardModelSection:
-        _divides(self.micro_batch_size_pairs, self.batch_size_pairs, "micro_batch_size_pairs", "batch_size_pairs")
-        return self
-
-
-class SafetyRewardModelSection(RewardModelSection):
-    """The safety reward model: no margin, an auxiliary loss, a tenth of helpfulness comparisons (section 3.2.2)."""
-
-    margin: Literal["none", "small", "large"] = Field("none", description="margin by grade; Table 27")
-    safety_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the safety auxiliary loss; A.3.3")
-    other_share: Share = Field(
-        0.1, description="share of the other dimension's comparisons in the mixture; section 3.2.2"
-    )
-
-
-class RewardSection(Section):
-    """The two reward models (section 3.2.2)."""
-
-    models: list[Literal["helpfulness", "safety"]] = Field(["helpfulness", "safety"], description="which to train")
-    head: HeadSection = HeadSection()  # type: ignore[call-arg]
-    labels: Literal["annotated", "shuffled"] = Field(
-        "annotated", description="shuffled is a control arm: preferences tossed, grades and safety bins dealt out anew"
-    )
-    guard_share: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.0,
-        description="share of conversations kept from both models for a guard, which watches PPO for over-optimisation "
-        "and never pays it; 0: no guard",
-    )
-    heldout_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="share of conversations kept for evaluation, where the data has no held-out file"
-    )
-    helpfulness: RewardModelSection = RewardModelSection()  # type: ignore[call-arg]
-    safety: SafetyRewardModelSection = SafetyRewardModelSection()  # type: ignore[call-arg]
-    trainer: dict[str, Any] = Field({}, description="passed on to TRL's RewardConfig")
 
 
 class RejectionSamplingSection(SamplingSection):
@@ -259,14 +194,12 @@ class PPOSection(Section):
         "constant", description="of both rates: constant as in section 3.2.3, or linear to 0 after the last update"
     )
     value_learning_rate: Rate | None = Field(None, description="of the value role; default: learning_rate")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="section 3.2.3")
+    weight_decay: Weight = Field(0.1, description="section 3.2.3")
     max_grad_norm: Rate = Field(1.0, description="section 3.2.3")
     clip_range: Rate = Field(0.2, description="of the probability ratio; section 3.2.3")
     value_clip_range: Rate = Field(0.2, description="of the value; not in the paper, from Huang et al. 2024")
-    value_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="of the value loss; Huang et al. 2024")
-    kl_beta: Annotated[float, Field(ge=0)] = Field(
-        0.01, description="weight of the KL per token in the reward; section 3.2.3"
-    )
+    value_weight: Weight = Field(0.1, description="of the value loss; Huang et al. 2024")
+    kl_beta: Weight = Field(0.01, description="weight of the KL per token in the reward; section 3.2.3")
     kl_control: Literal["fixed", "adaptive"] = Field(
         "fixed", description="of beta: fixed as in section 3.2.3, or steered to a target (Ziegler et al. 2019)"
     )
@@ -285,10 +218,11 @@ class PPOSection(Section):
     safety_share: Share | None = Field(
         None, description="share of safety prompts in every batch; default: as many as there are among the prompts"
     )
-    safety_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.15, description="gate; section 3.2.3")
-    missing_stop_penalty: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="taken off the whitened score of an answer that did not stop"
+    gate: str = Field(
+        "threshold", description="how the two scores become one: a name from alignment.reward.gate.GATES; section 3.2.3"
     )
+    safety_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.15, description="gate; section 3.2.3")
+    missing_stop_penalty: Weight = Field(1.0, description="taken off the whitened score of an answer that did not stop")
     whiten_scores: bool = Field(True, description="over the global batch; section 3.2.3")
     snapshot_every_updates: Count = Field(
         20, description="write down held-out answers this often, for the reward-against-KL plot; 0: never"
@@ -318,13 +252,13 @@ class PPOSection(Section):
 
     @model_validator(mode="after")
     def _batches_divide(self) -> PPOSection:
-        _divides(
+        check_divides(
             self.minibatch_size_episodes,
             self.batch_size_episodes,
             "minibatch_size_episodes",
             "batch_size_episodes",
         )
-        _divides(
+        check_divides(
             self.micro_batch_size_episodes,
             self.minibatch_size_episodes,
             "micro_batch_size_episodes",
@@ -349,6 +283,7 @@ class Recipe(Section):
     seed: Count = Field(0, description="of every random choice")
     rounds: Positive = Field(1, description="annotate, reward and ppo, this many times")
     overwrite: bool = Field(False, description="run a finished stage again")
+    plugins: list[str] = Field([], description="Python files of yours that register reward heads, losses or gates")
     model: ModelSection
     data: DataSection
     base: BaseSection = BaseSection()  # type: ignore[call-arg]

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from alignment.checkpoint import FOLDER as CHECKPOINTS
-from alignment.checkpoint import checkpoints
 from alignment.config import save_recipe
+from alignment.data.records import write_jsonl
 from alignment.environment import environment, peak_memory_gib, seed_everything
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, write_json
@@ -62,7 +62,15 @@ INPUT_STAGES = {
 """Stage folder -> the stages, of the same round or before all rounds, that it reads."""
 
 
-WITHOUT_EFFECT = frozenset({"ppo.method", "ppo.save_steps", "ppo.save_total_limit"})
+WITHOUT_EFFECT = frozenset(
+    {
+        "ppo.method",
+        "ppo.save_steps",
+        "ppo.save_total_limit",
+        "reward.helpfulness.save_steps",
+        "reward.safety.save_steps",
+    }
+)
 """Settings within these sections that leave a stage's numbers as they are."""
 
 
@@ -99,6 +107,30 @@ class StageRun:
         """Append one line to ``metrics.jsonl``."""
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(dict(metrics)) + "\n")
+
+    def cut_log(self, keep: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Keep the lines of ``metrics.jsonl`` up to the first that ``keep`` refuses, atomically; returns those kept.
+
+        A line that was cut short by a kill goes too.
+        """
+        file = self.folder / "metrics.jsonl"
+        if not file.is_file():
+            return []
+        kept: list[dict[str, Any]] = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if not keep(row):
+                break
+            kept.append(row)
+        write_jsonl(file, kept)
+        return kept
+
+    def remove_checkpoints(self) -> None:
+        """Once the stage is finished, nothing goes on from them."""
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
 
     @property
     def seconds(self) -> float:
@@ -251,7 +283,7 @@ class RunFolder:
             UserError: it was started with other settings or inputs; names them.
         """
         folder = self.stage(name, round_number)
-        stopped = (folder / "inputs.json").is_file() and bool(checkpoints(folder / CHECKPOINTS))
+        stopped = (folder / "inputs.json").is_file() and any((folder / CHECKPOINTS).glob("[!.]*"))
         if not stopped or recipe.overwrite or self.finished(name, round_number):
             return self.begin(name, recipe, round_number, inputs=inputs)
         before, now = read_json(folder / "inputs.json"), self._made_from(folder, inputs)

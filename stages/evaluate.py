@@ -60,7 +60,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             stage.folder / "answers.jsonl",
             ({"policy": name, **asdict(row)} for name, part in rows.items() for row in part),
         )
-        collected = [name for name in get_args(Dimension) if getattr(recipe.reward, name).data is None]
+        collected = [name for name in get_args(Dimension) if recipe.reward.of(name).data is None]
         snapshots = read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
         report = assemble_report(
             recipe,

@@ -1,4 +1,4 @@
-"""Stopping at a good place: Ctrl-C or SIGTERM waits for the update at hand. Not a stage itself."""
+"""Stopping at a good place: Ctrl-C or SIGTERM waits for the step at hand. Not a stage itself."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether this process was asked to stop."""
+        return self.signal is not None
+
     def requested(self, processes: Processes) -> bool:
         """Whether any process was asked to stop; all of them get the same answer."""
         asked = processes.sum({"signal": float(self.signal or 0)})["signal"]
@@ -31,7 +36,7 @@ class StopRequest:
         if self.signal is not None:
             raise _exception(number)
         self.signal = number
-        say("stopping after this update; once more to stop at once")
+        say("stopping after this step; once more to stop at once")
 
     def obey(self) -> None:
         """Stop if asked to."""

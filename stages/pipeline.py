@@ -33,7 +33,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
         once(recipe, folder, "base", None, lambda: base.main(recipe))
     once(recipe, folder, "sft", None, lambda: sft.main(recipe))
     for number in range(1, recipe.rounds + 1):
-        if any(getattr(recipe.reward, name).data is None for name in recipe.reward.models):
+        if recipe.reward.reads_collected:
             once(recipe, folder, "annotate", number, lambda n=number: annotate.main(recipe, n))  # type: ignore[misc]
         once(recipe, folder, "reward", number, lambda n=number: reward.main(recipe, n))  # type: ignore[misc]
         improve(recipe, folder, number)

@@ -13,7 +13,8 @@ from alignment.data.records import Prompt
 from alignment.distributed import Processes
 from alignment.models.backbone import Backbone
 from alignment.models.policies import load_backbone, with_room
-from alignment.models.reward_model import RewardModel, RewardScorer
+from alignment.models.reward_model import RewardModel
+from alignment.models.scorer import RewardScorer
 from alignment.models.separate_reward import load_reward_models
 from alignment.recipe import Recipe
 from alignment.resources import resolve

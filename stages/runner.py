@@ -13,6 +13,7 @@ import transformers
 from alignment.config import DEFAULT_RECIPE, load_recipe, recipe_keys
 from alignment.environment import keep_freed_memory
 from alignment.errors import UserError
+from alignment.plugins import load_plugins
 from alignment.recipe import Recipe
 from stages.progress import console
 
@@ -98,6 +99,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     if missing:
         given = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"{arguments.config} leaves {len(missing)} settings to you. Give them: {given}")
+    load_plugins(recipe.plugins)
     return recipe
 
 

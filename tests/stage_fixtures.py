@@ -45,11 +45,11 @@ REDUCED = {
         "max_new_tokens": 6,
     },
     "reward": {
-        "helpfulness": {"batch_size_pairs": 16, "micro_batch_size_pairs": 16, "learning_rate": 1e-3},
+        "helpfulness": {"mix": [], "batch_size_pairs": 16, "micro_batch_size_pairs": 16, "learning_rate": 1e-3},
         "safety": {
             "margin": "none",
             "safety_weight": 1.0,
-            "other_share": 0.1,
+            "mix": [{"dimension": "helpfulness", "share": 0.1}],
             "batch_size_pairs": 16,
             "micro_batch_size_pairs": 16,
             "learning_rate": 1e-3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -125,6 +126,82 @@ class TestEnsembleHead:
     def test_senseless_arguments_are_refused(self, arguments: dict[str, float | str], message: str) -> None:
         with pytest.raises(UserError, match=message):
             build_head("ensemble", H, arguments=arguments)
+
+
+class TestQuantileHead:
+    def test_quantiles_rise_and_the_score_is_the_mean_of_the_lowest_share(self) -> None:
+        head = build_head("quantile", H, arguments={"quantiles": 4, "share": 0.5})
+        opinions = head.opinions(hidden_states(), LAST)
+        assert opinions.shape == (3, 4)
+        assert bool((opinions.diff(dim=1) > 0).all())
+        assert head.combine(torch.tensor([[1.0, 2.0, 4.0, 9.0]])).tolist() == [1.5]
+        assert build_head("quantile", H).combine(torch.tensor([[1.0, 2.0, 4.0, 9.0]])).tolist() == [4.0]
+
+    def test_log_odds_are_those_of_the_mean_probability(self) -> None:
+        chosen, rejected = [[0.0, 1.0, 3.0]], [[-1.0, 2.0, 2.5]]
+        p = [1 / (1 + math.exp(-(q - other - 0.5))) for q in chosen[0] for other in rejected[0]]
+        mean = sum(p) / 9
+        found = build_head("quantile", H, arguments={"quantiles": 3}).log_odds(
+            torch.tensor(chosen), torch.tensor(rejected), torch.tensor([0.5]), ["helpfulness"]
+        )
+        assert found.tolist() == [[pytest.approx(math.log(mean / (1 - mean)))]]
+
+    def test_a_wider_distribution_is_less_sure(self) -> None:
+        head = build_head("quantile", H, arguments={"quantiles": 3})
+        odds = [
+            head.log_odds(torch.tensor([[1 - w, 1.0, 1 + w]]), torch.zeros(1, 3), torch.zeros(1), ["safety"]).item()
+            for w in (0.1, 5.0)
+        ]
+        assert odds[0] > odds[1] > 0
+
+    def test_labels_are_about_the_score(self) -> None:
+        head = build_head("quantile", H, arguments={"quantiles": 3})
+        assert head.anchored(torch.tensor([[1.0, 2.0, 6.0]])).tolist() == [[3.0]]
+
+    @pytest.mark.parametrize("arguments", [{"quantiles": 1}, {"share": 1.5}, {"share": "half"}, {"share": math.nan}])
+    def test_senseless_arguments_are_refused(self, arguments: dict[str, float | str]) -> None:
+        with pytest.raises(UserError, match=next(iter(arguments))):
+            build_head("quantile", H, arguments=arguments)
+
+
+class TestObjectivesHead:
+    HEAD: ClassVar[dict[str, Any]] = {"objectives": ["honest", "kind", "short"], "weights": [1.0, 0.5, -2.0]}
+
+    def test_score_is_the_weighted_sum(self) -> None:
+        head = build_head("objectives", H, arguments=self.HEAD)
+        assert head.combine(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [1 + 1 - 6]
+        assert head.anchored(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[-4.0]]
+
+    def test_a_comparison_teaches_its_own_objective_alone(self) -> None:
+        head = build_head("objectives", H, arguments=self.HEAD)
+        chosen = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
+        odds = head.log_odds(chosen, torch.zeros(2, 3), torch.tensor([0.5, 0.0]), ["kind", "short"])
+        assert odds.tolist() == [[1.5], [6.0]]
+        odds.sum().backward()
+        assert chosen.grad is not None and chosen.grad.tolist() == [[0, 1, 0], [0, 0, 1]]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"objectives": []}, "objectives"),
+            ({"objectives": "kind"}, "objectives"),
+            ({"objectives": ["kind", "kind"]}, "objectives"),
+            ({"weights": [1.0]}, "weights"),
+            ({"weights": ["much", 1.0]}, "weights"),
+        ],
+    )
+    def test_senseless_arguments_are_refused(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            build_head("objectives", H, arguments=arguments)
+
+
+def test_opinions_that_differ_are_a_disagreement() -> None:
+    opinions = torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]])
+    for name, arguments in (("ensemble", {"members": 3}), ("quantile", {"quantiles": 3})):
+        found = build_head(name, H, arguments=arguments).disagreement(opinions)
+        assert found is not None and found.tolist() == pytest.approx([math.sqrt(14 / 3), 0.0])
+    for name in ("linear", "mlp", "attention", "objectives"):
+        assert build_head(name, H).disagreement(opinions) is None
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))

@@ -20,9 +20,9 @@ from alignment.errors import UserError
 from alignment.recipe import Recipe
 from alignment.rl.kl_control import KLController
 from alignment.rl.ppo import PPO
-from alignment.rl.resume import ResumablePPO, cut_lines
+from alignment.rl.resume import ResumablePPO
 from alignment.rl.watch import Watch
-from alignment.run import RunFolder
+from alignment.run import RunFolder, StageRun
 from stages import annotate, base, ppo, reward, sft
 
 SETTINGS = (
@@ -272,7 +272,8 @@ class TestCheckpoint:
 def test_lines_after_the_checkpoint_and_half_a_line_are_cut(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"update": 1, "x": 0.1}\n{"update": 2}\n{"update": 3}\n{"upd', encoding="utf-8")
-    assert cut_lines(file, 2) == [{"update": 1, "x": 0.1}, {"update": 2}]
+    stage = StageRun("ppo", tmp_path)
+    assert stage.cut_log(lambda row: row["update"] <= 2) == [{"update": 1, "x": 0.1}, {"update": 2}]
     assert file.read_text(encoding="utf-8") == '{"update": 1, "x": 0.1}\n{"update": 2}\n'
 
 

@@ -1,11 +1,17 @@
-"""What reward models are trained on: no pair that prefers the unsafe answer; the control arm's shuffled labels."""
+"""What reward models are trained on: mixtures, no pair that prefers the unsafe answer, the control arm's labels."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
-from alignment.data.records import GRADES, SAFETY_LABELS, Comparison, Message, SafetyLabel
-from alignment.reward.data import RewardData, shuffle_labels, without_unsafe_preferred
+import pytest
+from stage_fixtures import reduced_recipe
+
+from alignment.data.records import GRADES, SAFETY_LABELS, Comparison, Dimension, Message, SafetyLabel, write_jsonl
+from alignment.errors import UserError
+from alignment.reward.data import RewardData, reward_data, shuffle_labels, without_unsafe_preferred
+from alignment.run import RunFolder
 
 BINS = tuple(SAFETY_LABELS)[:3]
 
@@ -71,3 +77,104 @@ class TestShuffledLabels:
     def test_the_seed_decides(self) -> None:
         before = comparisons(50)
         assert shuffle_labels(before, seed=1) == shuffle_labels(before, seed=1) != shuffle_labels(before, seed=2)
+
+
+def about(dimension: Dimension, count: int, *, name: str) -> list[Comparison]:
+    return [
+        Comparison(
+            id=f"{name} {number}",
+            prompt=(Message(role="user", content=f"{name} asks {number}"),),
+            chosen=(Message(role="assistant", content="yes"),),
+            rejected=(Message(role="assistant", content="no"),),
+            dimension=dimension,
+            conversation_id=f"{name} {number}",
+        )
+        for number in range(count)
+    ]
+
+
+class TestMixture:
+    """Of 200 own comparisons about 180 are to train on (a tenth of the conversations is held out)."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> dict[str, Path]:
+        made: dict[str, Path] = {}
+        for name, dimension, count in (
+            ("helpful", "helpfulness", 200),
+            ("harmless", "safety", 400),
+            ("open", "safety", 40),
+            ("few", "safety", 5),
+        ):
+            made[name] = tmp_path / f"{name}.jsonl"
+            write_jsonl(made[name], about(dimension, count, name=name))  # type: ignore[arg-type]
+        return made
+
+    def load(self, tmp_path: Path, *settings: str) -> dict[Dimension, RewardData]:
+        names = {"prompts": "x", "heldout_prompts": "x", "pretraining": "x", "demonstrations": "x"}
+        recipe = reduced_recipe(names, tmp_path / "run", "data.heldout_prompts=null", *settings)
+        return reward_data(recipe, RunFolder(recipe.run_dir), 1)
+
+    def both(self, files: dict[str, Path]) -> tuple[str, str]:
+        return f"reward.helpfulness.data={files['helpful']}", f"reward.safety.data={files['harmless']}"
+
+    @pytest.mark.parametrize(("share", "ratio"), [(0.5, 1.0), (0.1, 1 / 9), (0.25, 1 / 3)])
+    def test_all_of_its_own_and_a_share_of_the_other_models(
+        self, share: float, ratio: float, files: dict[str, Path], tmp_path: Path
+    ) -> None:
+        mix = f"reward.helpfulness.mix=[{{dimension: safety, share: {share}}}]"
+        data = self.load(tmp_path, *self.both(files), mix)["helpfulness"]
+        counts = Counter(item.dimension for item in data.train)
+        assert counts["helpfulness"] + len(data.heldout) == 200
+        assert 150 < counts["helpfulness"] < 200
+        assert counts["safety"] == round(ratio * counts["helpfulness"])
+        assert {item.dimension for item in data.heldout} == {"helpfulness"}
+        assert data.notes == []
+        assert set(data.inputs) == {files["helpful"], files["harmless"]}
+
+    def test_nothing_held_out_by_the_other_model_is_mixed_in(self, files: dict[str, Path], tmp_path: Path) -> None:
+        data = self.load(tmp_path, *self.both(files), "reward.helpfulness.mix=[{dimension: safety, share: 0.6}]")
+        mixed = {item.id for item in data["helpfulness"].train if item.dimension == "safety"}
+        assert len(mixed) > 200
+        assert not mixed & {item.id for item in data["safety"].heldout}
+
+    def test_sources_are_pooled_and_drawn_from_alike(self, files: dict[str, Path], tmp_path: Path) -> None:
+        source = f"{{data: [{files['harmless']}, {files['open']}], dimension: safety, share: 0.5}}"
+        data = self.load(
+            tmp_path, self.both(files)[0], "reward.models=[helpfulness]", f"reward.helpfulness.mix=[{source}]"
+        )["helpfulness"]
+        drawn = Counter(item.id.split()[0] for item in data.train)
+        assert drawn["harmless"] + drawn["open"] == drawn["helpful"]
+        # A draw of 180 from 360 and 36: about 16 of the small source, four standard deviations.
+        assert 4 < drawn["open"] < 29
+
+    def test_what_a_mixture_lacks_is_said_and_counted(self, files: dict[str, Path], tmp_path: Path) -> None:
+        source = f"{{data: {files['few']}, dimension: safety, share: 0.5}}"
+        data = self.load(
+            tmp_path, self.both(files)[0], "reward.models=[helpfulness]", f"reward.helpfulness.mix=[{source}]"
+        )["helpfulness"]
+        counts = Counter(item.dimension for item in data.train)
+        assert counts["safety"] <= 5
+        assert data.left_out["safety comparisons that the mixture lacks"] == counts["helpfulness"] - counts["safety"]
+        assert len(data.notes) == 1 and f"took the {counts['safety']} there are" in data.notes[0]
+
+    def test_shares_that_leave_no_room_are_refused(self, files: dict[str, Path], tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="add up to less than 1"):
+            self.load(
+                tmp_path, "reward.helpfulness.mix=[{dimension: safety, share: 0.5}, {dimension: safety, share: 0.5}]"
+            )
+
+    def test_copies_are_refused(self, files: dict[str, Path], tmp_path: Path) -> None:
+        rows = about("helpfulness", 20, name="helpful")
+        write_jsonl(files["helpful"], [*rows, rows[3].model_copy(update={"id": "again"})])
+        with pytest.raises(UserError, match="again is a copy of helpful 3"):
+            self.load(tmp_path, *self.both(files))
+        data = self.load(tmp_path, *self.both(files), "data.on_error=skip")["helpfulness"]
+        assert data.left_out["copies"] == 1
+
+    def test_the_draw_depends_on_the_seed_alone(self, files: dict[str, Path], tmp_path: Path) -> None:
+        mix = "reward.helpfulness.mix=[{dimension: safety, share: 0.3}]"
+        one, same, other = (
+            [item.id for item in self.load(tmp_path, *self.both(files), mix, f"seed={seed}")["helpfulness"].train]
+            for seed in (0, 0, 1)
+        )
+        assert one == same != other

@@ -9,7 +9,17 @@ import torch
 
 from alignment.data.records import GRADES
 from alignment.errors import UserError
-from alignment.reward.losses import MARGINS, centering_loss, grade_margins, ranking_loss, safety_loss
+from alignment.reward.losses import (
+    LOSSES,
+    MARGINS,
+    STRENGTHS,
+    centering_loss,
+    grade_values,
+    margin_table,
+    preference_loss,
+    preference_loss_named,
+    safety_loss,
+)
 
 
 def sigmoid(x: float) -> float:
@@ -28,56 +38,79 @@ class TestMargins:
         assert set(MARGINS) == {"none", "small", "large"}
         assert all(set(table) == set(GRADES) for table in MARGINS.values())
 
-    def test_ungraded_pairs_have_margin_zero(self) -> None:
-        margins = grade_margins(["significantly_better", None, "slightly_better"], scheme="large")
+    def test_ungraded_pairs_get_what_is_asked_for(self) -> None:
+        margins = grade_values(["significantly_better", None, "slightly_better"], MARGINS["large"], ungraded=0.0)
         assert margins.tolist() == [3, 0, 1]
         assert margins.dtype == torch.float32
+        assert grade_values([None, "negligibly_better"], STRENGTHS, ungraded=1.0).tolist() == [1, 0]
+
+    def test_a_table_of_ones_own_is_taken_as_it_is(self) -> None:
+        own = {"significantly_better": 4.0, "better": 2.5, "slightly_better": 0.5, "negligibly_better": 0.25}
+        assert grade_values(GRADES, margin_table(own), ungraded=0.0).tolist() == [4, 2.5, 0.5, 0.25]
 
     def test_unknown_names_list_the_valid_ones(self) -> None:
         with pytest.raises(UserError, match=r"'medium'.*none, small, large"):
-            grade_margins(["better"], scheme="medium")
+            margin_table("medium")
         with pytest.raises(UserError, match=r"'best'.*significantly_better"):
-            grade_margins(["best", "better"], scheme="small")
+            grade_values(["best", "better"], MARGINS["small"], ungraded=0.0)
+        with pytest.raises(UserError, match=r"'hinge'.*ranking, scaled.*plugins"):
+            preference_loss_named("hinge")
 
 
-class TestRankingLoss:
-    CHOSEN = torch.tensor([2.0, 0.0, -1.0])
-    REJECTED = torch.tensor([-1.0, 0.5, -1.0])
-    MARGIN = torch.tensor([1.0, 2 / 3, 0.0])
+class TestPreferenceLoss:
+    # Log-odds of three pairs: differences of scores 3, -0.5 and 0 less the margins 1, 2/3 and 0.
+    LOG_ODDS = torch.tensor([2.0, -7 / 6, 0.0])
+    STRENGTH = torch.tensor([3.0, 2.0, 0.0])
 
     def test_closed_form(self) -> None:
-        # Differences less margins: 3 - 1 = 2, -0.5 - 2/3 = -7/6, 0 - 0 = 0.
         expected = -(math.log(sigmoid(2)) + math.log(sigmoid(-7 / 6)) + math.log(0.5)) / 3
-        loss = ranking_loss(self.CHOSEN, self.REJECTED, self.MARGIN, n_pairs=3)
+        loss = preference_loss(self.LOG_ODDS, self.STRENGTH, n_pairs=3)
         assert loss.item() == pytest.approx(expected, abs=1e-6)
 
     def test_gradient(self) -> None:
-        # d/dc of -log sigmoid(c - r - m) is -sigmoid(-(c - r - m)), and the opposite for r; divided by 3.
-        chosen = self.CHOSEN.clone().requires_grad_()
-        rejected = self.REJECTED.clone().requires_grad_()
-        ranking_loss(chosen, rejected, self.MARGIN, n_pairs=3).backward()
-        expected = torch.tensor([-sigmoid(-2) / 3, -sigmoid(7 / 6) / 3, -0.5 / 3])
-        assert chosen.grad is not None and rejected.grad is not None
-        torch.testing.assert_close(chosen.grad, expected)
-        torch.testing.assert_close(rejected.grad, -expected)
+        # d/dx of -log sigmoid(x) is -sigmoid(-x); divided by 3.
+        log_odds = self.LOG_ODDS.clone().requires_grad_()
+        preference_loss(log_odds, self.STRENGTH, n_pairs=3).backward()
+        assert log_odds.grad is not None
+        torch.testing.assert_close(log_odds.grad, torch.tensor([-sigmoid(-2) / 3, -sigmoid(7 / 6) / 3, -0.5 / 3]))
+
+    def test_scaled_by_strength(self) -> None:
+        expected = -(3 * math.log(sigmoid(2)) + 2 * math.log(sigmoid(-7 / 6))) / 3
+        loss = preference_loss(self.LOG_ODDS, self.STRENGTH, n_pairs=3, loss=LOSSES["scaled"])
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+    def test_smoothed_labels_are_cross_entropy_with_a_soft_target(self) -> None:
+        # Target 0.9: -(0.9 log p + 0.1 log(1 - p)).
+        p = [sigmoid(2), sigmoid(-7 / 6), 0.5]
+        expected = -sum(0.9 * math.log(x) + 0.1 * math.log(1 - x) for x in p) / 3
+        loss = preference_loss(self.LOG_ODDS, self.STRENGTH, n_pairs=3, label_smoothing=0.1)
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+    def test_smoothing_bounds_the_log_odds_it_asks_for(self) -> None:
+        # The minimum of the smoothed loss is at log(0.9 / 0.1), beyond it the gradient turns.
+        best = math.log(0.9 / 0.1)
+        for log_odds, sign in ((best - 0.1, -1), (best + 0.1, 1)):
+            at = torch.tensor([log_odds], requires_grad=True)
+            preference_loss(at, torch.ones(1), n_pairs=1, label_smoothing=0.1).backward()
+            assert at.grad is not None and at.grad.item() * sign > 0
+
+    @pytest.mark.parametrize("smoothing", [-0.1, 0.5])
+    def test_senseless_smoothing_is_refused(self, smoothing: float) -> None:
+        with pytest.raises(ValueError, match="label_smoothing"):
+            preference_loss(self.LOG_ODDS, self.STRENGTH, n_pairs=3, label_smoothing=smoothing)
 
     def test_hopeless_pairs_stay_finite(self) -> None:
-        chosen = torch.tensor([-200.0], requires_grad=True)
-        loss = ranking_loss(chosen, torch.tensor([200.0]), torch.tensor([3.0]), n_pairs=1)
+        log_odds = torch.tensor([-403.0], requires_grad=True)
+        loss = preference_loss(log_odds, torch.ones(1), n_pairs=1)
         loss.backward()
-        assert chosen.grad is not None
-        assert (loss.item(), chosen.grad.item()) == (403, -1)
+        assert log_odds.grad is not None
+        assert (loss.item(), log_odds.grad.item()) == (403, -1)
 
-    def test_bfloat16_scores_are_compared_in_float32(self) -> None:
-        # In bf16 100 - 0.25 rounds to 100, and the loss would be that of a difference of 0.
-        chosen = torch.tensor([100.0], dtype=torch.bfloat16)
-        loss = ranking_loss(chosen, chosen, torch.tensor([0.001]), n_pairs=1)
-        assert loss.dtype == torch.float32
-        assert loss.item() == pytest.approx(-math.log(sigmoid(-0.001)), abs=1e-6)
-
-    def test_scores_with_a_trailing_dimension_are_refused(self) -> None:
+    def test_what_would_broadcast_is_refused(self) -> None:
         with pytest.raises(ValueError, match="one shape"):
-            ranking_loss(self.CHOSEN[:, None], self.REJECTED[:, None], self.MARGIN, n_pairs=3)
+            preference_loss(self.LOG_ODDS[:, None], self.STRENGTH, n_pairs=3)
+        with pytest.raises(ValueError, match="one shape"):
+            preference_loss(self.LOG_ODDS, self.STRENGTH, n_pairs=3, loss=lambda odds, strength: odds.sum())
 
 
 class TestSafetyLoss:
@@ -144,7 +177,7 @@ def test_micro_batches_add_up_to_the_whole_batch(splits: list[list[int]]) -> Non
         for rows in parts:
             chosen, rejected = trained[0, rows], trained[1, rows]
             losses = [
-                ranking_loss(chosen, rejected, margin[rows], n_pairs=5),
+                preference_loss(chosen - rejected - margin[rows], torch.ones_like(chosen), n_pairs=5),
                 safety_loss(chosen, safe[rows], labelled[rows], n_pairs=5),
                 centering_loss(chosen, rejected, n_pairs=5),
             ]
@@ -162,7 +195,7 @@ def test_micro_batches_add_up_to_the_whole_batch(splits: list[list[int]]) -> Non
 def test_a_normaliser_below_one_is_refused() -> None:
     one, yes = torch.ones(1), torch.ones(1, dtype=torch.bool)
     for call in (
-        lambda: ranking_loss(one, one, one, n_pairs=0),
+        lambda: preference_loss(one, one, n_pairs=0),
         lambda: safety_loss(one, yes, yes, n_pairs=0),
         lambda: centering_loss(one, one, n_pairs=0),
     ):

@@ -24,12 +24,8 @@ from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.reward_model import RewardModel
 from alignment.recipe import RewardModelSection
-from alignment.reward.training import (
-    EncodedPair,
-    PairCollator,
-    encode_pairs,
-    train_reward_model,
-)
+from alignment.reward.pairs import EncodedPair, PairCollator, encode_pairs
+from alignment.reward.training import train_reward_model
 
 MARGINS = (1.0, 0.0, 1 / 3, 2 / 3, 0.0, 1.0, 0.0, 1 / 3)
 LABELS = ((True, False), (True, True), None, (False, False), None, (False, True), (True, False), None)

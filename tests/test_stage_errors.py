@@ -259,7 +259,7 @@ def test_a_comparison_longer_than_the_context(
     for number, item in enumerate(rows):
         item["conversation_id"] = str(number)
     file = write_lines(ready / "long.jsonl", rows)
-    settings = (f"reward.helpfulness.data={file}", "reward.models=[helpfulness]")
+    settings = (f"reward.helpfulness.data={file}", "reward.helpfulness.margin=none", "reward.models=[helpfulness]")
     message = refused("reward", own_recipe(ready, *settings), capsys)
     assert "the-long-one" in message
     assert "data.too_long=skip" in message

@@ -10,6 +10,7 @@ from alignment.data.loading import check_against_heldout, encode_dialogues, enco
 from alignment.data.records import Prompt, ReadReport
 from alignment.data.sources import load_comparisons
 from alignment.resources import resolve
+from alignment.reward_recipe import COLLECTED, source_names
 from alignment.rl.prompt_batches import prompt_batches
 
 
@@ -45,10 +46,12 @@ def comparisons_parse(subject: Subject) -> Verdict:
     recipe = subject.recipe
     parts: list[str] = []
     for name in recipe.reward.models:
-        section = getattr(recipe.reward, name)
-        if section.data is not None:
+        section = recipe.reward.of(name)
+        for source in source_names(section.data):
+            if source == COLLECTED:
+                continue
             records, report = load_comparisons(
-                str(resolve(section.data)), dimension=name, format=section.format, on_error=recipe.data.on_error
+                str(resolve(source)), dimension=name, format=section.format, on_error=recipe.data.on_error
             )
             parts.append(f"{report.path}: {len(records)} about {name}{_left_out(report)}")
     if not parts:
@@ -103,8 +106,9 @@ def batches_fit(subject: Subject) -> Verdict:
 def prompts_have_room(subject: Subject) -> Verdict:
     """The longest prompts leave room for their answers in the model's context."""
     recipe = subject.recipe
-    collected = any(getattr(recipe.reward, name).data is None for name in recipe.reward.models)
-    annotate = recipe.annotate.max_new_tokens if collected and recipe.annotate.source == "simulated" else 0
+    annotate = (
+        recipe.annotate.max_new_tokens if recipe.reward.reads_collected and recipe.annotate.source == "simulated" else 0
+    )
     rejection, ppo = recipe.rejection.sampling.max_new_tokens, recipe.ppo.sampling.max_new_tokens
     evaluate = recipe.evaluate.sampling.max_new_tokens
     verdicts = [

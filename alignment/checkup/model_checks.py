@@ -11,7 +11,7 @@ from torch import Tensor
 from alignment.checkup.subject import NotYet, Subject, Verdict
 from alignment.data.dialogue import EncodedAnswer
 from alignment.data.records import Dimension, Message
-from alignment.models.reward_model import RewardScorer
+from alignment.models.scorer import RewardScorer
 from alignment.models.separate_reward import load_reward_models
 
 SPARE_EMBEDDINGS = 0.05

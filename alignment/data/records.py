@@ -137,7 +137,8 @@ class Comparison(Record):
 
     ``chosen`` and ``rejected`` hold one assistant turn each, so a file of these loads in TRL as it is.
     ``grade`` is ``None`` where the data carries no strength. ``safety`` is ``None`` where it was not asked.
-    ``conversation_id`` groups comparisons that must stay on one side of a train/held-out split.
+    ``conversation_id`` groups comparisons that must stay on one side of a train/held-out split. ``objective`` names
+    what the answers were compared by where that is narrower than the dimension (honesty, say).
     """
 
     id: str
@@ -145,6 +146,7 @@ class Comparison(Record):
     chosen: Dialogue
     rejected: Dialogue
     dimension: Dimension = "helpfulness"
+    objective: str | None = None
     grade: Grade | None = None
     safety: SafetyLabel | None = None
     annotator_id: str | None = None

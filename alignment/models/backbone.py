@@ -86,15 +86,24 @@ class Backbone:
         self._inject(name, _lora_config(lora, self.path))
         self._set_trainable(name, trainable)
 
-    def trainable_copy(self, adapter: str | None) -> Backbone:
+    def trainable_copy(
+        self,
+        adapter: str | None,
+        *,
+        setting: str = "ppo.train=full and ppo.value=model",
+        instead: str = "ppo.train=lora with ppo.value=adapter or head",
+    ) -> Backbone:
         """A second model with an adapter merged in and every weight trainable: for full training of one role.
+
+        Args:
+            adapter: what to merge; ``None``: nothing.
+            setting: what in the recipe asks for it, for the error.
+            instead: what to use with a base in 4 bits.
 
         Raises:
             UserError: the base is in 4 bits, which cannot be trained.
         """
-        self._check_full_precision(
-            "ppo.train=full and ppo.value=model", "ppo.train=lora with ppo.value=adapter or head"
-        )
+        self._check_full_precision(setting, instead)
         merged = copy.deepcopy(self.peft if self.peft is not None else self.base)
         if isinstance(merged, PeftModel):
             tuner = cast(Any, merged)

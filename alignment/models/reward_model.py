@@ -9,9 +9,9 @@ Shapes: B dialogues, T tokens, H hidden.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,33 +21,22 @@ from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
 from alignment.logprobs import token_logprobs
-from alignment.models.backbone import Backbone
-from alignment.models.heads import build_head
+from alignment.models.backbone import Backbone, Role
+from alignment.models.heads import HeadArgument, build_head
 from alignment.models.padding import padded_width
+from alignment.models.pretrained import dtype_name, save_model
+from alignment.models.scorer import Judged, check_finite
 from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, distinct_answers, pack_answers
+from alignment.recipe import ModelSection
 
 FORMAT_VERSION = 1
+FILE = "reward_model.json"
+"""What says that a folder holds a reward model, with its head's name and arguments."""
+HEAD_FILE = "head.safetensors"
 GROUP_ROWS = 32
 """Rows per forward pass: enough to keep the kernels busy, few enough to be of similar length."""
 SHARED_ANSWERS = 8
 """Answers at most that follow one prompt in a row: attention over the row grows with its square."""
-
-
-class RewardScorer(Protocol):
-    """Whatever scores answers: a reward model on the shared base, one beside it, or several of them."""
-
-    def score(
-        self,
-        dialogues: Sequence[EncodedAnswer],
-        *,
-        batch_size: int,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> Tensor:
-        """Raw scores (B,), on the CPU, of dialogues encoded for the policy."""
-
-    @property
-    def folders(self) -> list[Path]:
-        """Where it lies, for the record of what a stage was made from."""
 
 
 class RewardModel(nn.Module):
@@ -56,12 +45,21 @@ class RewardModel(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        role: str,
+        role: str | None,
         *,
         head_name: str,
-        head_arguments: dict[str, int | float | str],
+        head_arguments: Mapping[str, HeadArgument],
         offset: float = 0.0,
     ) -> None:
+        """Make a model with a fresh head.
+
+        Args:
+            backbone: base and tokenizer.
+            role: an adapter on it; ``None``: its own weights, for a model that is trained as a whole.
+            head_name: a key of ``HEADS``.
+            head_arguments: options of that head.
+            offset: taken off every score.
+        """
         super().__init__()
         self.backbone = backbone
         self.role = role
@@ -69,7 +67,7 @@ class RewardModel(nn.Module):
         self.head_name = head_name
         self.head_arguments = dict(head_arguments)
         self.offset = offset
-        self.trunk = backbone.peft  # registers the adapter's parameters with this module
+        self.trunk = backbone.base if role is None else backbone.peft  # registers its parameters with this module
         self.head = build_head(head_name, backbone.hidden_size, arguments=head_arguments).to(backbone.device)
         # What TRL's RewardTrainer wants to see; a copy, so that nothing it sets reaches the shared base.
         self.config = copy.deepcopy(backbone.base.config)
@@ -123,6 +121,39 @@ class RewardModel(nn.Module):
         return torch.stack([logprobs.sum(1) / (lengths - prompt_lengths), logprobs.min(1).values], dim=1)
 
     @torch.no_grad()
+    def judge(
+        self,
+        dialogues: Sequence[EncodedAnswer],
+        *,
+        batch_size: int,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Judged:
+        """Judge encoded dialogues in batches of similar length, a shared prompt passing once.
+
+        Equal dialogues pass once as well.
+
+        Raises:
+            UserError: a score is not a number.
+        """
+        shared = min(SHARED_ANSWERS, batch_size) if can_share(self.backbone.base) else 1
+        distinct, places = distinct_answers(dialogues)
+        parts: list[Tensor] = []
+        order: list[int] = []
+        for rows in batches_by_prompt(distinct, batch_size=batch_size, shared=shared):
+            answers = [[distinct[index] for index in row] for row in rows]
+            inputs = pack_answers(answers, self.backbone.encoder.pad_id, self.backbone.device)
+            parts.append(self(*inputs, opinions=True).flatten(0, 1))
+            order += [index for row in rows for index in row]
+            if on_batch is not None:
+                on_batch(sum(map(len, rows)))
+        if not parts:
+            return Judged(torch.empty(0), None)
+        opinions = torch.cat(parts)[torch.tensor(order).argsort()][torch.tensor(places)]
+        disagreement = self.head.disagreement(opinions)
+        scores = self.head.combine(opinions).cpu() - self.offset
+        check_finite(scores, self.folder)
+        return Judged(scores, None if disagreement is None else disagreement.cpu())
+
     def score(
         self,
         dialogues: Sequence[EncodedAnswer],
@@ -130,24 +161,12 @@ class RewardModel(nn.Module):
         batch_size: int,
         on_batch: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Scores (B,) of encoded dialogues, on the CPU: in batches of similar length, a shared prompt passing once.
-
-        Equal dialogues pass once as well.
-        """
-        shared = min(SHARED_ANSWERS, batch_size) if can_share(self.backbone.base) else 1
-        distinct, places = distinct_answers(dialogues)
-        scores = torch.empty(len(distinct))
-        for rows in batches_by_prompt(distinct, batch_size=batch_size, shared=shared):
-            answers = [[distinct[index] for index in row] for row in rows]
-            inputs = pack_answers(answers, self.backbone.encoder.pad_id, self.backbone.device)
-            scores[torch.tensor(rows)] = self(*inputs).cpu()
-            if on_batch is not None:
-                on_batch(sum(map(len, rows)))
-        return scores[torch.tensor(places, dtype=torch.long)]
+        """Scores (B,) of encoded dialogues, on the CPU; as ``judge``."""
+        return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Adapter and head."""
-        return [*self.backbone.adapter_parameters(self.role), *self.head.parameters()]
+        """Adapter, or all weights that are trained, and head."""
+        return [*Role(self.backbone, self.role).trainable_parameters(), *self.head.parameters()]
 
     def gradient_checkpointing_enable(self, *unused: Any, **unused_by_name: Any) -> None:
         """Refuse: checkpointing would compute the backward pass under whichever role is active by then."""
@@ -159,45 +178,74 @@ class RewardModel(nn.Module):
         """Accept TRL's model-card tags; Tandem writes its own card."""
 
     def save(self, folder: Path, *, calibration: dict[str, Any]) -> None:
-        """Write adapter, head and ``reward_model.json``."""
-        self.backbone.save_adapter(self.role, folder)
+        """Write adapter (or model), head and, last, ``reward_model.json``."""
+        if self.role is None:
+            save_model(self.backbone.base, self.backbone.encoder, folder)
+            self.backbone.tokenizer.save_pretrained(str(folder))
+        else:
+            self.backbone.save_adapter(self.role, folder)
         state = {key: value.detach().float().contiguous().cpu() for key, value in self.head.state_dict().items()}
-        save_file(state, str(folder / "head.safetensors"), metadata={"format": "pt"})
+        save_file(state, str(folder / HEAD_FILE), metadata={"format": "pt"})
         description = {
             "format_version": FORMAT_VERSION,
             "head": {"name": self.head_name, "arguments": self.head_arguments},
             "offset": self.offset,
             "calibration": calibration,
         }
-        write_json(folder / "reward_model.json", description)
+        write_json(folder / FILE, description)
 
     @classmethod
     def load(cls, backbone: Backbone, role: str, folder: Path) -> RewardModel:
-        """Load a saved reward model as a frozen role of ``backbone``.
+        """Load a saved reward model: as a frozen role of ``backbone``, or beside it where all its weights were trained.
 
         Raises:
             UserError: a file is missing, or the head's weights do not fit the head that was trained.
         """
-        for name in ("reward_model.json", "head.safetensors", "adapter_model.safetensors"):
-            if not (folder / name).is_file():
-                raise UserError(f"{folder}: not a reward model, {name} is missing")
-        description = read_json(folder / "reward_model.json")
-        if description["format_version"] != FORMAT_VERSION:
-            raise UserError(
-                f"{folder}: format version {description['format_version']}, this Tandem reads {FORMAT_VERSION}"
+        description = read_description(folder)
+        name: str | None = role
+        if is_full_model(folder):
+            settings = ModelSection(  # type: ignore[call-arg]
+                name_or_path=str(folder),
+                dtype=dtype_name(backbone.dtype),
+                trust_remote_code=backbone.trust_remote_code,
             )
-        backbone.load_adapter(role, folder, trainable=False)
+            backbone, name = Backbone.load(folder, settings), None
+        else:
+            backbone.load_adapter(role, folder, trainable=False)
         model = cls(
             backbone,
-            role,
+            name,
             head_name=description["head"]["name"],
             head_arguments=description["head"]["arguments"],
             offset=description["offset"],
         )
         try:
-            model.head.load_state_dict(load_file(str(folder / "head.safetensors")), strict=True)
+            model.head.load_state_dict(load_file(str(folder / HEAD_FILE)), strict=True)
         except RuntimeError as error:
-            raise UserError(f"{folder}: head.safetensors does not hold a {model.head_name} head ({error})") from error
+            raise UserError(f"{folder}: {HEAD_FILE} does not hold a {model.head_name} head ({error})") from error
         model.head.requires_grad_(False)
         model.folder = folder
         return model.eval()
+
+
+def is_full_model(folder: Path) -> bool:
+    """Whether a reward model's folder holds all weights rather than an adapter."""
+    return (folder / "config.json").is_file()
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a folder says of the reward model in it.
+
+    Raises:
+        UserError: a file is missing, or it is of another format version.
+    """
+    weights = "model.safetensors" if is_full_model(folder) else "adapter_model.safetensors"
+    if is_full_model(folder) and (folder / "model.safetensors.index.json").is_file():
+        weights = "model.safetensors.index.json"
+    for name in (FILE, HEAD_FILE, weights):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: not a reward model, {name} is missing")
+    description: dict[str, Any] = read_json(folder / FILE)
+    if description["format_version"] != FORMAT_VERSION:
+        raise UserError(f"{folder}: format version {description['format_version']}, this Tandem reads {FORMAT_VERSION}")
+    return description

@@ -20,7 +20,8 @@ from alignment.files import content_hash, read_json
 from alignment.models.backbone import Backbone
 from alignment.models.padding import pad_right
 from alignment.models.pretrained import load_tokenizer, pick_device, resolve_dtype
-from alignment.models.reward_model import RewardModel, RewardScorer
+from alignment.models.reward_model import RewardModel
+from alignment.models.scorer import RewardScorer
 from alignment.recipe import ModelSection, RewardFoldersSection
 
 OnBatch = Callable[[int], None] | None

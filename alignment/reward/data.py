@@ -1,22 +1,27 @@
-"""What a reward model is trained and tested on: its own comparisons, a share of the other dimension's, a held-out part.
+"""What a reward model is trained and tested on: its own comparisons, what they are mixed with, a held-out part.
 
-Section 3.2.2: the safety model's mixture is 90 % safety and 10 % helpfulness comparisons.
+Section 3.2.2: the helpfulness model learns from all helpfulness comparisons and as many drawn from the rest; the safety
+model's mixture is 90 % safety and 10 % helpfulness comparisons.
 """
 
 from __future__ import annotations
 
+import functools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from alignment.data.loading import check_against_heldout
-from alignment.data.records import Comparison, Dimension, ReadReport, check_no_overlap, read_jsonl
+from alignment.data.records import Comparison, Dimension, check_no_overlap, read_jsonl
 from alignment.data.sources import load_comparisons, split_by_conversation
 from alignment.errors import UserError
-from alignment.recipe import Recipe
+from alignment.recipe import Recipe, RewardModelSection, SourceSection
 from alignment.resources import resolve
+from alignment.reward.judgments import by_majority, without_duplicates
+from alignment.reward_recipe import COLLECTED, source_names
 from alignment.run import RunFolder
 
 GUARD_SEED = 1
@@ -31,29 +36,112 @@ class RewardData:
     heldout: list[Comparison]
     left_out: dict[str, int]
     inputs: list[Path]
-    report: ReadReport | None = None
-    """What reading the user's own file left out."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of it: rows that were left out, a mixture that falls short."""
 
 
 def reward_data(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[Dimension, RewardData]:
-    """Load and split the comparisons of every dimension that is to have a reward model.
+    """Load, split and mix the comparisons of every dimension that is to have a reward model.
 
     Raises:
-        UserError: no data of a dimension, or a prompt is in both parts.
+        UserError: no data of a dimension, a judgment that is there twice, or a prompt that is in both parts.
     """
-    dimensions = recipe.reward.models
-    collects = any(getattr(recipe.reward, dimension).data is None for dimension in dimensions)
-    collected = _read_collected(folder, round_number) if collects else None
-    data: dict[Dimension, RewardData] = {}
-    for dimension in dimensions:
-        section = getattr(recipe.reward, dimension)
-        if section.data is None:
-            assert collected is not None
-            found = _about(collected, dimension, other_share=section.other_share, seed=recipe.seed)
-        else:
-            found = _own_file(recipe, dimension)
-        data[dimension] = _checked(recipe, found, dimension)
-    return data
+    pools = Pools(recipe, folder, round_number)
+    return {
+        dimension: _checked(recipe, _mixture(recipe, pools, dimension), dimension) for dimension in recipe.reward.models
+    }
+
+
+class Pools:
+    """Comparisons by where they are from."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, round_number: int) -> None:
+        self.recipe, self.folder, self.round_number = recipe, folder, round_number
+
+    def get(self, data: str | list[str] | None, format: str, dimension: Dimension) -> RewardData:
+        """The comparisons about a dimension from one or several sources, each judgment once."""
+        parts = [self._get(name, format, dimension) for name in source_names(data)]
+        left_out: Counter[str] = Counter()
+        for part in parts:
+            left_out.update(part.left_out)
+        train, copies = without_duplicates(
+            [item for part in parts for item in part.train],
+            on_error=self.recipe.data.on_error,
+            name=f"the {dimension} comparisons",
+        )
+        if copies:
+            left_out["copies"] = copies
+        if self.recipe.reward.overlap == "majority":
+            train, left_out["pairs with even votes"] = by_majority(train)
+        return RewardData(
+            train=train,
+            heldout=[item for part in parts for item in part.heldout],
+            left_out=dict(left_out),
+            inputs=[path for part in parts for path in part.inputs],
+            notes=[note for part in parts for note in part.notes],
+        )
+
+    def _get(self, name: str, format: str, dimension: Dimension) -> RewardData:
+        if name == COLLECTED:
+            collected = self._collected()
+            train = [item for item in collected.train if item.dimension == dimension]
+            heldout = [item for item in collected.heldout if item.dimension == dimension]
+            return replace(collected, train=train, heldout=heldout)
+        source = resolve(name)
+        comparisons, report = load_comparisons(
+            str(source), dimension=dimension, format=format, on_error=self.recipe.data.on_error
+        )
+        train, heldout = split_by_conversation(
+            comparisons, heldout_fraction=self.recipe.reward.heldout_share, seed=self.recipe.seed
+        )
+        return RewardData(train, heldout, report.skipped, [source], [report.summary()] if report.n_skipped else [])
+
+    @functools.cache  # noqa: B019  # lives as long as the pools
+    def _collected(self) -> RewardData:
+        """The comparisons of all rounds so far, of both dimensions; held-out ones of this round only."""
+        files = [
+            self.folder.require("annotate", number, command="python -m stages.annotate") / "comparisons.jsonl"
+            for number in range(1, self.round_number + 1)
+        ]
+        heldout_file = self.folder.stage("annotate", self.round_number) / "heldout_comparisons.jsonl"
+        comparisons = [item for file in files for item in read_jsonl(file, Comparison)[0]]
+        return RewardData(comparisons, read_jsonl(heldout_file, Comparison)[0], {}, [*files, heldout_file])
+
+
+def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
+    """All comparisons of one dimension, with what the recipe mixes into those to train on."""
+    section = recipe.reward.of(dimension)
+    own = pools.get(section.data, section.format, dimension)
+    own_share, n_own = 1 - sum(source.share for source in section.mix), len(own.train)
+    for source in section.mix:
+        others = _others(recipe, pools, source, mixed_into=section)
+        # ``share`` of the mixture, not of what it is drawn from.
+        wanted = round(n_own * source.share / own_share)
+        drawn = random.Random(recipe.seed).sample(others.train, min(wanted, len(others.train)))
+        own = replace(
+            own,
+            train=own.train + drawn,
+            inputs=list(dict.fromkeys(own.inputs + others.inputs)),
+            left_out={**own.left_out, f"{source.dimension} comparisons that the mixture lacks": wanted - len(drawn)},
+            notes=[*own.notes, *_shortage(dimension, source, wanted=wanted, found=len(drawn))],
+        )
+    return own
+
+
+def _others(recipe: Recipe, pools: Pools, source: SourceSection, *, mixed_into: RewardModelSection) -> RewardData:
+    """What a source of a mixture offers; nothing where the recipe has no data about its dimension."""
+    if source.data is not None:
+        return pools.get(source.data, source.format, source.dimension)
+    other = recipe.reward.of(source.dimension)
+    if other.data is None and mixed_into.data is not None and source.dimension not in recipe.reward.models:
+        return RewardData([], [], {}, [])
+    return pools.get(other.data, other.format, source.dimension)
+
+
+def _shortage(dimension: Dimension, source: SourceSection, *, wanted: int, found: int) -> list[str]:
+    if found == wanted:
+        return []
+    return [f"reward.{dimension}.mix: wanted {wanted} comparisons about {source.dimension}, took the {found} there are"]
 
 
 def _checked(recipe: Recipe, data: RewardData, dimension: Dimension) -> RewardData:
@@ -137,35 +225,3 @@ def shuffle_labels(comparisons: Sequence[Comparison], *, seed: int) -> list[Comp
             }
         shuffled.append(item.model_copy(update=changes))
     return shuffled
-
-
-def _own_file(recipe: Recipe, dimension: Dimension) -> RewardData:
-    section = getattr(recipe.reward, dimension)
-    source = resolve(section.data)
-    comparisons, report = load_comparisons(
-        str(source), dimension=dimension, format=section.format, on_error=recipe.data.on_error
-    )
-    train, heldout = split_by_conversation(comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
-    return RewardData(train, heldout, report.skipped, [source], report)
-
-
-def _read_collected(folder: RunFolder, round_number: int) -> RewardData:
-    """The comparisons of all rounds so far, of both dimensions; held-out ones of this round only."""
-    files = [
-        folder.require("annotate", number, command="python -m stages.annotate") / "comparisons.jsonl"
-        for number in range(1, round_number + 1)
-    ]
-    heldout_file = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
-    comparisons = [item for file in files for item in read_jsonl(file, Comparison)[0]]
-    return RewardData(comparisons, read_jsonl(heldout_file, Comparison)[0], {}, [*files, heldout_file])
-
-
-def _about(collected: RewardData, dimension: Dimension, *, other_share: float, seed: int) -> RewardData:
-    """All comparisons of one dimension, with a share of the other's mixed into those to train on."""
-    own = [item for item in collected.train if item.dimension == dimension]
-    others = [item for item in collected.train if item.dimension != dimension]
-    # ``other_share`` of the mixture, not of the other comparisons: n_other = share / (1 - share) * n_own.
-    wanted = round(len(own) * other_share / (1 - other_share)) if other_share < 1 else len(others)
-    mixed = random.Random(seed).sample(others, min(wanted, len(others)))
-    heldout = [item for item in collected.heldout if item.dimension == dimension]
-    return replace(collected, train=own + mixed, heldout=heldout)

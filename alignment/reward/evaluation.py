@@ -12,7 +12,7 @@ from alignment.data.records import Comparison, Dimension
 from alignment.evaluation import accuracy_by_grade, accuracy_trend, length_correlation
 from alignment.models.reward_model import RewardModel
 from alignment.reward.gate import LOGIT_THRESHOLD
-from alignment.reward.training import EncodedPair
+from alignment.reward.pairs import EncodedPair
 
 CALIBRATION_PAIRS = 500
 

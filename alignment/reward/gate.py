@@ -22,11 +22,12 @@ Shapes: B batch.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from alignment.errors import UserError
 from alignment.masking import Reduce, at_least_float32, identity, masked_moments, whiten
 
 THRESHOLD_PROBABILITY = 0.15
@@ -83,6 +84,29 @@ def gate(
     safety = at_least_float32(safety)
     routed_to_safety = is_safety | (safety < threshold)
     return GatedScores(scores=torch.where(routed_to_safety, safety, helpfulness), routed_to_safety=routed_to_safety)
+
+
+class Gate(Protocol):
+    """Makes one score of two; one of its own goes into ``GATES`` and is named by ``ppo.gate``."""
+
+    def __call__(
+        self, helpfulness: Tensor, safety: Tensor | None, is_safety: Tensor, *, threshold_probability: float
+    ) -> GatedScores:
+        """As ``gate``."""
+
+
+GATES: dict[str, Gate] = {"threshold": gate}
+"""Name in the configuration -> gate."""
+
+
+def gate_named(name: str) -> Gate:
+    """The gate of a name; raise ``UserError`` that lists the valid ones."""
+    if name not in GATES:
+        raise UserError(
+            f"unknown gate {name!r}; valid: {', '.join(sorted(GATES))}. A gate of your own is known once "
+            "plugins=[...] names the file that it is in."
+        )
+    return GATES[name]
 
 
 def whiten_scores(scores: Tensor, *, reduce: Reduce = identity) -> Tensor:

@@ -1,7 +1,12 @@
-"""The losses of a reward model: graded ranking, safe/unsafe discrimination, centring.
+"""The losses of a reward model: graded preference, safe/unsafe discrimination, centring.
 
 Sources: Llama 2, section 3.2.2, eq. 2 (ranking with a margin by grade) and Tables 27-29 in appendix A.3.3-4
-(margins, safety auxiliary loss); Eisenstein et al. 2023 (arXiv:2312.09244), eq. 2 (centring).
+(margins, safety auxiliary loss); Wang et al. 2024 (arXiv:2410.01257), section 4 (scaled Bradley-Terry); Eisenstein et
+al. 2023 (arXiv:2312.09244), eq. 2 (centring).
+
+A preference loss sees the log-odds that the chosen answer is better, margin included: for a head with one score,
+``r_chosen - r_rejected - m``. To add one, put a function of log-odds and strength into ``LOSSES``; from a file of your
+own, that is ``LOSSES["mine"] = my_loss`` and ``plugins=[my_losses.py]``.
 
 Each loss is a sum over the pairs at hand divided by ``n_pairs``, the number of all pairs of the optimiser
 step (labelled or not, in all micro-batches and processes). So the losses of micro-batches add up to that of
@@ -10,7 +15,7 @@ batch pass its length.
 
 Where the paper is silent:
 
-1. Pairs without a grade have margin 0.
+1. Pairs without a grade have margin 0 and strength 1.
 2. The auxiliary loss is the binary cross-entropy of both answers of a pair, summed; the weight is the
    caller's.
 
@@ -20,7 +25,7 @@ handled in float32 or wider.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -42,19 +47,57 @@ MARGINS: dict[str, dict[str, float]] = {
 """Name of a margin scheme -> grade -> margin m(r) (Llama 2, Table 27)."""
 
 
-def grade_margins(grades: Sequence[str | None], *, scheme: str) -> Tensor:
-    """Margins (B,) float32 of graded pairs; 0 for a pair without a grade.
+STRENGTHS = MARGINS["large"]
+"""Grade -> strength of the scaled loss: 3, 2, 1, and 0 for what counts as a tie there (Wang et al. 2024)."""
+
+PairLoss = Callable[[Tensor, Tensor], Tensor]
+"""Log-odds (B,) that the chosen answer is better, and strengths (B,) of preference -> losses (B,)."""
+
+
+def bradley_terry(log_odds: Tensor, strength: Tensor) -> Tensor:
+    """``-log sigmoid(log-odds)`` per pair (Llama 2, eq. 2); the strength counts through the margin only."""
+    # logsigmoid stays finite where log(sigmoid(x)) underflows to -inf (x below about -104).
+    return -functional.logsigmoid(log_odds)
+
+
+def scaled_bradley_terry(log_odds: Tensor, strength: Tensor) -> Tensor:
+    """``-strength * log sigmoid(log-odds)``: a pair judged twice as strongly counts twice (Wang et al. 2024)."""
+    return -strength * functional.logsigmoid(log_odds)
+
+
+LOSSES: dict[str, PairLoss] = {"ranking": bradley_terry, "scaled": scaled_bradley_terry}
+"""Name in the configuration -> preference loss."""
+
+
+def preference_loss_named(name: str) -> PairLoss:
+    """The preference loss of a name; raise ``UserError`` that lists the valid ones."""
+    if name not in LOSSES:
+        raise UserError(
+            f"unknown preference loss {name!r}; valid: {', '.join(sorted(LOSSES))}. A loss of your own is known once "
+            "plugins=[...] names the file that it is in."
+        )
+    return LOSSES[name]
+
+
+def margin_table(margin: str | Mapping[str, float]) -> Mapping[str, float]:
+    """Grade -> margin, of a scheme's name or as it is given; raise ``UserError`` for an unknown name."""
+    if not isinstance(margin, str):
+        return margin
+    if margin not in MARGINS:
+        raise UserError(f"unknown margin scheme {margin!r}; valid: {', '.join(MARGINS)}, or a number for each grade")
+    return MARGINS[margin]
+
+
+def grade_values(grades: Sequence[str | None], table: Mapping[str, float], *, ungraded: float) -> Tensor:
+    """The table's numbers (B,) float32 of graded pairs; ``ungraded`` for a pair without a grade.
 
     Raises:
-        UserError: an unknown scheme or grade; lists the valid ones.
+        UserError: a grade that is not in the table; lists the valid ones.
     """
-    if scheme not in MARGINS:
-        raise UserError(f"unknown margin scheme {scheme!r}; valid: {', '.join(MARGINS)}")
-    table = MARGINS[scheme]
     unknown = sorted({grade for grade in grades if grade is not None and grade not in table})
     if unknown:
         raise UserError(f"unknown grades {', '.join(map(repr, unknown))}; valid: {', '.join(table)}")
-    return torch.tensor([0.0 if grade is None else table[grade] for grade in grades], dtype=torch.float32)
+    return torch.tensor([ungraded if grade is None else table[grade] for grade in grades], dtype=torch.float32)
 
 
 def _check(n_pairs: int) -> None:
@@ -69,23 +112,36 @@ def _check_shapes(*tensors: Tensor) -> None:
         raise ValueError(f"expected tensors of one shape (B,), got {[tuple(t.shape) for t in tensors]}")
 
 
-def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor, *, n_pairs: int) -> Tensor:
-    """``-log sigmoid(r_chosen - r_rejected - m)`` per pair (Llama 2, eq. 2), as a sum over ``n_pairs``.
+def preference_loss(
+    log_odds: Tensor,
+    strength: Tensor,
+    *,
+    n_pairs: int,
+    loss: PairLoss = bradley_terry,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """A preference loss as a sum over ``n_pairs``.
 
     Args:
-        chosen: (B,) raw scores of the preferred answers.
-        rejected: (B,) raw scores of the others.
-        margin: (B,) margins, 0 for ungraded pairs.
+        log_odds: (B,) that the chosen answer is better by its margin.
+        strength: (B,) of preference, for losses that weigh by it.
         n_pairs: pairs of the whole optimiser step.
+        loss: what each pair costs.
+        label_smoothing: chance that a label is wrong: that share of the loss is the one of the opposite label.
 
     Returns:
         Scalar; the mean over pairs once all micro-batches are added.
     """
     _check(n_pairs)
-    _check_shapes(chosen, rejected, margin)
-    difference = at_least_float32(chosen) - at_least_float32(rejected) - at_least_float32(margin)
-    # logsigmoid stays finite where log(sigmoid(x)) underflows to -inf (x below about -104).
-    return -functional.logsigmoid(difference).sum() / n_pairs
+    _check_shapes(log_odds, strength)
+    if not 0 <= label_smoothing < 0.5:
+        raise ValueError(f"label_smoothing must be at least 0 and below 0.5, got {label_smoothing}")
+    log_odds, strength = at_least_float32(log_odds), at_least_float32(strength)
+    losses = loss(log_odds, strength)
+    if label_smoothing:
+        losses = (1 - label_smoothing) * losses + label_smoothing * loss(-log_odds, strength)
+    _check_shapes(losses, log_odds)
+    return losses.sum() / n_pairs
 
 
 def safety_loss(logits: Tensor, safe: Tensor, mask: Tensor, *, n_pairs: int) -> Tensor:

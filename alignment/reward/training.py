@@ -6,178 +6,170 @@ TRL carries the loop, schedules, devices and trackers. Overridden, each for a re
 2. The collator and ``_signature_columns``: TRL keeps ids and ``margin`` and drops the safety labels.
 3. ``max_length=None``: TRL drops long pairs without a word; here they are an error or counted (``encode_pairs``).
 4. The optimiser: float32 masters for adapters that live in bfloat16.
+5. Checkpoints: TRL's hold the frozen base and pickles, and one that is half written looks like any other.
 
-Shapes: B pairs, T tokens of a prompt and its two answers.
+Shapes: B pairs, T tokens of a prompt and its two answers, M opinions of the head.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, PrinterCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from alignment.data.dialogue import DialogueEncoder, EncodedAnswer
-from alignment.data.records import Comparison
-from alignment.errors import UserError
+from alignment.checkpoint import checkpoints, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from alignment.models.heads import RewardHead
+from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.reward_model import RewardModel
-from alignment.models.sft import (
-    WARMUP_SHARE,
-    OnStep,
-    StepReporter,
-    optimizer_and_schedule,
-)
-from alignment.models.shared_prompts import pack_answers
+from alignment.models.sft import WARMUP_SHARE, OnStep, StepReporter, optimizer_and_schedule
 from alignment.recipe import RewardModelSection
-from alignment.reward.losses import centering_loss, grade_margins, ranking_loss, safety_loss
+from alignment.reward.losses import centering_loss, preference_loss, preference_loss_named, safety_loss
+from alignment.reward.pairs import EncodedPair, PairCollator
 
 MIN_WARMUP_STEPS = 5
 """Section 3.2.2."""
+TRAINER_STATE = "trainer_state.json"
+"""Where ``Trainer`` looks for its own state when it goes on from a folder."""
 
 
-@dataclass(frozen=True)
-class EncodedPair:
-    """One comparison as token ids; ``labelled`` says whether the two safety labels count."""
+def reward_loss(
+    head: RewardHead, opinions: Tensor, labels: dict[str, Any], settings: RewardModelSection, *, n_pairs: int
+) -> Tensor:
+    """Preference loss, weighted safety loss and weighted centring of some pairs, as a sum over ``n_pairs``.
 
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    """The answer alone, stop token included."""
-    rejected_ids: list[int]
-    margin: float
-    chosen_safe: bool
-    rejected_safe: bool
-    labelled: bool
+    Where a head makes several statements on a pair or has several scores of an answer, the mean of their losses
+    counts, so that weights and learning rates mean the same for every head.
 
-    @property
-    def chosen(self) -> EncodedAnswer:
-        """The preferred answer with its prompt."""
-        return EncodedAnswer(self.prompt_ids, self.chosen_ids)
-
-    @property
-    def rejected(self) -> EncodedAnswer:
-        """The other answer with its prompt."""
-        return EncodedAnswer(self.prompt_ids, self.rejected_ids)
-
-
-def encode_pairs(
-    comparisons: Sequence[Comparison],
-    encoder: DialogueEncoder,
-    *,
-    margin: str,
-    max_length_tokens: int,
-    skip_too_long: bool,
-) -> tuple[list[EncodedPair], list[Comparison], int]:
-    """Encode comparisons; returns the pairs, the comparisons they came from, and how many were too long.
-
-    Raises:
-        UserError: a pair is longer than ``max_length_tokens`` and ``skip_too_long`` is off, or nothing is left.
+    Args:
+        head: turns opinions into log-odds and scores.
+        opinions: (B, 2, M) on the chosen and the rejected answers.
+        labels: ``margin``, ``strength`` (B,), ``objective`` (B names), ``safe`` and ``labelled`` (2 B,), chosen first.
+        settings: which losses, and their weights.
+        n_pairs: pairs of the whole optimiser step.
     """
-    margins = grade_margins([item.grade for item in comparisons], scheme=margin).tolist()
-    pairs: list[EncodedPair] = []
-    kept: list[Comparison] = []
-    too_long = 0
-    encode = functools.cache(encoder.encode_answer)  # several annotators may judge one pair
-    for item, pair_margin in zip(comparisons, margins, strict=True):
-        chosen, rejected = encode(item.prompt, item.chosen_text), encode(item.prompt, item.rejected_text)
-        longest = max(len(chosen.input_ids), len(rejected.input_ids))
-        if longest > max_length_tokens:
-            if not skip_too_long:
-                raise UserError(
-                    f"comparison {item.id} has {longest} tokens, more than max_length_tokens={max_length_tokens}. "
-                    "Raise the limit, or pass data.too_long=skip to leave such pairs out and count them."
-                )
-            too_long += 1
-            continue
-        safety = item.safety
-        pairs.append(
-            EncodedPair(
-                chosen.prompt_ids,
-                chosen.answer_ids,
-                rejected.answer_ids,
-                pair_margin,
-                chosen_safe=safety.chosen_safe if safety else True,
-                rejected_safe=safety.rejected_safe if safety else True,
-                labelled=safety is not None,
-            )
+    chosen, rejected = opinions[:, 0], opinions[:, 1]
+    log_odds = head.log_odds(chosen, rejected, labels["margin"], labels["objective"])
+    statements = log_odds.shape[1]
+    loss = preference_loss(
+        log_odds.flatten(),
+        labels["strength"].repeat_interleave(statements),
+        n_pairs=n_pairs * statements,
+        loss=preference_loss_named(settings.loss),
+        label_smoothing=settings.label_smoothing,
+    )
+    if not settings.safety_weight and not settings.centering_weight:
+        return loss
+    anchored = head.anchored(torch.cat([chosen, rejected]))  # (2 B, M')
+    n_scores = anchored.shape[1]
+    if settings.safety_weight:
+        safe, labelled = (labels[key].repeat_interleave(n_scores) for key in ("safe", "labelled"))
+        loss = loss + settings.safety_weight * safety_loss(
+            anchored.flatten(), safe, labelled, n_pairs=n_pairs * n_scores
         )
-        kept.append(item)
-    if not pairs:
-        raise UserError(f"no comparison is left to train on ({too_long} of {len(comparisons)} are too long)")
-    return pairs, kept, too_long
-
-
-class PairCollator:
-    """Stacks pairs to rows of prompt, chosen and rejected answer, right-padded (B, T), with lengths and labels."""
-
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Collate dataset rows."""
-        pairs = [EncodedPair(**row) for row in rows]
-        answers = [[pair.chosen, pair.rejected] for pair in pairs]
-        token_ids, prompt_lengths, answer_lengths = pack_answers(answers, self.pad_id, torch.device("cpu"))
-        return {
-            "token_ids": token_ids,
-            "prompt_lengths": prompt_lengths,
-            "answer_lengths": answer_lengths,
-            "margin": torch.tensor([pair.margin for pair in pairs]),
-            "safe": torch.tensor([pair.chosen_safe for pair in pairs] + [pair.rejected_safe for pair in pairs]),
-            "labelled": torch.tensor([pair.labelled for pair in pairs] * 2),
-        }
+    if settings.centering_weight:
+        both = anchored.flatten().chunk(2)
+        loss = loss + settings.centering_weight * centering_loss(*both, n_pairs=n_pairs * n_scores)
+    return loss
 
 
 class GradedRewardTrainer(RewardTrainer):
-    """``RewardTrainer`` with the Llama-2 loss."""
+    """``RewardTrainer`` with the Llama-2 loss and checkpoints that are whole or not there."""
 
-    def __init__(self, *, safety_weight: float, centering_weight: float, **trl_arguments: Any) -> None:
-        self.safety_weight = safety_weight
-        self.centering_weight = centering_weight
-        super().__init__(**trl_arguments)
+    def __init__(
+        self, *, settings: RewardModelSection, optimizer: MasterWeightAdamW, checkpoint_folder: Path | None, **trl: Any
+    ) -> None:
+        self.settings = settings
+        self.masters = optimizer.weights
+        self.checkpoint_folder = checkpoint_folder
+        self.resumed: dict[str, Any] = {}
+        super().__init__(optimizers=(optimizer, trl.pop("schedule")), **trl)
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [  # type: ignore[assignment]  # TRL declares None
-            "prompt_ids",
-            "chosen_ids",
-            "rejected_ids",
-            "margin",
-            "chosen_safe",
-            "rejected_safe",
-            "labelled",
-        ]
+        names = [field.name for field in dataclasses.fields(EncodedPair)]
+        self._signature_columns = names  # type: ignore[assignment]  # TRL declares None
 
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Ranking loss with margins, weighted safety and centring losses; the mean over the head's opinions."""
-        lengths = inputs["prompt_lengths"], inputs["answer_lengths"]
-        opinions = model(inputs["token_ids"], *lengths, opinions=True)
+        """The recipe's loss; TRL's metrics are reduced to the accuracy of the scores."""
+        opinions = model(inputs["token_ids"], inputs["prompt_lengths"], inputs["answer_lengths"], opinions=True)
         n_pairs = len(opinions) if num_items_in_batch is None else int(num_items_in_batch)
-        n_opinions = opinions.shape[2]
-        # Each opinion is one more pair with the same labels: (B, M) -> (B M,).
-        n_pairs *= n_opinions
-        margin, safe, labelled = (inputs[key].repeat_interleave(n_opinions) for key in ("margin", "safe", "labelled"))
-        chosen, rejected = opinions[:, 0].flatten(), opinions[:, 1].flatten()
-        scores = torch.cat([chosen, rejected])
-        loss = ranking_loss(chosen, rejected, margin, n_pairs=n_pairs)
-        if self.safety_weight:
-            loss = loss + self.safety_weight * safety_loss(scores, safe, labelled, n_pairs=n_pairs)
-        if self.centering_weight:
-            loss = loss + self.centering_weight * centering_loss(chosen, rejected, n_pairs=n_pairs)
-        accuracy = (chosen > rejected).float().mean()
+        head: RewardHead = self.accelerator.unwrap_model(model).head
+        loss = reward_loss(head, opinions, inputs, self.settings, n_pairs=n_pairs)
+        scores = head.combine(opinions.flatten(0, 1)).view(-1, 2)
+        accuracy = (scores[:, 0] > scores[:, 1]).float().mean()
         self._metrics["train"]["accuracy"].append(self.accelerator.gather_for_metrics(accuracy).mean().item())
         return (loss, {"scores": scores}) if return_outputs else loss
+
+    # -- going on after a stop ---------------------------------------------------------------------------------------
+
+    def train_on(self) -> None:
+        """Train from the newest checkpoint, or from the start where there is none."""
+        found = checkpoints(self.checkpoint_folder) if self.checkpoint_folder else []
+        if not found:
+            self.train()
+            return
+        self.resumed = load_checkpoint(found[-1])[1]
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, TRAINER_STATE).write_text(self.resumed["trainer"], encoding="utf-8")
+            self.train(resume_from_checkpoint=folder)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if (
+            self.checkpoint_folder is None
+            or self.state.global_step >= self.state.max_steps
+            or not self.args.should_save
+        ):
+            return  # after the last step the model itself is saved
+        with tempfile.TemporaryDirectory() as folder:
+            self.state.save_to_json(str(Path(folder, TRAINER_STATE)))
+            trainer = Path(folder, TRAINER_STATE).read_text(encoding="utf-8")
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        state = {
+            "trainer": trainer,
+            "weights": list(self.masters.masters),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.lr_scheduler.state_dict(),
+            "random": rng_state(),
+        }
+        save_checkpoint(self.checkpoint_folder, self.state.global_step, state, keep=self.args.save_total_limit or 1)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.masters.load(self.resumed["weights"])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            assert self.optimizer is not None and self.lr_scheduler is not None
+            self.optimizer.load_state_dict(self.resumed["optimizer"])
+            self.lr_scheduler.load_state_dict(self.resumed["schedule"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            set_rng_state(self.resumed["random"])
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends the training, with a checkpoint, after the step at hand."""
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self.asked = asked
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        """Ask once a step."""
+        if self.asked():
+            control.should_save = control.should_training_stop = True
 
 
 def train_reward_model(
@@ -189,25 +181,36 @@ def train_reward_model(
     seed: int,
     trainer: dict[str, Any],
     on_step: OnStep,
-) -> dict[str, float]:
-    """Train adapter and head of ``model`` in place; returns ``steps`` and ``final_loss``.
+    checkpoint_folder: Path | None = None,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train what is trainable of ``model`` in place; returns ``steps``, ``final_loss`` and whether it ``finished``.
 
     Args:
-        model: a reward model with a trainable adapter.
+        model: a reward model with trainable weights.
         tokenizer: only for TRL's book-keeping; no text is tokenised here.
         pairs: encoded comparisons.
         settings: the numbers.
         seed: of the order of the pairs.
         trainer: further settings for TRL's ``RewardConfig``.
         on_step: called after each optimiser step.
+        checkpoint_folder: where checkpoints are written and, if there are some, gone on from; ``None``: nowhere.
+        stop_asked: asked after each step; ``True`` ends the training there, with a checkpoint.
     """
     accumulate = settings.batch_size_pairs // settings.micro_batch_size_pairs
     steps_per_epoch = max(1, -(-len(pairs) // settings.batch_size_pairs))
     steps = max(1, int(steps_per_epoch * settings.epochs))
-    losses: list[float] = []
+    optimizer, schedule = optimizer_and_schedule(
+        model.trainable_parameters(),
+        learning_rate=settings.learning_rate,
+        weight_decay=0.1,
+        steps=steps,
+        warmup_steps=min(max(MIN_WARMUP_STEPS, round(WARMUP_SHARE * steps)), steps),
+    )
+    last: dict[str, Any] = {}
 
     def record(step: int, total: int, figures: dict[str, float]) -> None:
-        losses.append(figures["loss"])
+        last.update(steps=step, final_loss=figures["loss"], finished=step >= total)
         on_step(step, total, figures)
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -227,28 +230,24 @@ def train_reward_model(
             gradient_accumulation_steps=accumulate,
             max_length=None,
             logging_steps=1,
-            save_strategy="no",
+            save_strategy="no" if checkpoint_folder is None else "steps",
+            save_steps=settings.save_steps,
             report_to=[],
             disable_tqdm=True,
         )
         graded = GradedRewardTrainer(
-            safety_weight=settings.safety_weight,
-            centering_weight=settings.centering_weight,
+            settings=settings,
+            optimizer=optimizer,
+            schedule=schedule,
+            checkpoint_folder=checkpoint_folder,
             model=model,
             args=arguments,
             data_collator=PairCollator(model.backbone.encoder.pad_id),
             train_dataset=Dataset.from_list([vars(pair) for pair in pairs]),
             processing_class=tokenizer,
-            callbacks=[StepReporter(record)],
-            optimizers=optimizer_and_schedule(
-                model.trainable_parameters(),
-                learning_rate=settings.learning_rate,
-                weight_decay=0.1,
-                steps=steps,
-                warmup_steps=min(max(MIN_WARMUP_STEPS, round(WARMUP_SHARE * steps)), steps),
-            ),
+            callbacks=[StepReporter(record), StopWhenAsked(stop_asked)],
         )
         graded.remove_callback(PrinterCallback)
-        graded.train()
+        graded.train_on()
     model.eval()
-    return {"steps": len(losses), "final_loss": losses[-1]}
+    return last

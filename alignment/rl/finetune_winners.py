@@ -15,10 +15,11 @@ from alignment.data.records import Prompt, read_jsonl, write_jsonl
 from alignment.data.sources import load_demonstrations
 from alignment.models.backbone import Backbone
 from alignment.models.policies import answer_prompts, load_policy, newest_before
-from alignment.models.reward_model import RewardScorer
+from alignment.models.scorer import RewardScorer
 from alignment.models.sft import OnStep, train_sft
 from alignment.recipe import Recipe
 from alignment.resources import resolve
+from alignment.reward.gate import gate_named
 from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
 from alignment.run import RunFolder, StageRun
 
@@ -70,6 +71,7 @@ def sample_winners(
         torch.tensor([item.prompt.dimension == "safety" for item in candidates]),
         torch.tensor([item.stopped for item in candidates]),
         threshold_probability=recipe.ppo.safety_threshold,
+        gate=gate_named(recipe.ppo.gate),
     )
     return pick_winners(candidates, merit, gated, pick=settings.pick, seed=recipe.seed)
 

@@ -16,6 +16,7 @@ def rollout_metrics(gated: GatedRollout, advantages: Advantages, *, beta: float)
     kl_per_answer = masked_sum(kl_k1(rollout.old_logprobs, rollout.ref_logprobs), mask, dim=1)
     plain_advantages = advantages.returns - rollout.old_values
     safety = {} if rollout.safety is None else {"objective/safety": rollout.safety.mean().item()}
+    disagreement = {f"objective/{name}_disagreement": item.mean().item() for name, item in rollout.disagreement.items()}
     k3_per_answer = masked_sum(kl_k3(rollout.old_logprobs, rollout.ref_logprobs), mask, dim=1)
     return {
         "objective/beta": beta,
@@ -26,6 +27,7 @@ def rollout_metrics(gated: GatedRollout, advantages: Advantages, *, beta: float)
         "objective/score_std": gated.raw_scores.std(correction=0).item(),
         "objective/helpfulness": rollout.helpfulness.mean().item(),
         **safety,
+        **disagreement,
         "objective/routed_to_safety": gated.routed_to_safety.float().mean().item(),
         "rollout/length": episodes.response_lengths.float().mean().item(),
         "rollout/repetition": repeated_ngrams([episodes.response_ids(row) for row in range(len(episodes.prompts))]),

@@ -35,11 +35,11 @@ from alignment.models.backbone import Backbone, Role
 from alignment.models.heads import TokenValueHead
 from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.pretrained import save_model
-from alignment.models.reward_model import RewardScorer
 from alignment.models.sampling import keyed_noise, sample
+from alignment.models.scorer import RewardScorer
 from alignment.models.separate_reward import helpfulness_on_base
 from alignment.recipe import PPOSection
-from alignment.reward.gate import gate, shape_scores
+from alignment.reward.gate import gate_named, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
 from alignment.rl.kl_control import KLController
 from alignment.rl.losses import clipped_policy_loss, clipped_value_loss
@@ -52,7 +52,7 @@ from alignment.rl.rollout import (
     pad_columns,
     response_pass,
     response_states,
-    reward_scores,
+    reward_judgments,
     score_responses,
 )
 
@@ -96,6 +96,7 @@ class PPO:
                 f"ppo.minibatch_size_episodes={settings.minibatch_size_episodes} does not go round "
                 f"{self.processes.count} processes"
             )
+        self.gate_scores = gate_named(settings.gate)
         self.generator = torch.Generator().manual_seed(seed)
         self.kl_controller = KLController(settings)
         backbone.copy_adapter(self.policy_adapter, self.reference_adapter, trainable=False)
@@ -167,20 +168,23 @@ class PPO:
 
         policy = passed(*self.policy, with_entropy=True, values_of=values_of)
         reference = passed(*self.reference)
-        scores = reward_scores(self.reward_models, own, batch_size=size)
+        judged = reward_judgments(self.reward_models, own, batch_size=size)
         return Rollout(
             episodes=episodes,
             old_logprobs=joined(policy.logprobs),
             ref_logprobs=joined(reference.logprobs),
             entropy=joined(policy.entropy),
             old_values=joined(policy.values),
-            helpfulness=joined(scores["helpfulness"]),
-            safety=joined(scores["safety"]) if "safety" in scores else None,
+            helpfulness=joined(judged["helpfulness"].scores),
+            safety=joined(judged["safety"].scores) if "safety" in judged else None,
+            disagreement={
+                name: joined(one.disagreement) for name, one in judged.items() if one.disagreement is not None
+            },
         )
 
     def gate(self, rollout: Rollout) -> GatedRollout:
         """Safety or helpfulness score by the paper's rule, whitened over the batch, then the missing-stop penalty."""
-        gated = gate(
+        gated = self.gate_scores(
             rollout.helpfulness,
             rollout.safety,
             rollout.episodes.is_safety,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from alignment.data.records import Dialogue, Prompt, Record
-from alignment.reward.gate import gate
+from alignment.reward.gate import Gate, gate
 
 
 class Winner(Record):
@@ -47,7 +47,13 @@ class Candidate(Record):
 
 
 def order_of_merit(
-    helpfulness: Tensor, safety: Tensor | None, is_safety: Tensor, stopped: Tensor, *, threshold_probability: float
+    helpfulness: Tensor,
+    safety: Tensor | None,
+    is_safety: Tensor,
+    stopped: Tensor,
+    *,
+    threshold_probability: float,
+    gate: Gate = gate,
 ) -> tuple[Tensor, Tensor]:
     """Rank key and gated score of candidates, each (N,).
 

@@ -8,8 +8,6 @@ follows is that of a run without a stop.
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from alignment.checkpoint import FOLDER, checkpoints, flush, load_checkpoint, save_checkpoint
-from alignment.data.records import write_jsonl
 from alignment.files import write_json
 from alignment.recipe import Recipe
 from alignment.rl.ppo import PPO
@@ -54,7 +51,7 @@ class ResumablePPO:
             part.load_state_dict(state[name])
         self.stage.started = time.monotonic() - state["seconds"]
         if self.trainer.processes.is_main:
-            self.history = cut_lines(self.stage.folder / "metrics.jsonl", self.done)
+            self.history = self.stage.cut_log(lambda row: row["update"] <= self.done)
 
     def log(self, update: int, metrics: dict[str, Any]) -> None:
         """Append one update's line."""
@@ -106,26 +103,9 @@ class ResumablePPO:
     def remove_checkpoints(self) -> None:
         """Once the stage is finished, nothing goes on from them."""
         if self.trainer.processes.is_main:
-            shutil.rmtree(self.stage.folder / FOLDER, ignore_errors=True)
+            self.stage.remove_checkpoints()
 
     def result(self) -> dict[str, Any]:
         """The last update's metrics, without the time."""
         last = {key: value for key, value in self.history[-1].items() if key not in ("update", "time/seconds")}
         return {"updates": self.done, **last}
-
-
-def cut_lines(file: Path, last_update: int) -> list[dict[str, Any]]:
-    """Keep the lines up to an update, atomically; a line that was cut short by a kill goes too. Returns those kept."""
-    if not file.is_file():
-        return []
-    kept: list[dict[str, Any]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if row["update"] > last_update:
-            break
-        kept.append(row)
-    write_jsonl(file, kept)
-    return kept

@@ -9,7 +9,7 @@ Shapes: B episodes, T prompt+response, R response, H hidden, V vocabulary, N res
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -21,8 +21,8 @@ from alignment.logprobs import entropy, token_logprobs
 from alignment.masking import lengths_to_mask, take_tokens
 from alignment.models.backbone import Backbone
 from alignment.models.padding import pad_right
-from alignment.models.reward_model import RewardScorer
 from alignment.models.sampling import Sample
+from alignment.models.scorer import Judged, RewardScorer
 from alignment.reward.gate import ShapedScores
 
 
@@ -122,6 +122,8 @@ class Rollout:
     """(B,) raw score."""
     safety: Tensor | None
     """(B,) raw score; ``None`` without a safety model."""
+    disagreement: dict[str, Tensor] = field(default_factory=dict)
+    """Reward model -> (B,) deviation of the opinions behind its scores, for those that have several."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +252,11 @@ def pad_columns(values: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
-def reward_scores(models: Mapping[str, RewardScorer], episodes: Episodes, *, batch_size: int) -> dict[str, Tensor]:
-    """Raw scores (B,) of each reward model, on the episodes' device."""
-    dialogues = episodes.dialogues()
-    device = episodes.token_ids.device
-    return {name: model.score(dialogues, batch_size=batch_size).to(device) for name, model in models.items()}
+def reward_judgments(models: Mapping[str, RewardScorer], episodes: Episodes, *, batch_size: int) -> dict[str, Judged]:
+    """What each reward model says of the episodes (B), on their device."""
+    dialogues, device = episodes.dialogues(), episodes.token_ids.device
+    found: dict[str, Judged] = {}
+    for name, model in models.items():
+        scores, disagreement = model.judge(dialogues, batch_size=batch_size)
+        found[name] = Judged(scores.to(device), None if disagreement is None else disagreement.to(device))
+    return found

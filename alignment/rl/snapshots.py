@@ -16,9 +16,9 @@ import torch
 from alignment.data.records import Prompt, Record, read_jsonl, write_jsonl
 from alignment.evaluation import JudgedAnswer
 from alignment.measuring import measure_policy
-from alignment.models.reward_model import RewardScorer
+from alignment.models.scorer import RewardScorer
 from alignment.recipe import Recipe
-from alignment.reward.gate import gate
+from alignment.reward.gate import gate_named
 from alignment.rl.overoptimization import HeldoutScores, best_of
 from alignment.rl.ppo import PPO
 
@@ -99,7 +99,7 @@ class Snapshots:
 
     def _gated(self, rows: Sequence[JudgedAnswer]) -> list[float]:
         safety = [row.reward_safety for row in rows]
-        gated = gate(
+        gated = gate_named(self.trainer.settings.gate)(
             torch.tensor([row.reward_helpfulness for row in rows]),
             None if None in safety else torch.tensor(safety),
             torch.tensor([row.dimension == "safety" for row in rows]),
