@@ -50,7 +50,7 @@ def reward_figures(pairs: Pairs, *, seed: int, threshold_probability: float) -> 
         UserError: a score is not a finite number; names the pair and the answer.
     """
     check_scores(pairs)
-    differences, clusters = _differences(pairs), [pair.conversation_id for pair in pairs]
+    differences, clusters = _differences(pairs).tolist(), [pair.conversation_id for pair in pairs]
     grades, lengths = [pair.grade for pair in pairs], [float(pair.extra_tokens) for pair in pairs]
     return {
         "n_conversations": len(set(clusters)),

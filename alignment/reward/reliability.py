@@ -42,7 +42,7 @@ def reliability(score_differences: npt.ArrayLike, clusters: Sequence[Hashable], 
     Returns:
         ``mean_confidence``: mean of max(p, 1 - p), to be compared with the accuracy; ``ece`` and
         ``ece_if_calibrated``, as ``calibration_error``; ``brier``: mean of (1 - p)^2, a coin's 0.25; ``log_loss``: mean
-        of -log p in nats, a coin's 0.693; ``by_confidence``: of each bin of confidence its ``low`` and ``high`` end, mean
+        of -log p in nats, a coin's 0.693; ``by_confidence``: of each bin its ``low`` and ``high`` end, mean
         ``confidence`` and ``accuracy``, ``None`` where it is empty.
     """
     differences = np.asarray(score_differences, dtype=np.float64)
