@@ -189,7 +189,11 @@ class TestReliability:
         assert filled[0.5]["accuracy"]["value"] == 0.5
         assert filled[0.8]["accuracy"]["value"] == pytest.approx(2 / 3) and filled[0.8]["accuracy"]["n"] == 3
         assert filled[0.8]["confidence"] == pytest.approx(0.82)
-        assert [block["by_confidence"][0]["low"], block["by_confidence"][-1]["high"], len(block["by_confidence"])] == [0.5, 1.0, BINS]
+        assert [block["by_confidence"][0]["low"], block["by_confidence"][-1]["high"], len(block["by_confidence"])] == [
+            0.5,
+            1.0,
+            BINS,
+        ]
 
     def test_a_slow_loop_agrees(self) -> None:
         differences = np.random.default_rng(0).normal(0.4, 2.0, 300)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure
 
 CYCLE = ("helpfulness", "safety", "ppo", "rejection", "sft", "base")
 """Colours of models, in their order; more models begin again."""
-HALF = {"linewidth": 0.8, "linestyle": (0, (2, 2))}
+HALF: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (2, 2))}
 GRADE_WIDTH = 0.64
 """Of the space between two grades, what the models of one take."""
 

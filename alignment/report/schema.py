@@ -152,7 +152,7 @@ class Report(Block):
     reward_models: dict[Dimension, RewardModelBlock] = Field({})
     policies: dict[PolicyName, PolicyBlock]
     win_rates: list[WinRateBlock] = Field([])
-    curves: Curves = Curves()
+    curves: Curves = Curves()  # type: ignore[call-arg]  # its fields have defaults, which mypy does not see
     samples: list[Sample] = Field([])
     score_histograms: dict[Dimension, dict[PolicyName, Histogram]] = Field({})
 
