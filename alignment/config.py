@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,8 +76,17 @@ def _explain(item: Any) -> str:
 def _section_at(path: Sequence[str]) -> type[Section]:
     section: type[Section] = Recipe
     for name in path:
-        section = section.model_fields[name].annotation  # type: ignore[assignment]
+        if name in section.model_fields:  # else the place of a section in a list of them
+            section = next(_sections_in(section.model_fields[name].annotation))
     return section
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The section that an annotation names, also as one of a list or where it may be ``None``."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _sections_in(part)
 
 
 def recipe_keys(section: type[Section] = Recipe, prefix: str = "") -> list[tuple[str, str, str, str]]:

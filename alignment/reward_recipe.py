@@ -116,6 +116,26 @@ class SafetyRewardModelSection(RewardModelSection):
     safety_weight: Weight = Field(1.0, description="weight of the safety auxiliary loss; A.3.3")
 
 
+class ComparisonsSection(Section):
+    """Comparisons to evaluate reward models on."""
+
+    data: str = Field(description="comparisons file or Hub name")
+    format: str = Field("auto", description="auto, tandem, hh, alpaca, alpaca_eval, trl")
+    dimension: Dimension = Field("helpfulness", description="what they are about")
+
+
+class RewardEvaluationSection(Section):
+    """Evaluation of reward models without training any."""
+
+    models: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="folders of reward models, of any base and tokenizer; default: those of the run's last round"
+    )
+    data: Annotated[list[ComparisonsSection], Field(min_length=1)] | None = Field(
+        None, description="a list of {data, format, dimension}; default: the run's held-out comparisons"
+    )
+    to: str | None = Field(None, description="folder of tables and page; default: reward-evaluation in run_dir")
+
+
 class RewardSection(Section):
     """The two reward models (section 3.2.2)."""
 
@@ -140,6 +160,7 @@ class RewardSection(Section):
     )
     helpfulness: RewardModelSection = RewardModelSection()  # type: ignore[call-arg]
     safety: SafetyRewardModelSection = SafetyRewardModelSection()  # type: ignore[call-arg]
+    evaluation: RewardEvaluationSection = RewardEvaluationSection()  # type: ignore[call-arg]
     trainer: dict[str, Any] = Field({}, description="passed on to TRL's RewardConfig")
 
     def of(self, name: str) -> RewardModelSection:

@@ -62,16 +62,15 @@ INPUT_STAGES = {
 """Stage folder -> the stages, of the same round or before all rounds, that it reads."""
 
 
-WITHOUT_EFFECT = frozenset(
-    {
-        "ppo.method",
-        "ppo.save_steps",
-        "ppo.save_total_limit",
-        "reward.helpfulness.save_steps",
-        "reward.safety.save_steps",
-    }
+WITHOUT_EFFECT = (
+    "ppo.method",
+    "ppo.save_steps",
+    "ppo.save_total_limit",
+    "reward.evaluation",
+    "reward.helpfulness.save_steps",
+    "reward.safety.save_steps",
 )
-"""Settings within these sections that leave a stage's numbers as they are."""
+"""Settings, and sections, within these sections that leave a stage's numbers as they are."""
 
 
 def _at(values: Any, key: str) -> Any:
@@ -259,7 +258,7 @@ class RunFolder:
         before = yaml.safe_load((self.stage(name, round_number) / "config.yaml").read_text(encoding="utf-8"))
         now = recipe.model_dump(mode="json")
         keys = _differences({key: _at(before, key) for key in sections}, {key: _at(now, key) for key in sections})
-        keys = [key for key in keys if key not in WITHOUT_EFFECT]
+        keys = [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)]
         return keys + (["seed"] if before.get("seed") != recipe.seed else [])
 
     def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:

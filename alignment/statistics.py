@@ -6,29 +6,27 @@ the same prompt (and comparisons of the same conversation) are not independent, 
 
 * **Shares** (violations, refusals, stops, accuracy): Wilson's score interval, which stays honest at 0 % and
   100 %, with the number of values replaced by the effective number when values share a cluster.
-* **Means** (helpfulness, KL, length, win rate): percentile bootstrap over whole clusters, 1,000 resamples,
-  from a seed. The order of the rows does not matter.
+* **Means** (helpfulness, KL, length, win rate) and what else follows from totals (correlations, accuracies of
+  reward models): percentile bootstrap over whole clusters, 1,000 resamples, from a seed. The order of the rows
+  does not matter.
 
-Sources: Wilson 1927; Korn and Graubard 1998 (effective sample size); Efron and Tibshirani 1993, chapter 13;
-Armitage 1955.
+Sources: Wilson 1927; Korn and Graubard 1998 (effective sample size); Armitage 1955. The bootstrap is in
+``alignment.resampling``.
 
-Shapes: n values, K clusters, B resamples.
+Shapes: n values, K clusters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-Array = npt.NDArray[np.float64]
-Clusters = Sequence[Hashable] | npt.NDArray[Any] | None
+from alignment.resampling import Array, Clusters, bootstrap, cluster_index, percentiles, totals_of, vector
 
-RESAMPLES = 1_000
 Z95 = float(stats.norm.ppf(0.975))
 
 
@@ -74,10 +72,10 @@ def share(values: npt.ArrayLike, *, clusters: Clusters = None) -> Figure:
         values: (n,) booleans, or scores between 0 and 1.
         clusters: (n,) label of each value's cluster; ``None``: each value its own.
     """
-    data = _vector(values)
+    data = vector(values)
     if data.min() < 0 or data.max() > 1:
         raise ValueError(f"a share needs values in [0, 1], got {data.min()} to {data.max()}")
-    sums, counts = _totals(data, _cluster_index(len(data), clusters))
+    sums, counts = totals_of(data, cluster_index(len(data), clusters))
     p, n = float(data.mean()), len(data)
     variance = float(np.sum((sums - p * counts) ** 2)) / n**2
     effective = len(sums) if variance == 0 or p in (0.0, 1.0) else min(p * (1 - p) / variance, n)
@@ -92,31 +90,37 @@ def mean_interval(values: npt.ArrayLike, *, clusters: Clusters = None, seed: int
         clusters: (n,) label of each value's cluster; ``None``: each value its own.
         seed: of the resampling; the same seed gives the same interval.
     """
-    data = _vector(values)
-    index = _cluster_index(len(data), clusters)
-    order = np.argsort(data) if clusters is None else np.lexsort((data, index))  # the order of the rows must not matter
-    sums, counts = _totals(data[order], index if clusters is None else index[order])
-    picks = _resamples(len(sums), seed)
-    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-    return Figure(value=float(data.mean()), ci95=_percentiles(means), n=len(data))
+    data = vector(values)
+    _, draws = bootstrap([data, np.ones(len(data))], _ratio, clusters=clusters, seed=seed)
+    return Figure(value=float(data.mean()), ci95=percentiles(draws), n=len(data))
+
+
+def resampled_share(values: npt.ArrayLike, *, clusters: Clusters = None, seed: int) -> Figure:
+    """Mean of values in [0, 1] as ``mean_interval``; Wilson's interval where no two resamples differ.
+
+    They do not where all values are equal, or there is one cluster: a bootstrap would claim certainty.
+
+    Args:
+        values: (n,) booleans, or scores between 0 and 1.
+        clusters: (n,) label of each value's cluster; ``None``: each value its own.
+        seed: of the resampling.
+    """
+    figure = mean_interval(values, clusters=clusters, seed=seed)
+    return figure if figure["ci95"][0] < figure["ci95"][1] else share(values, clusters=clusters)
 
 
 def win_rate(outcomes: npt.ArrayLike, *, clusters: Clusters = None, seed: int) -> WinRateFigure:
     """Win, tie and loss shares of paired outcomes, and the win rate with its interval.
-
-    Where every outcome is the same a bootstrap sees no variance; Wilson's interval is reported then.
 
     Args:
         outcomes: (n,) 1 a win, 0 a tie, -1 a loss.
         clusters: (n,) label of each pair's prompt; ``None``: each pair its own.
         seed: of the resampling.
     """
-    data = _vector(outcomes)
+    data = vector(outcomes)
     if not np.isin(data, (-1.0, 0.0, 1.0)).all():
         raise ValueError("outcomes are 1 (win), 0 (tie) or -1 (loss)")
-    points = (data + 1) / 2
-    constant = bool(np.all(points == points[0]))
-    figure = share(points, clusters=clusters) if constant else mean_interval(points, clusters=clusters, seed=seed)
+    figure = resampled_share((data + 1) / 2, clusters=clusters, seed=seed)
     return WinRateFigure(
         win=float(np.mean(data == 1)),
         tie=float(np.mean(data == 0)),
@@ -139,28 +143,20 @@ def correlation(x: npt.ArrayLike, y: npt.ArrayLike, *, clusters: Clusters = None
     Returns:
         The figure, or ``None`` where x or y does not vary: it has no correlation then.
     """
-    left, right = _vector(x), _vector(y)
+    left, right = vector(x), vector(y)
     if len(left) != len(right):
         raise ValueError(f"a correlation needs as many x as y, got {len(left)} and {len(right)}")
     if np.ptp(left) == 0 or np.ptp(right) == 0:
         return None
-    index = _cluster_index(len(left), clusters)
-    order = np.lexsort((right, left)) if clusters is None else np.lexsort((right, left, index))
-    left, right = (
-        (left - left.mean())[order],
-        (right - right.mean())[order],
-    )  # centred: well-conditioned moments
-    index = index if clusters is None else index[order]
-    moments = [left, right, left * left, right * right, left * right]
-    columns = [_totals(moment, index) for moment in moments]
-    counts = columns[0][1]
-    picks = _resamples(len(counts), seed)
-    total = counts[picks].sum(axis=1)
-    drawn = [sums[picks].sum(axis=1) / total for sums, _ in columns]
-    resampled = _pearson(*drawn)
-    usable = resampled[np.isfinite(resampled)]
-    value = float(_pearson(*(np.asarray(moment.mean()) for moment in moments)))
-    return Figure(value=value, ci95=_percentiles(usable) if len(usable) else [-1.0, 1.0], n=len(left))
+    left, right = left - left.mean(), right - right.mean()  # centred: well-conditioned moments
+    moments = [left, right, left * left, right * right, left * right, np.ones(len(left))]
+    value, draws = bootstrap(moments, _pearson, clusters=clusters, seed=seed)
+    return Figure(value=value, ci95=percentiles(draws) if len(draws) else [-1.0, 1.0], n=len(left))
+
+
+def rank_correlation(x: npt.ArrayLike, y: npt.ArrayLike, *, clusters: Clusters = None, seed: int) -> Figure | None:
+    """Spearman correlation: ``correlation`` of the ranks, equal values sharing their mean rank."""
+    return correlation(stats.rankdata(vector(x)), stats.rankdata(vector(y)), clusters=clusters, seed=seed)
 
 
 def trend_p_value(values: npt.ArrayLike, ranks: npt.ArrayLike, *, clusters: Clusters = None) -> float | None:
@@ -177,7 +173,7 @@ def trend_p_value(values: npt.ArrayLike, ranks: npt.ArrayLike, *, clusters: Clus
     Returns:
         The p-value, or ``None`` where all values or all ranks are the same.
     """
-    x, weights = _vector(values), _vector(ranks)
+    x, weights = vector(values), vector(ranks)
     if len(x) != len(weights):
         raise ValueError(f"a trend needs as many values as ranks, got {len(x)} and {len(weights)}")
     centred = weights - weights.mean()
@@ -185,7 +181,7 @@ def trend_p_value(values: npt.ArrayLike, ranks: npt.ArrayLike, *, clusters: Clus
     if clusters is None:
         variance = float(x.var() * np.sum(centred**2))
     else:
-        variance = float(np.sum(_totals(terms, _cluster_index(len(terms), clusters))[0] ** 2))
+        variance = float(np.sum(totals_of(terms, cluster_index(len(terms), clusters))[0] ** 2))
     if variance <= 1e-12:
         return None
     return float(stats.norm.sf(terms.sum() / math.sqrt(variance)))
@@ -216,47 +212,12 @@ def _wilson(p: float, n: float) -> list[float]:
     return [0.0 if p == 0 else max(centre - half, 0.0), 1.0 if p == 1 else min(centre + half, 1.0)]
 
 
-def _vector(values: npt.ArrayLike) -> Array:
-    """(n,) finite float64 with n >= 1, or ``ValueError``."""
-    data = np.asarray(values, dtype=np.float64)
-    if data.ndim != 1 or data.size == 0:
-        raise ValueError(f"expected a non-empty list of numbers, got shape {data.shape}")
-    if not np.isfinite(data).all():
-        raise ValueError(f"{int((~np.isfinite(data)).sum())} of {data.size} numbers are not finite")
-    return data
+def _ratio(totals: Array) -> Array:
+    ratio: Array = totals[..., 0] / totals[..., 1]
+    return ratio
 
 
-def _cluster_index(n: int, clusters: Clusters) -> npt.NDArray[np.int64]:
-    """(n,) number in [0, K) of each value's cluster."""
-    if clusters is None:
-        return np.arange(n)
-    labels = [str(label) for label in clusters]
-    if len(labels) != n:
-        raise ValueError(f"expected one cluster label per value, got {len(labels)} for {n}")
-    index: npt.NDArray[np.int64] = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    return index
-
-
-def _totals(data: Array, index: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-    """(K,) sum and (K,) count of each cluster's values."""
-    sums: Array = np.bincount(index, weights=data).astype(np.float64)
-    counts: Array = np.bincount(index).astype(np.float64)
-    return sums, counts
-
-
-def _resamples(n_clusters: int, seed: int) -> npt.NDArray[np.int64]:
-    """(B, K) indices of the clusters in each bootstrap resample."""
-    return np.random.default_rng(seed).integers(n_clusters, size=(RESAMPLES, n_clusters))
-
-
-def _percentiles(draws: Array) -> list[float]:
-    """The central 95 % of bootstrap draws."""
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return [float(low), float(high)]
-
-
-def _pearson(x: Array, y: Array, xx: Array, yy: Array, xy: Array) -> Array:
-    """Correlation from first and second moments; not a number where a resample does not vary."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio: Array = (xy - x * y) / np.sqrt((xx - x * x) * (yy - y * y))
-    return np.clip(ratio, -1.0, 1.0)
+def _pearson(totals: Array) -> Array:
+    """Correlation from totals (..., 6) of x, y, x x, y y, x y and 1; not a number where a resample does not vary."""
+    x, y, xx, yy, xy = np.moveaxis(totals[..., :5] / totals[..., 5:], -1, 0)
+    return np.clip((xy - x * y) / np.sqrt((xx - x * x) * (yy - y * y)), -1.0, 1.0)

@@ -42,6 +42,7 @@ def refusal(*overrides: str) -> str:
         ("sft.learnig_rate=1", "sft.learning_rate"),
         ("reward.safety.safety_wieght=1", "reward.safety.safety_weight"),
         ("ppo.sampling.temprature=1", "ppo.sampling.temperature"),
+        ("reward.evaluation.modells=[a]", "reward.evaluation.models"),
     ],
 )
 def test_a_typo_names_the_nearest_key(typo: str, nearest: str) -> None:
@@ -52,6 +53,14 @@ def test_a_typo_names_the_nearest_key(typo: str, nearest: str) -> None:
 
 def test_a_misspelt_section_names_the_nearest_one() -> None:
     assert "modell: no such setting; did you mean model?" in refusal("modell.dtype=auto")
+
+
+def test_a_typo_within_a_list_of_sections_names_the_nearest_key() -> None:
+    message = refusal("reward.evaluation.data=[{data: a.jsonl, dimenson: safety}]")
+    assert (
+        "reward.evaluation.data.0.dimenson: no such setting; did you mean reward.evaluation.data.0.dimension?"
+        in message
+    )
 
 
 def test_a_key_unlike_any_other_lists_those_of_its_section() -> None:

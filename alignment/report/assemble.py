@@ -18,6 +18,7 @@ from alignment.evaluation import (
 from alignment.files import read_json
 from alignment.models.pretrained import resolve_dtype
 from alignment.recipe import Recipe
+from alignment.report.reward_schema import RewardFigures
 from alignment.rl.snapshots import read_snapshots
 from alignment.run import RunFolder
 
@@ -103,14 +104,9 @@ def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, 
     for dimension, result in folder.result("reward", round_number)["models"].items():
         if dimension not in get_args(Dimension):
             continue  # the guard pays no policy; its figures are in the stage's result.json
-        blocks[dimension] = {
-            "accuracy": result["accuracy"],
-            "ceiling": ceilings.get(dimension),
-            "trend_p_value": result["trend_p_value"],
-            "length_correlation": result["length_correlation"],
-            "n_train": result["n_train"],
-            "calibration": result["calibration"],
-        }
+        figures = {key: result[key] for key in RewardFigures.model_fields if key in result}
+        others = {key: result[key] for key in ("n_train", "calibration")}
+        blocks[dimension] = {**figures, **others, "ceiling": ceilings.get(dimension)}
     return blocks
 
 

@@ -11,20 +11,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from alignment.data.records import GRADES
+from alignment.report.blocks import Histogram
 from alignment.report.schema import (
     POLICIES,
     CurvePoint,
-    Histogram,
     PolicyBlock,
     Report,
-    RewardModelBlock,
     WinRateBlock,
 )
-from alignment.report.svg import COLOURS, new_figure, styled, to_svg
+from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, styled, to_svg
 from alignment.report.text import LABELS
 
 
@@ -46,25 +43,6 @@ def reward_against_kl(report: Report) -> str | None:
             bottom.text(0.5, 0.5, "no gold judge for this data", transform=bottom.transAxes, ha="center")
             bottom.set_yticks([])
     return to_svg(figure, salt="kl", label="Reward and gold helpfulness against KL divergence from the SFT policy")
-
-
-def accuracy_by_grade(models: dict[str, RewardModelBlock]) -> str | None:
-    """Accuracy of each reward model for each grade with its interval; a short bar marks the ceiling."""
-    if not models:
-        return None
-    with styled():
-        figure = new_figure(2.9)
-        axes = figure.subplots()
-        for offset, (name, model) in zip(_offsets(len(models), 0.16), models.items(), strict=True):
-            _grade_points(axes, name, model, offset)
-        axes.axhline(0.5, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.set_xticks(
-            range(len(GRADES)), ["significantly\nbetter", "better", "slightly\nbetter", "negligibly\nbetter"]
-        )
-        axes.set_xlim(-0.5, len(GRADES) - 0.5)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        _legend(figure, axes)
-    return to_svg(figure, salt="grades", label="Reward-model accuracy for each grade with 95 % intervals")
 
 
 def win_rates(rates: Sequence[WinRateBlock]) -> str | None:
@@ -95,7 +73,7 @@ def win_rates(rates: Sequence[WinRateBlock]) -> str | None:
         axes.grid(False)
         axes.spines["bottom"].set_visible(False)
         axes.set_xticks([])
-        _legend(figure, axes)
+        draw_legend(figure, axes)
     return to_svg(figure, salt="wins", label="Win, tie and loss shares for each pair of policies")
 
 
@@ -111,7 +89,7 @@ def safety_rates(policies: dict[str, PolicyBlock]) -> str | None:
             for row, (name, block) in enumerate(policies.items()):
                 measured = getattr(block, key)
                 if measured is not None:
-                    _interval(axes, measured.value, row, measured.ci95, name, horizontal=True)
+                    draw_interval(axes, measured.value, row, measured.ci95, name, horizontal=True)
             axes.set_title(title, pad=8)
             axes.set_xlim(left=-0.01)
             axes.set_ylim(len(policies) - 0.4, -0.6)
@@ -157,13 +135,8 @@ def score_histogram(histograms: dict[str, Histogram], *, model: str) -> str | No
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_ylim(bottom=0)
-        _legend(figure, axes)
+        draw_legend(figure, axes)
     return to_svg(figure, salt=f"histogram-{model}", label=f"Histogram of {model} reward scores under each policy")
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=4, columnspacing=1.4)
 
 
 def _pair_name(rate: WinRateBlock, *, name_judge: bool) -> str:
@@ -171,48 +144,6 @@ def _pair_name(rate: WinRateBlock, *, name_judge: bool) -> str:
     lines += [rate.prompts.replace("_", " ")] if rate.prompts != "all" else []
     lines += textwrap.wrap(rate.judge, 18) if name_judge else []
     return "\n".join(lines)
-
-
-def _offsets(count: int, step: float) -> list[float]:
-    return [step * (position - (count - 1) / 2) for position in range(count)]
-
-
-def _interval(
-    axes: Axes,
-    value: float,
-    position: float,
-    ci95: Sequence[float],
-    colour: str,
-    *,
-    horizontal: bool = False,
-    label: str | None = None,
-) -> None:
-    """A dot with its interval, upright or lying."""
-    spread = [[max(value - ci95[0], 0)], [max(ci95[1] - value, 0)]]
-    style: dict[str, Any] = {
-        "fmt": "o",
-        "markersize": 5.5,
-        "color": COLOURS[colour],
-        "elinewidth": 1.6,
-        "clip_on": False,
-    }
-    if horizontal:
-        axes.errorbar([value], [position], xerr=spread, label=label, **style)
-    else:
-        axes.errorbar([position], [value], yerr=spread, label=label, **style)
-
-
-def _grade_points(axes: Axes, name: str, model: RewardModelBlock, offset: float) -> None:
-    label: str | None = f"{name} model"
-    for position, grade in enumerate(GRADES):
-        measured = getattr(model.accuracy, grade)
-        ceiling = getattr(model.ceiling, grade) if model.ceiling else None
-        if measured is not None:
-            _interval(axes, measured.value, position + offset, measured.ci95, name, label=label)
-            label = None
-        if ceiling is not None:
-            reach = [position + offset - 0.07, position + offset + 0.07]
-            axes.plot(reach, [ceiling.value] * 2, color=COLOURS[name], linewidth=1.4, alpha=0.6)
 
 
 def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> bool:
@@ -243,7 +174,7 @@ def _gold_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> boo
         block = report.policies.get(name)
         if block and block.helpfulness and block.kl_to_sft_nats:
             kl, figure = max(block.kl_to_sft_nats.value, 0.0), block.helpfulness
-            _interval(axes, figure.value, kl, figure.ci95, name)
+            draw_interval(axes, figure.value, kl, figure.ci95, name)
             axes.annotate(LABELS[name], (kl, figure.value), (7, -11), textcoords="offset points", fontsize=9)
             drawn = True
     axes.set_title("gold helpfulness, held-out prompts", pad=6)

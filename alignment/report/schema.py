@@ -8,33 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from alignment.data.records import Dimension, Message, explain
+from alignment.report.blocks import Block, Count, GradedFigures, Histogram, Measured, Share
+from alignment.report.reward_schema import RewardFigures
 
 PolicyName = Literal["base", "sft", "rejection", "ppo"]
 POLICIES: tuple[PolicyName, ...] = ("base", "sft", "rejection", "ppo")
 """The policies of a run in the order in which they are made."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Block(BaseModel):
-    """Base of all blocks: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FigureBlock(Block):
-    """One number with its 95 % interval and the number of values behind it."""
-
-    value: FiniteFloat
-    ci95: tuple[FiniteFloat, FiniteFloat]
-    n: Count
-
-
-Measured = FigureBlock | None
 
 
 class Timings(Block):
@@ -59,23 +41,10 @@ class Environment(Block):
     dtype: str
 
 
-class GradedFigures(Block):
-    """A figure over all comparisons and for each grade."""
+class RewardModelBlock(RewardFigures):
+    """One reward model of a run: its figures, and what it was made from."""
 
-    all: Measured
-    significantly_better: Measured = None
-    better: Measured = None
-    slightly_better: Measured = None
-    negligibly_better: Measured = None
-
-
-class RewardModelBlock(Block):
-    """One reward model against the annotators' choices in held-out comparisons."""
-
-    accuracy: GradedFigures
     ceiling: GradedFigures | None = None
-    trend_p_value: Share | None = None
-    length_correlation: Measured = None
     n_train: Count
     calibration: dict[str, Any] | None = None
 
@@ -98,8 +67,8 @@ class PolicyFigures(Block):
 class PolicyBlock(PolicyFigures):
     """The figures of one policy on all held-out prompts, and broken down."""
 
-    by_group: dict[str, PolicyFigures] = {}
-    by_kind: dict[str, PolicyFigures] = {}
+    by_group: dict[str, PolicyFigures] = Field({})
+    by_kind: dict[str, PolicyFigures] = Field({})
 
 
 class WinRateBlock(Block):
@@ -143,8 +112,8 @@ class CurvePoint(Block):
 class Curves(Block):
     """Training curves of the last round."""
 
-    ppo: list[CurvePoint] = []
-    notes: list[str] = []
+    ppo: list[CurvePoint] = Field([])
+    notes: list[str] = Field([])
 
 
 class Answer(Block):
@@ -168,19 +137,6 @@ class Sample(Block):
     answers: dict[PolicyName, Answer]
 
 
-class Histogram(Block):
-    """Counts of raw reward scores between consecutive edges."""
-
-    edges: list[FiniteFloat]
-    counts: list[Count]
-
-    @model_validator(mode="after")
-    def _fits(self) -> Histogram:
-        if len(self.edges) != len(self.counts) + 1:
-            raise ValueError(f"{len(self.counts)} counts need {len(self.counts) + 1} edges, got {len(self.edges)}")
-        return self
-
-
 class Report(Block):
     """The whole of ``report.json``."""
 
@@ -193,12 +149,12 @@ class Report(Block):
     timings_s: Timings
     peak_memory_gib: float | None = None
     environment: Environment
-    reward_models: dict[Dimension, RewardModelBlock] = {}
+    reward_models: dict[Dimension, RewardModelBlock] = Field({})
     policies: dict[PolicyName, PolicyBlock]
-    win_rates: list[WinRateBlock] = []
-    curves: Curves = Curves()
-    samples: list[Sample] = []
-    score_histograms: dict[Dimension, dict[PolicyName, Histogram]] = {}
+    win_rates: list[WinRateBlock] = Field([])
+    curves: Curves = Curves()  # type: ignore[call-arg]  # its fields have defaults, which mypy does not see
+    samples: list[Sample] = Field([])
+    score_histograms: dict[Dimension, dict[PolicyName, Histogram]] = Field({})
 
 
 def validate_report(report: dict[str, Any]) -> Report:

@@ -1,4 +1,4 @@
-"""SVG in the page's colours: matplotlib paints with stand-ins, ``to_svg`` swaps in CSS variables.
+"""SVG in the page's colours: matplotlib paints with stand-ins, ``to_svg`` swaps in CSS variables. And what plots share.
 
 What differs from run to run (dates, random ids) and what points outside the file is dropped, so equal figures
 give equal bytes and the page stays one file.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from html import escape
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = {
@@ -33,6 +35,8 @@ COLOURS = {
 """CSS variable of the page -> the stand-in colour that it replaces."""
 
 WIDTH = 4.7
+LEGEND_LETTERS = 60
+"""That fit beside each other."""
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -75,6 +79,43 @@ def styled(more: dict[str, Any] | None = None) -> AbstractContextManager[None]:
 def new_figure(height: float) -> Figure:
     """An empty figure of the page's width; ``height`` in inches."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def draw_legend(figure: Figure, axes: Axes) -> None:
+    """One legend above the plot, in as many columns as its words leave room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, min(4, LEGEND_LETTERS // max(map(len, labels), default=1)))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.4)
+
+
+def offsets(count: int, step: float) -> list[float]:
+    """Where to put ``count`` things side by side around 0."""
+    return [step * (position - (count - 1) / 2) for position in range(count)]
+
+
+def draw_interval(
+    axes: Axes,
+    value: float,
+    position: float,
+    ci95: Sequence[float],
+    colour: str,
+    *,
+    horizontal: bool = False,
+    label: str | None = None,
+) -> None:
+    """A dot with its interval, upright or lying."""
+    spread = [[max(value - ci95[0], 0)], [max(ci95[1] - value, 0)]]
+    style: dict[str, Any] = {
+        "fmt": "o",
+        "markersize": 5.5,
+        "color": COLOURS[colour],
+        "elinewidth": 1.6,
+        "clip_on": False,
+    }
+    if horizontal:
+        axes.errorbar([value], [position], xerr=spread, label=label, **style)
+    else:
+        axes.errorbar([position], [value], yerr=spread, label=label, **style)
 
 
 def to_svg(figure: Figure, *, salt: str, label: str) -> str:

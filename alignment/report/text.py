@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from alignment.report.blocks import Measured
 from alignment.report.schema import (
     POLICIES,
-    Measured,
     PolicyBlock,
     PolicyName,
     Report,
@@ -44,6 +44,21 @@ def decimal(value: float) -> str:
     """A number with two decimals, and no minus before a zero."""
     text = f"{value:.2f}"
     return "0.00" if text == "-0.00" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def thousandths(value: float) -> str:
+    """A number with three decimals."""
+    return f"{value:.3f}"
+
+
+def probability(value: float) -> str:
+    """A probability with as many digits as tell it from 0 and 1."""
+    return f"{value:.3g}" if value < 0.5 else f"{1 - float(f'{1 - value:.2g}'):.12g}"
+
+
+def p_value(value: float | None) -> str:
+    """``p = 0.012``; a dash where there is none."""
+    return NONE if value is None else f"p = {value:.1e}" if value < 0.001 else f"p = {value:.3f}"
 
 
 def tokens(value: float) -> str:

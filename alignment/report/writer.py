@@ -7,15 +7,14 @@ person wrote is escaped.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from alignment.report import plots, text
+from alignment.report import plots, reward_plots, text
+from alignment.report.rendering import render, write_both
 from alignment.report.schema import POLICIES, PolicyFigures, Report, validate_report
 
 PPO_CURVES = (
@@ -51,39 +50,17 @@ def write_report(report: dict[str, Any], folder: str | os.PathLike[str]) -> Path
     """
     checked = validate_report(report)
     page = render_page(checked)
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(checked.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    _write_atomic(target / "report.json", content + "\n")
-    _write_atomic(target / "report.html", page)
-    return target / "report.html"
+    return write_both(Path(folder), "report", checked, page)
 
 
 def render_page(report: Report) -> str:
     """The page as one HTML document; equal reports give equal bytes."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=text.percent,
-        decimal=text.decimal,
-        duration=text.duration,
-        number=text.number,
-        interval=text.interval,
-    )
-    style = Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))
-    page = environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
         report=report,
-        style=style,
         labels=text.LABELS,
-        dash=text.NONE,
         figures=FIGURES,
         curves=[(key, title) for key, title, _ in PPO_CURVES],
-        forms=(text.decimal, text.percent),
         headline=text.headline(report),
         subline=text.subline(report),
         tiles=tiles(report),
@@ -93,7 +70,6 @@ def render_page(report: Report) -> str:
         breakdowns=breakdowns(report),
         stages=_stages(report),
     )
-    return page.rstrip() + "\n"
 
 
 def draw_plots(report: Report) -> dict[str, str]:
@@ -101,7 +77,11 @@ def draw_plots(report: Report) -> dict[str, str]:
     policies = {str(name): report.policies[name] for name in POLICIES if name in report.policies}
     drawn = {
         "kl": plots.reward_against_kl(report),
-        "grades": plots.accuracy_by_grade({str(name): model for name, model in report.reward_models.items()}),
+        "grades": reward_plots.accuracy_by_grade(
+            {f"{name} model": model.accuracy for name, model in report.reward_models.items()},
+            colours=list(report.reward_models),
+            ceilings=[model.ceiling for model in report.reward_models.values()],
+        ),
         "wins": plots.win_rates(report.win_rates),
         "safety": plots.safety_rates(policies),
     }
@@ -153,12 +133,3 @@ def _stages(report: Report) -> list[tuple[str, float, float]]:
     seconds = {name: value for name, value in report.timings_s.model_dump().items() if value is not None}
     longest = max((value for name, value in seconds.items() if name != "total"), default=0.0) or 1.0
     return [(name, value, value / longest) for name, value in seconds.items() if name != "total"]
-
-
-def _write_atomic(path: Path, content: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from alignment.data.dialogue import EncodedAnswer
 from alignment.data.records import Comparison, Dimension
-from alignment.evaluation import accuracy_by_grade, accuracy_trend, length_correlation
 from alignment.models.reward_model import RewardModel
-from alignment.reward.gate import LOGIT_THRESHOLD
+from alignment.models.scorer import RewardScorer
+from alignment.reward.gate import LOGIT_THRESHOLD, THRESHOLD_PROBABILITY
+from alignment.reward.measures import Figures, reward_figures
 from alignment.reward.pairs import EncodedPair
+from alignment.reward.scored_pair import ScoredPair
 
 CALIBRATION_PAIRS = 500
 
@@ -53,21 +56,66 @@ def calibrate(
 
 
 def evaluate_reward_model(
-    model: RewardModel,
+    model: RewardScorer,
     pairs: Sequence[EncodedPair],
     comparisons: Sequence[Comparison],
     *,
     seed: int,
     batch_size: int,
-) -> dict[str, Any]:
-    """Accuracy per grade against the annotators' choices, its trend, and the correlation of score and length."""
-    chosen, rejected = pair_scores(model, pairs, batch_size=batch_size)
-    differences = (chosen - rejected).tolist()
-    grades = [item.grade for item in comparisons]
-    clusters = [item.conversation_id for item in comparisons]
-    lengths = [float(len(pair.chosen_ids) - len(pair.rejected_ids)) for pair in pairs]
-    return {
-        "accuracy": accuracy_by_grade(differences, grades, clusters),
-        "trend_p_value": accuracy_trend(differences, grades, clusters),
-        "length_correlation": length_correlation(differences, lengths, clusters=clusters, seed=seed),
-    }
+    threshold_probability: float = THRESHOLD_PROBABILITY,
+) -> Figures:
+    """All figures of ``reward_figures`` on held-out comparisons, against the annotators' choices.
+
+    Raises:
+        UserError: a score is not a finite number.
+    """
+    scored = score_pairs(model, pairs, comparisons, batch_size)
+    return reward_figures(scored, seed=seed, threshold_probability=threshold_probability)
+
+
+def score_pairs(
+    model: RewardScorer,
+    pairs: Sequence[EncodedPair],
+    comparisons: Sequence[Comparison],
+    batch_size: int,
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[ScoredPair]:
+    """Score both answers of each comparison.
+
+    Args:
+        model: on the base that the pairs were encoded for, or one beside it, which reads their text.
+        pairs: (B,) encoded comparisons.
+        comparisons: (B,) what they were encoded from.
+        batch_size: answers per batch.
+        on_batch: called with the number of answers after each batch.
+    """
+    dialogues = dialogues_of(pairs, comparisons)
+    scores = model.score(dialogues, batch_size=batch_size, on_batch=on_batch).tolist()
+    return [
+        ScoredPair(
+            id=item.id,
+            conversation_id=item.conversation_id,
+            dimension=item.dimension,
+            grade=item.grade,
+            turns=sum(message.role == "user" for message in item.prompt),
+            chosen=chosen,
+            rejected=rejected,
+            chosen_tokens=len(pair.chosen_ids),
+            rejected_tokens=len(pair.rejected_ids),
+            chosen_safe=item.safety.chosen_safe if item.safety else None,
+            rejected_safe=item.safety.rejected_safe if item.safety else None,
+            chosen_key=(item.prompt, item.chosen_text),
+            rejected_key=(item.prompt, item.rejected_text),
+        )
+        for pair, item, chosen, rejected in zip(
+            pairs, comparisons, scores[: len(pairs)], scores[len(pairs) :], strict=True
+        )
+    ]
+
+
+def dialogues_of(pairs: Sequence[EncodedPair], comparisons: Sequence[Comparison]) -> list[EncodedAnswer]:
+    """The (2 B,) dialogues of pairs, chosen answers first, with the prompts as text for models that read text."""
+    both = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    prompts = [item.prompt for item in comparisons] * 2
+    return [replace(dialogue, messages=prompt) for dialogue, prompt in zip(both, prompts, strict=True)]

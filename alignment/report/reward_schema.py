@@ -1,0 +1,153 @@
+"""What is reported of reward models: the blocks of ``alignment.reward.measures``, and ``reward_models.json``.
+
+``docs/report.md`` says what each key means. What a set of comparisons cannot tell (no grades, no safety labels) is
+``null`` or empty.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
+
+from alignment.data.records import Dimension, SafetyBin, explain
+from alignment.report.blocks import Block, Count, GradedFigures, Histogram, Measured, Share
+
+
+class LengthBlock(Block):
+    """Accuracy where the chosen answer is the longer one, and where it is not."""
+
+    share_chosen_longer: Measured
+    chosen_longer: Measured
+    chosen_shorter: Measured
+    same_length: Measured
+    balanced: Measured
+
+
+class ReliabilityBin(Block):
+    """The judgments of which the model is about equally sure."""
+
+    low: Share
+    high: Share
+    confidence: Share | None
+    accuracy: Measured
+
+
+class ReliabilityBlock(Block):
+    """Calibration of the preference probability."""
+
+    mean_confidence: Measured
+    ece: Measured
+    ece_if_calibrated: Measured
+    brier: Measured
+    log_loss: Measured
+    by_confidence: list[ReliabilityBin]
+
+
+class ThresholdBlock(Block):
+    """Flagging unsafe answers by one threshold."""
+
+    probability: Share
+    logit: FiniteFloat
+    precision: Measured
+    recall: Measured
+
+
+class ThresholdCurve(Block):
+    """Precision and recall over thresholds; ``null`` precision where nothing is flagged."""
+
+    logit: list[FiniteFloat]
+    precision: list[Share | None]
+    recall: list[Share]
+
+    @model_validator(mode="after")
+    def _fits(self) -> ThresholdCurve:
+        if not len(self.logit) == len(self.precision) == len(self.recall):
+            raise ValueError("a curve needs as many precisions and recalls as thresholds")
+        return self
+
+
+class DetectionBlock(Block):
+    """Flagging unsafe answers by their score."""
+
+    base_rate: Measured
+    at_half: ThresholdBlock
+    at_gate: ThresholdBlock
+    at_paper_precision: ThresholdBlock | None
+    curve: ThresholdCurve | None
+
+
+class RewardFigures(Block):
+    """One reward model against the annotators' choices in held-out comparisons."""
+
+    accuracy: GradedFigures
+    trend_p_value: Share | None = None
+    length_correlation: Measured = None
+    n_conversations: Count | None = None
+    accuracy_by_turn: dict[str, Measured] = Field({})
+    accuracy_by_dimension: dict[Dimension, Measured] = Field({})
+    accuracy_by_safety_bin: dict[SafetyBin, Measured] = Field({})
+    length: LengthBlock | None = None
+    reliability: ReliabilityBlock | None = None
+    unsafe_detection: DetectionBlock | None = None
+    score_histograms: dict[Literal["chosen", "rejected"], Histogram] = Field({})
+
+
+class ComparisonSetBlock(Block):
+    """Comparisons that models were evaluated on, and what was left out of them, by reason."""
+
+    source: str
+    n: Count
+    left_out: dict[str, Count]
+
+
+class OverallRow(Block):
+    """A row of table 7: one model on every test set."""
+
+    model: str
+    accuracy: dict[str, Measured]
+
+
+class GradesRow(GradedFigures):
+    """A row of table 8: one model on one test set, by grade."""
+
+    model: str
+    test_set: str
+
+
+class CrossTables(Block):
+    """Tables 7 and 8 of Llama 2."""
+
+    overall: list[OverallRow]
+    by_grade: list[GradesRow]
+
+
+class AgreementBlock(Block):
+    """How alike two models judge the same pairs."""
+
+    test_set: str
+    first: str
+    second: str
+    same_preference: Measured
+    rank_correlation: Measured
+
+
+class RewardEvaluation(Block):
+    """The whole of ``reward_models.json``."""
+
+    schema_version: Literal[1] = 1
+    seed: int
+    threshold_probability: Share
+    models: dict[str, str]
+    test_sets: dict[str, ComparisonSetBlock]
+    figures: dict[str, dict[str, RewardFigures]]
+    tables: CrossTables
+    agreement: list[AgreementBlock] = Field([])
+
+
+def validate_evaluation(evaluation: dict[str, Any]) -> RewardEvaluation:
+    """The evaluation as typed blocks; ``ValueError`` names every key that is missing, unknown or out of range."""
+    try:
+        return RewardEvaluation.model_validate(evaluation)
+    except ValidationError as error:
+        raise ValueError(f"reward_models.json would not be as documented (docs/report.md): {explain(error)}") from error

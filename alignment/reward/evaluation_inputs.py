@@ -1,0 +1,168 @@
+"""Which reward models to evaluate, on which comparisons, and whose tokenizer encodes the text for all of them.
+
+A model is a folder: what ``stages.reward`` makes, or a sequence classifier. The tokenizer of the run's SFT model
+encodes, else that of the first model's base; models of another one read the text again
+(``alignment.models.separate_reward``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from alignment.data.dialogue import DialogueEncoder
+from alignment.data.records import Comparison, ReadReport
+from alignment.data.sources import load_comparisons
+from alignment.errors import UserError
+from alignment.files import read_json
+from alignment.models.backbone import Backbone
+from alignment.models.policies import load_backbone
+from alignment.models.reward_model import FILE, is_full_model
+from alignment.models.scorer import RewardScorer
+from alignment.models.separate_reward import Reencoded, SequenceClassifier, load_reward_model
+from alignment.recipe import ModelSection, Recipe
+from alignment.resources import resolve
+from alignment.reward.data import reward_data
+from alignment.reward.pairs import EncodedPair, encode_pairs
+from alignment.run import RunFolder
+
+
+@dataclass(frozen=True)
+class ComparisonSet:
+    """Comparisons to measure on; with their tokens once they are encoded."""
+
+    name: str
+    source: str
+    comparisons: list[Comparison]
+    left_out: dict[str, int]
+    pairs: Sequence[EncodedPair] = ()
+    report: ReadReport | None = None
+    """What reading the file left out."""
+
+
+class Reader(NamedTuple):
+    """Whose tokenizer encodes the text, and how a model is loaded beside it."""
+
+    encoder: DialogueEncoder
+    context_tokens: int
+    load: Callable[[str, Path], RewardScorer]
+    """From a name of its own and a folder."""
+
+
+def model_folders(recipe: Recipe, folder: RunFolder) -> dict[str, Path]:
+    """Name -> folder of the models to evaluate: those named, else those of the run's last round.
+
+    Raises:
+        UserError: a folder holds no reward model, is named twice, or none is named and the run has none.
+    """
+    given = recipe.reward.evaluation.models
+    if given is not None:
+        paths = [Path(path) for path in given]
+    else:
+        latest = folder.latest_round("reward") or 1
+        stage = folder.require("reward", latest, command="python -m stages.reward")
+        paths = [stage / name for name in folder.result("reward", latest)["models"]]
+    for path in paths:
+        if not any((path / file).is_file() for file in (FILE, "config.json")):
+            raise UserError(
+                f"{path}: not a reward model; expected what stages.reward makes (reward_model.json) or a sequence "
+                "classifier (config.json)"
+            )
+    return dict(zip(short_names(paths), paths, strict=True))
+
+
+def comparison_sets(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
+    """The comparisons to evaluate on: the files named, else the run's held-out comparisons by dimension.
+
+    Raises:
+        UserError: a file cannot be read, is named twice for one dimension, or none is named and there is no run.
+    """
+    given = recipe.reward.evaluation.data
+    if given is None:
+        return _heldout_of_run(recipe, folder)
+    stems = Counter(_stem(item.data) for item in given)
+    sets: list[ComparisonSet] = []
+    for item in given:
+        source, stem = str(resolve(item.data)), _stem(item.data)
+        name = stem if stems[stem] == 1 else f"{stem} ({item.dimension})"
+        if name in [other.name for other in sets]:
+            raise UserError(f"reward.evaluation.data: two sets would have the name {name!r}; rename one of the files")
+        comparisons, report = load_comparisons(
+            source, dimension=item.dimension, format=item.format, on_error=recipe.data.on_error
+        )
+        sets.append(ComparisonSet(name, source, comparisons, report.skipped, report=report))
+    return sets
+
+
+def load_reader(recipe: Recipe, folder: RunFolder, folders: Sequence[Path]) -> Reader:
+    """The run's SFT model as the one that encodes, else the base of the first model that names one.
+
+    Without either, all models are classifiers, and the first one's tokenizer encodes.
+    """
+    settings = recipe.model.model_copy(update={"sampling_copy": False})
+    backbone = _backbone(folder, folders, settings)
+    if backbone is None:
+        first = SequenceClassifier.load(folders[0], settings)
+        return Reader(
+            first.encoder,
+            first.context_tokens,
+            lambda _, path: Reencoded(SequenceClassifier.load(path, settings), first.encoder),
+        )
+    beside: dict[str, Backbone] = {}
+    return Reader(
+        backbone.encoder,
+        backbone.context_tokens,
+        lambda role, path: load_reward_model(backbone, role, path, settings, beside=beside),
+    )
+
+
+def encode_set(item: ComparisonSet, reader: Reader, *, skip_too_long: bool) -> ComparisonSet:
+    """The set with its tokens; pairs beyond the context are an error, or left out and counted."""
+    pairs, kept, too_long = encode_pairs(
+        item.comparisons,
+        reader.encoder,
+        margin="none",
+        max_length_tokens=reader.context_tokens,
+        skip_too_long=skip_too_long,
+    )
+    return replace(item, comparisons=kept, pairs=pairs, left_out={**item.left_out, "too long": too_long})
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """As few of the last parts of each path as tell them apart; ``UserError`` where two are the same."""
+    full = [path.resolve().parts for path in paths]
+    if len(set(full)) < len(full):
+        twice = next(path for path, parts in zip(paths, full, strict=True) if full.count(parts) > 1)
+        raise UserError(f"reward.evaluation.models: {twice} is named twice")
+    length = next(n for n in range(1, 1 + max(map(len, full))) if len({parts[-n:] for parts in full}) == len(full))
+    return ["/".join(parts[-length:]) for parts in full]
+
+
+def _heldout_of_run(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
+    round_number = folder.latest_round("reward") or folder.latest_round("annotate")
+    if round_number is None and recipe.reward.reads_collected:
+        raise UserError(
+            f"{folder.root} has no comparisons to evaluate on. Name some: "
+            "'reward.evaluation.data=[{data: FILE, dimension: safety}]'"
+        )
+    found = reward_data(recipe, folder, round_number or 1)
+    return [ComparisonSet(name, str(item.inputs[-1]), item.heldout, {}) for name, item in found.items()]
+
+
+def _backbone(folder: RunFolder, folders: Sequence[Path], settings: ModelSection) -> Backbone | None:
+    if folder.finished("sft"):
+        return load_backbone(folder, settings)
+    for path in folders:
+        if (path / FILE).is_file():
+            if is_full_model(path):
+                return Backbone.load(path, settings)
+            base = str(read_json(path / "adapter_config.json").get("base_model_name_or_path"))
+            return Backbone.load(base, settings)
+    return None
+
+
+def _stem(source: str) -> str:
+    return Path(source).name.partition(".")[0]
