@@ -1,4 +1,4 @@
-"""The benchmark of PPO: that our side runs and reports what it should, and the arithmetic of its ratios.
+"""The benchmarks: that they run and report what they should, and the arithmetic of their ratios.
 
 Measurements run in this process here, which is faster than starting one for each.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -188,6 +189,67 @@ def test_a_random_model_can_neither_stop_nor_draw_padding() -> None:
     assert {len(row) for row in rows} == {12}
     assert max(token for row in rows for token in row) < 64
     assert len(set(map(tuple, rows))) == 5
+
+
+def hh_pairs(count: int) -> list[dict[str, str]]:
+    """Transcripts of one to three turns and of very different lengths."""
+    rng = random.Random(0)
+
+    def words(most: int) -> str:
+        return " ".join(rng.choice(("tea", "rain", "lake", "why", "never")) for _ in range(rng.randint(1, most)))
+
+    pairs = []
+    for number in range(count):
+        turns = [f"\n\nHuman: {words(20)}?\n\nAssistant: {words(9)}." for _ in range(number % 3)]
+        opening = "".join(turns) + f"\n\nHuman: {words(20)} {number}?\n\nAssistant:"
+        pairs.append({"chosen": f"{opening} Yes, {words(9)}.", "rejected": f"{opening} No, {words(20)}."})
+    return pairs
+
+
+def test_both_sides_of_reward_training_lose_the_same(tmp_path: Path) -> None:
+    data = tmp_path / "hh.jsonl"
+    data.write_text("".join(json.dumps(pair) + "\n" for pair in hh_pairs(40)), encoding="utf-8")
+    options = ["--quick", f"--data={data}", "--batch=4", "--steps=3", "--rows=float32", "--threads=1"]
+    options += ["--learning-rate=1e-2"]  # a wrong gradient shows in the losses that follow
+    found = json.loads(output_of("reward_speed", options)[-1])
+    assert found["pairs_ratio"] > 0
+    assert found["grouped_ratio"] > 0
+    assert found["max_loss_difference"] < 1e-4
+    assert {"parameters", "repeats", "machine", "versions"} <= found.keys()
+    sides = found["rows"]["float32"]["figures"]
+    assert list(sides) == ["TRL", "Tandem", "TRL, grouped"]
+    plain, ours, grouped = (figures for (figures,) in sides.values())
+    for figures in (plain, ours, grouped):
+        assert figures["pairs_per_s"] > 0
+        assert figures["pairs"] == 12
+        assert len(figures["losses"]) == 3
+        assert figures["dialogue_tokens_per_pair"] == plain["dialogue_tokens_per_pair"]
+    # Tandem passes prompts once; padding comes on top of the dialogues in the others, least of all in groups.
+    assert ours["tokens_per_pair"] < grouped["dialogue_tokens_per_pair"]
+    assert grouped["dialogue_tokens_per_pair"] < grouped["tokens_per_pair"] < plain["tokens_per_pair"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--data=nowhere.jsonl"], "nowhere.jsonl"), ([f"--data={__file__}", "--rows=fp8"], "fp8")]
+)
+def test_mistakes_on_the_command_line_of_the_reward_benchmark(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module("reward_speed").main(options)
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_losses_and_speeds_are_compared_repeat_by_repeat() -> None:
+    speed = importlib.import_module("reward_speed")
+    row = speed.Row(importlib.import_module("reward_workload").RewardWork())
+    first = {"pairs_per_s": 6.0, "losses": [0.5, 0.25, 0.0, 0.0, 0.0, 9.0]}
+    second = {"pairs_per_s": 9.0, "losses": [0.5, 0.25, 0.0, 0.0, 0.125, 9.0]}
+    peer = {"pairs_per_s": 3.0, "losses": [0.5, 0.25, 0.0, 0.0, 0.0, 0.0]}
+    row.figures = {"Tandem": [first, second], "TRL": [peer, peer]}
+    assert row.ratio("TRL") == 2.5
+    assert row.loss_difference == 0.125  # the sixth step does not count
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
-from alignment.models import reward_model
+from alignment.models import padding, reward_model
 from alignment.models.backbone import Backbone
 from alignment.models.heads import HEADS, LIKELIHOOD_SCALE
 from alignment.models.padding import WIDTH_MULTIPLE, pad_right
@@ -81,8 +81,9 @@ class TestScores:
         model.requires_grad_(False)
         model.head.requires_grad_(True)
         scores, gradients = [], []
-        for rows in (1, 2, 100):
+        for rows, pass_tokens in ((1, 0), (2, 0), (100, 10_000)):
             monkeypatch.setattr(reward_model, "GROUP_ROWS", rows)
+            monkeypatch.setattr(padding, "CPU_PASS_TOKENS", pass_tokens)
             model.zero_grad()
             scores.append(forward(model))
             (scores[-1] * torch.arange(1.0, 1.0 + len(DIALOGUES))).sum().backward()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from alignment.data.dialogue import EncodedAnswer
 from alignment.models import backbone as backbone_module
 from alignment.models.attention import NAME as WIDENED_ATTENTION
 from alignment.models.backbone import Backbone
+from alignment.models.padding import group_by_length, group_sizes
 from alignment.models.shared_prompts import (
     MODEL_TYPES,
     SharedPrompts,
@@ -140,6 +143,29 @@ def test_positions_and_mask_by_walking_through_the_row(prompt: int, answers: lis
     for k, (found, length) in enumerate(zip(dialogues, answers, strict=True), start=1):
         expected = [column for column, whose in enumerate(owner) if whose in (0, k)]
         assert found[: prompt + length].tolist() == expected
+
+
+def test_rows_of_a_group_are_neighbours_in_length() -> None:
+    lengths = torch.tensor([400, 8, 390, 16, 8])
+    # Another pass costs 256 tokens of padding: too much to spare two rows of 8 that of 16, or one of 392 that of 400.
+    groups = group_by_length(lengths, most=32)
+    assert [sorted(group.tolist()) for group in groups] == [[1, 3, 4], [0, 2]]
+    assert [len(group) for group in group_by_length(lengths, most=1)] == [1] * 5
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5), cost=st.integers(0, 90), most=st.integers(1, 5))
+def test_no_other_grouping_by_length_costs_less(lengths: list[int], cost: int, most: int) -> None:
+    lengths.sort()
+
+    def total(sizes: Sequence[int]) -> int:
+        widths = [-(-lengths[end - 1] // 8) * 8 for end in itertools.accumulate(sizes)]
+        return sum(size * width for size, width in zip(sizes, widths, strict=True)) + cost * len(sizes)
+
+    all_sizes = (sizes for n in range(len(lengths)) for sizes in itertools.product(range(1, most + 1), repeat=n + 1))
+    allowed = [sizes for sizes in all_sizes if sum(sizes) == len(lengths)]
+    found = group_sizes(lengths, pass_tokens=cost, most=most)
+    assert tuple(found) in allowed
+    assert total(found) == min(map(total, allowed))
 
 
 class TestBatches:

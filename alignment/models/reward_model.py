@@ -23,7 +23,7 @@ from alignment.files import read_json, write_json
 from alignment.logprobs import token_logprobs
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads import HeadArgument, build_head
-from alignment.models.padding import padded_width
+from alignment.models.padding import group_by_length, padded_width
 from alignment.models.pretrained import dtype_name, save_model
 from alignment.models.scorer import Judged, check_finite
 from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, distinct_answers, pack_answers
@@ -34,7 +34,7 @@ FILE = "reward_model.json"
 """What says that a folder holds a reward model, with its head's name and arguments."""
 HEAD_FILE = "head.safetensors"
 GROUP_ROWS = 32
-"""Rows per forward pass: enough to keep the kernels busy, few enough to be of similar length."""
+"""Rows at most per forward pass: enough to keep the kernels busy."""
 SHARED_ANSWERS = 8
 """Answers at most that follow one prompt in a row: attention over the row grows with its square."""
 
@@ -91,12 +91,12 @@ class RewardModel(nn.Module):
             answer_lengths: (B, K), stop tokens included.
             opinions: return what the losses compare, before it is combined to one score and the offset is taken off.
         """
-        order = (prompt_lengths + answer_lengths.sum(1)).argsort()
-        groups = [
+        groups = group_by_length(prompt_lengths + answer_lengths.sum(1), most=GROUP_ROWS)
+        passed = [
             self._opinions(token_ids[rows], SharedPrompts(prompt_lengths[rows], answer_lengths[rows]))
-            for rows in order.split(GROUP_ROWS)
+            for rows in groups
         ]
-        found = torch.cat(groups)[order.argsort()]
+        found = torch.cat(passed)[torch.cat(groups).argsort()]
         return found if opinions else self.head.combine(found.flatten(0, 1)).view_as(answer_lengths) - self.offset
 
     def _opinions(self, token_ids: Tensor, prompts: SharedPrompts) -> Tensor:

@@ -15,15 +15,45 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from statistics import mean
-from typing import Any
+from typing import Any, Self
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
 LORA_RANK, LORA_ALPHA = 8, 16
 LEARNING_RATE = 1e-5
 
 
+class CommandLine:
+    """A frozen dataclass that a script can be asked for by its options; booleans are flags."""
+
+    @property
+    def options(self) -> list[str]:
+        """The command line that ``add_arguments`` reads back."""
+        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
+        return [
+            f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+            for name, value in values.items()
+            if value is not False
+        ]
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """An option for each field."""
+        for item in fields(cls):  # type: ignore[arg-type]
+            option = f"--{item.name.replace('_', '-')}"
+            if isinstance(item.default, bool):
+                parser.add_argument(option, action="store_true")
+            else:
+                parser.add_argument(option, type=type(item.default), default=item.default)
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        """What a command line asks for."""
+        names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: getattr(arguments, name) for name in names})
+
+
 @dataclass(frozen=True)
-class Workload:
+class Workload(CommandLine):
     """Some updates of PPO on the prompts of a file, from a model folder."""
 
     model: str = ""
@@ -48,33 +78,15 @@ class Workload:
     """Timed updates."""
     threads: int = 2
 
-    @property
-    def options(self) -> list[str]:
-        """The command line that ``add_arguments`` reads back."""
-        flags = [f"--{name.replace('_', '-')}" for name, value in asdict(self).items() if value is True]
-        return flags + [
-            f"--{name.replace('_', '-')}={value}" for name, value in asdict(self).items() if not isinstance(value, bool)
-        ]
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """An option for each field."""
-        for item in fields(cls):
-            option = f"--{item.name.replace('_', '-')}"
-            if isinstance(item.default, bool):
-                parser.add_argument(option, action="store_true")
-            else:
-                parser.add_argument(option, type=type(item.default), default=item.default)
-
-    @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> Workload:
-        """What a command line asks for."""
-        return cls(**{item.name: getattr(arguments, item.name) for item in fields(cls)})
-
 
 def available_threads() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that the figures depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def figures(work: Workload, stamps: Sequence[float], answer_tokens: Sequence[int], **rest: Any) -> dict[str, Any]:
@@ -94,7 +106,7 @@ def figures(work: Workload, stamps: Sequence[float], answer_tokens: Sequence[int
         "answer_tokens_mean": round(mean(answer_tokens), 2),
         "answer_tokens_max": max(answer_tokens),
         "threads": work.threads,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
     }
 
 

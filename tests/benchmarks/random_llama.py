@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from ppo_workload import print_json
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alignment.data.records import Message, Prompt
 
@@ -100,13 +100,19 @@ def random_prompts(count: int, *, tokens: int, vocabulary: int) -> list[Prompt]:
 
 def write(folder: Path, shape: Shape, *, prompts: int, prompt_tokens: int) -> int:
     """Write model and prompts; returns the number of parameters."""
-    torch.manual_seed(0)
-    model = LlamaForCausalLM._from_config(shape.config, dtype=torch.bfloat16)
-    model.save_pretrained(str(folder / "model"))
-    word_tokenizer(shape.vocabulary).save_pretrained(str(folder / "model"))
+    parameters = save_model(folder / "model", shape, word_tokenizer(shape.vocabulary))
     records = random_prompts(prompts, tokens=prompt_tokens, vocabulary=shape.vocabulary)
     lines = [json.dumps(record.model_dump(mode="json", exclude_none=True)) + "\n" for record in records]
     (folder / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+    return parameters
+
+
+def save_model(folder: Path, shape: Shape, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Write a model of random weights with its tokenizer; returns the number of parameters."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM._from_config(shape.config, dtype=torch.bfloat16)
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
     return int(model.num_parameters())
 
 
