@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ from alignment.models.heads import HEADS
 from alignment.models.reward_model import RewardModel
 from alignment.models.separate_reward import Reencoded, load_reward_model
 from alignment.recipe import Recipe
-from stages import export, reward, sft
+from stages import export, ppo, reward, sft
 from stages.runner import guarded
 
 OFFSET = 0.25  # of ``add_reward_model``
@@ -221,6 +222,27 @@ class TestAdapter:
         base = AutoModelForSequenceClassification.from_pretrained(any_backbone.path, num_labels=1, pad_token_id=pad)
         loaded = PeftModel.from_pretrained(base, tmp_path / "out")
         assert logits_of(loaded, tmp_path / "out", rows) == pytest.approx(expected, abs=1e-5)
+
+    def test_on_a_base_in_four_bits(self, tmp_path: Path) -> None:
+        from bitsandbytes.nn import Linear4bit
+
+        backbone = load_tiny(save_tiny_model(tmp_path / "base", hidden=32), quantization="nf4")
+        model = add_reward_model(backbone, "helpfulness", seed=3)
+        rows = encoded(backbone)
+        export_reward_model(model, tmp_path / "out", merged=False)
+        pad = AutoTokenizer.from_pretrained(tmp_path / "out").pad_token_id
+        base = AutoModelForSequenceClassification.from_pretrained(
+            backbone.path,
+            num_labels=1,
+            pad_token_id=pad,
+            dtype=torch.float32,
+            quantization_config=backbone.base.config.quantization_config,
+        )
+        for module in base.modules():
+            if isinstance(module, Linear4bit):
+                module.support_avx512bf16_for_cpu = False  # its kernel wants wider layers
+        loaded = PeftModel.from_pretrained(base, tmp_path / "out")
+        assert logits_of(loaded, tmp_path / "out", rows) == pytest.approx(logits_by_hand(model, rows), abs=1e-4)
 
     def test_by_itself_peft_finds_the_base(self, backbone: Backbone, tmp_path: Path) -> None:
         model = add_reward_model(backbone, "helpfulness", seed=3)
@@ -416,14 +438,14 @@ class TestRefusals:
             export_reward_model(add_reward_model(backbone, "helpfulness"), tmp_path / "out", merged=True)
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_base_in_four_bits_is_not_merged(self, backbone: Backbone, tmp_path: Path) -> None:
+    def test_a_base_in_four_bits_is_not_merged(self, tmp_path: Path) -> None:
+        backbone = load_tiny(save_tiny_model(tmp_path / "base", hidden=32), quantization="nf4")
         model = add_reward_model(backbone, "helpfulness")
-        backbone.base.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
         with pytest.raises(UserError, match=r"4-bit.*model\.quantization=none.*export\.form=adapter"):
             export_reward_model(model, tmp_path / "out", merged=True)
         with pytest.raises(UserError, match="4-bit"):
             export_policy(backbone, "helpfulness", tmp_path / "out", merged=True)
-        assert list(tmp_path.iterdir()) == []
+        assert [file.name for file in tmp_path.iterdir()] == ["base"]
 
     def test_a_vocabulary_with_nothing_to_pad_with(
         self, tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
@@ -499,6 +521,28 @@ def test_the_stage_exports_the_newest_policy(made: Path, tmp_path: Path) -> None
     expected = load_file(str(made / "run" / "sft" / "model.safetensors"))
     assert state.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in state.items())
+
+
+def test_an_export_pays_a_policy_whose_adapter_is_exported_in_turn(made: Path, tmp_path: Path) -> None:
+    assert guarded(lambda: export.main(recipe(made, f"export.to={tmp_path / 'judge'}"))) == 0
+    shutil.copytree(made / "run", tmp_path / "run")
+    settings = [f"run_dir={tmp_path / 'run'}", f"ppo.reward_models.helpfulness=[{tmp_path / 'judge'}]"]
+    settings += ["ppo.reward_models.safety=[]", "ppo.method=rejection"]
+    assert guarded(lambda: ppo.main(recipe(made, *settings))) == 0
+    result = json.loads((tmp_path / "run" / "round-1" / "rejection" / "result.json").read_text())
+    assert str(tmp_path / "judge") in result["files"]
+    for number in ("null", "1"):
+        wanted = [
+            f"export.round={number}",
+            "export.what=policy",
+            "export.form=adapter",
+            f"export.to={tmp_path / number}",
+        ]
+        assert guarded(lambda wanted=wanted: export.main(recipe(made, *settings, *wanted))) == 0
+        state = load_file(str(tmp_path / number / "adapter_model.safetensors"))
+        own = load_file(str(tmp_path / "run" / "round-1" / "rejection" / "adapter_model.safetensors"))
+        assert state.keys() == own.keys()
+        assert all(torch.equal(value, own[name]) for name, value in state.items())
 
 
 @pytest.mark.parametrize(
