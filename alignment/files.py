@@ -1,10 +1,13 @@
-"""JSON files that are whole or not there, and content hashes."""
+"""JSON files and folders that are whole or not there, and content hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,49 @@ def read_json(file: Path) -> Any:
         raise UserError(
             f"{file}: not valid JSON ({error}). Delete the folder it is in and run that stage again."
         ) from error
+
+
+def check_replaceable(folder: Path, *, mark: tuple[str, str], overwrite: bool) -> None:
+    """Raise ``UserError`` where something is at ``folder``, unless it may go.
+
+    Args:
+        folder: where a folder is to be made.
+        mark: a file, and words in it by which a folder is known that may be replaced.
+        overwrite: such a folder may go.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    file, words = mark
+    if not overwrite:
+        raise UserError(f"{folder} exists. Pass overwrite=true to replace it, or name another folder.")
+    if not ((folder / file).is_file() and words in (folder / file).read_text(encoding="utf-8", errors="replace")):
+        raise UserError(
+            f"{folder} exists and is not what was made here before, so it is left alone. Name another folder."
+        )
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder to write to; it takes the place of ``folder`` when the block ends, or is gone.
+
+    Raises:
+        UserError: the folder above it cannot be written to.
+    """
+    made, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
+    try:
+        for left in (made, old):
+            shutil.rmtree(left, ignore_errors=True)
+        made.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}. Name another folder.") from error
+    try:
+        yield made
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def content_hash(path: Path) -> str:

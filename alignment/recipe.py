@@ -169,7 +169,7 @@ class RewardFoldersSection(Section):
     """Reward models that pay the policy; scores of several for one dimension are averaged."""
 
     helpfulness: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="folders of reward models, of any base and tokenizer; default: this round's"
+        None, description="folders or Hub names of reward models, of any base and tokenizer; default: this round's"
     )
     safety: list[str] | None = Field(
         None, description="the same; default: this round's; []: none, so that helpfulness alone decides"
@@ -276,6 +276,19 @@ class EvaluateSection(Section):
     sampling: SamplingSection = SamplingSection()  # type: ignore[call-arg]
 
 
+class ExportSection(Section):
+    """A reward model or a policy as a folder for other programs."""
+
+    what: Literal["helpfulness", "safety", "policy"] = Field(
+        "helpfulness", description="a reward model with a linear head, or the newest policy"
+    )
+    round: Positive | None = Field(None, description="of which round; default: the latest")
+    form: Literal["merged", "adapter"] = Field(
+        "merged", description="a whole model with the adapter merged in, or an adapter in PEFT's format"
+    )
+    to: str | None = Field(None, description="folder to make; default: export/WHAT in the run folder")
+
+
 class Recipe(Section):
     """Everything about one experiment."""
 
@@ -293,3 +306,4 @@ class Recipe(Section):
     rejection: RejectionSection = RejectionSection()  # type: ignore[call-arg]
     ppo: PPOSection = PPOSection()  # type: ignore[call-arg]
     evaluate: EvaluateSection = EvaluateSection()  # type: ignore[call-arg]
+    export: ExportSection = ExportSection()  # type: ignore[call-arg]

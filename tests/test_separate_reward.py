@@ -11,8 +11,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import add_reward_model, load_tiny, save_tiny_model, tiny_prompts, tiny_settings, tiny_tokenizer
-from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+from tiny import (
+    CHAT_TEMPLATE,
+    add_reward_model,
+    load_tiny,
+    save_tiny_model,
+    tiny_prompts,
+    tiny_settings,
+    tiny_tokenizer,
+)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
@@ -86,6 +94,23 @@ class TestSequenceClassifier:
             assert score == pytest.approx(expected, abs=1e-5)
         assert len(set(found)) == 3
 
+    def test_dialogues_end_as_its_template_ends_them(self, backbone: Backbone, classifier: Path) -> None:
+        """A line break after the stop token: those who trained it have had it there."""
+        tokenizer = AutoTokenizer.from_pretrained(classifier)
+        tokenizer.chat_template = CHAT_TEMPLATE.replace("<|end|>", "<|end|>\n")
+        tokenizer.save_pretrained(classifier)
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
+        found = model.score(dialogues(backbone), batch_size=2).tolist()
+        plain = AutoModelForSequenceClassification.from_pretrained(str(classifier)).eval()
+        ends = []
+        for score, prompt, text in zip(found[:2], tiny_prompts(3), ANSWERS, strict=False):
+            turns = [{"role": "user", "content": prompt.messages[0].content}, {"role": "assistant", "content": text}]
+            ids = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)["input_ids"]
+            ends.append(tokenizer.decode(ids[0, -2:]))
+            with torch.no_grad():
+                assert score == pytest.approx(plain(input_ids=ids).logits[0, 0].item(), abs=1e-5)
+        assert ends == ["<|end|>\n"] * 2
+
     def test_an_answer_that_did_not_stop_does_not_stop_there(self, backbone: Backbone, classifier: Path) -> None:
         model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
         assert isinstance(model, Reencoded)
@@ -134,7 +159,7 @@ class TestSequenceClassifier:
 
     def test_several_outputs_are_refused(self, backbone: Backbone, classifier: Path) -> None:
         edit_config(classifier, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
-        with pytest.raises((UserError, RuntimeError)):
+        with pytest.raises(UserError, match="one output"):
             load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
 
     def test_a_model_without_its_head_is_refused(self, backbone: Backbone, tmp_path: Path) -> None:

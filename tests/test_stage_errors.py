@@ -18,7 +18,7 @@ from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_data, red
 
 from alignment.files import read_json
 from alignment.recipe import Recipe
-from stages import annotate, base, evaluate, ppo, reward, sft
+from stages import annotate, base, evaluate, export, ppo, reward, sft
 from stages.runner import guarded
 
 Stage = Callable[[Recipe], Any]
@@ -29,6 +29,7 @@ STAGES: dict[str, Stage] = {
     "reward": reward.main,
     "ppo": ppo.main,
     "evaluate": evaluate.main,
+    "export": export.main,
 }
 
 
@@ -91,6 +92,7 @@ def refused(stage: str, recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> s
         ("reward", "python -m stages.sft"),
         ("ppo", "python -m stages.reward"),
         ("evaluate", "python -m stages.sft"),
+        ("export", "python -m stages.sft"),
     ],
 )
 def test_a_stage_before_its_time_names_the_command_that_comes_first(

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from accelerate.utils import parse_flag_from_env
+from huggingface_hub import snapshot_download
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
@@ -25,6 +26,7 @@ from alignment.models.attention import use_fast_attention
 from alignment.recipe import ModelSection
 
 ROW_MULTIPLE = 128
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 LOGIT_TRANSFORMS = (
     "final_logit_softcapping",
     "logits_soft_cap",
@@ -62,12 +64,29 @@ def dtype_name(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
+def find_model(name: str, *, with_code: bool = False) -> Path:
+    """The folder of a model: ``name`` itself, or else what the Hub has by that name, downloaded once.
+
+    From the Hub come weights in safetensors, settings and tokenizer, and Python code only where ``with_code`` is on.
+
+    Raises:
+        UserError: there is no such folder, and no such model that the Hub gives.
+    """
+    if name and Path(name).is_dir():
+        return Path(name)
+    wanted = [*HUB_FILES, "*.py"] if with_code else HUB_FILES
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name}: no such folder, and no model on the Hub ({first_line(error)})") from error
+
+
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or the Hub; raise ``UserError`` if there is none."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.name_or_path={path}: no tokenizer there ({_first_line(error)})") from error
+        raise UserError(f"model.name_or_path={path}: no tokenizer there ({first_line(error)})") from error
     return tokenizer
 
 
@@ -98,7 +117,7 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
             device_map={"": pick_device()} if quantization else None,
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.name_or_path={path}: no causal language model there ({_first_line(error)})") from error
+        raise UserError(f"model.name_or_path={path}: no causal language model there ({first_line(error)})") from error
     transformed = [name for name in LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if transformed:
         raise UserError(f"{path}: models with {transformed[0]} are not supported: log-probabilities would be wrong")
@@ -112,7 +131,8 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
     return model.eval()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, cut to one line."""
     return str(error).strip().splitlines()[0][:200]
 
 

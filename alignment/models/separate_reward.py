@@ -1,87 +1,28 @@
 """Reward models beside the shared base: of another architecture or tokenizer, or several for one dimension.
 
-What they read is encoded again from text with their own tokenizer and template. Two kinds of folder are understood: a
-Tandem reward model, whose adapter names the base it was trained on, and a Hugging Face sequence classifier with one
-output (``AutoModelForSequenceClassification``), which pools at the last token that is not padding.
+What they read is encoded again from text with their own tokenizer and template. Two kinds are understood, in a folder
+or by their name on the Hub: a Tandem reward model, whose adapter names the base it was trained on, and a Hugging Face
+sequence classifier with one output (``alignment.models.sequence_classifier``), whole or as an adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from alignment.data.dialogue import DialogueEncoder, EncodedAnswer, check_length
+from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json
 from alignment.models.backbone import Backbone
-from alignment.models.padding import pad_right
-from alignment.models.pretrained import load_tokenizer, pick_device, resolve_dtype
-from alignment.models.reward_model import RewardModel
-from alignment.models.scorer import RewardScorer
+from alignment.models.pretrained import find_model
+from alignment.models.reward_model import FILE, RewardModel, is_full_model
+from alignment.models.scorer import Judged, RewardScorer
+from alignment.models.sequence_classifier import OnBatch, SequenceClassifier, is_classifier
 from alignment.recipe import ModelSection, RewardFoldersSection
-
-OnBatch = Callable[[int], None] | None
-
-
-class SequenceClassifier:
-    """A Hugging Face sequence classifier with one output, frozen."""
-
-    def __init__(self, model: PreTrainedModel, encoder: DialogueEncoder, folder: Path) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.encoder = encoder
-        self.folders = [folder]
-        self.context_tokens = int(model.config.get_text_config().max_position_embeddings)
-
-    @classmethod
-    def load(cls, folder: Path, settings: ModelSection) -> SequenceClassifier:
-        """Load model and tokenizer.
-
-        Raises:
-            UserError: it has more than one output, no chat template, or a pad token that answers end with, so that it
-                could not find the last token.
-        """
-        if settings.quantization != "none":
-            raise UserError(f"{folder}: a sequence classifier is not loaded in 4 bits; pass model.quantization=none")
-        dtype = resolve_dtype(settings.dtype)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=dtype, trust_remote_code=settings.trust_remote_code, output_loading_info=True
-        )
-        if report["missing_keys"]:
-            raise UserError(f"{folder}: not a reward model, {sorted(report['missing_keys'])[0]} is missing")
-        if model.config.num_labels != 1:
-            raise UserError(f"{folder}: a reward model has one output, this one has {model.config.num_labels}")
-        tokenizer = load_tokenizer(str(folder), trust_remote_code=settings.trust_remote_code)
-        if tokenizer.chat_template is None:
-            raise UserError(f"{folder}: its tokenizer has no chat template, so how it reads a dialogue is not known")
-        encoder = DialogueEncoder(tokenizer)
-        pad = model.config.get_text_config().pad_token_id
-        if pad is None or pad in encoder.stop_ids:
-            raise UserError(
-                f"{folder}: pad_token_id={pad} is no token of its own, so the model would look for the score at the "
-                "wrong token. Set another pad token in its config and tokenizer."
-            )
-        encoder.pad_id = pad
-        return cls(model.to(pick_device()), encoder, folder)
-
-    @torch.no_grad()
-    def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
-        """Raw scores (B,) on the CPU, in batches of similar length."""
-        order = sorted(range(len(dialogues)), key=lambda row: len(dialogues[row].input_ids))
-        scores = torch.empty(len(dialogues))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            device = next(self.model.parameters()).device
-            ids, lengths = pad_right([dialogues[row].input_ids for row in rows], self.encoder.pad_id, device)
-            mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
-            logits = self.model(input_ids=ids, attention_mask=mask.long()).logits
-            scores[torch.tensor(rows)] = logits[:, 0].float().cpu()
-            if on_batch is not None:
-                on_batch(len(rows))
-        return scores
 
 
 class Reencoded:
@@ -92,16 +33,21 @@ class Reencoded:
         self.policy_encoder = policy_encoder
         own = model if isinstance(model, SequenceClassifier) else model.backbone
         self.encoder, self.context_tokens = own.encoder, own.context_tokens
+        self.ends_with_template = isinstance(model, SequenceClassifier) and model.ends_with_template
 
     @property
     def folders(self) -> list[Path]:
         """The folder that it was loaded from."""
         return self.model.folders
 
-    def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
-        """Raw scores (B,) on the CPU, of dialogues that carry their text."""
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
+        """Judge dialogues that carry their text."""
         encoded = [self.encode_again(dialogue) for dialogue in dialogues]
-        return self.model.score(encoded, batch_size=batch_size, on_batch=on_batch)
+        return self.model.judge(encoded, batch_size=batch_size, on_batch=on_batch)
+
+    def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
+        """Raw scores (B,) on the CPU, as ``judge``."""
+        return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
 
     def encode_again(self, dialogue: EncodedAnswer) -> EncodedAnswer:
         """The same dialogue for the reward model; an answer that did not stop does not stop here either.
@@ -119,12 +65,22 @@ class Reencoded:
         where = f"a prompt for the reward model in {self.folders[0]}"
         check_length(len(empty.input_ids), self.context_tokens, where)
         try:
-            found = self.encoder.encode_answer(dialogue.messages, self._text(dialogue))
+            text = self._text(dialogue)
+            found = self.encoder.encode_answer(dialogue.messages, text)
         except UserError:
             return empty
         if dialogue.answer_ids[-1] not in self.policy_encoder.stop_ids:
             found = EncodedAnswer(found.prompt_ids, found.answer_ids[: len(found.answer_ids) - len(empty.answer_ids)])
+        elif self.ends_with_template:
+            found = self._with_end(dialogue, text)
         return found if found.answer_ids and len(found.input_ids) <= self.context_tokens else empty
+
+    def _with_end(self, dialogue: EncodedAnswer, text: str) -> EncodedAnswer:
+        """Prompt and answer with all that the template writes after it, as the model's own users encode them."""
+        finished = [*dialogue.messages, Message(role="assistant", content=text)]
+        prompt_ids = self.encoder.encode_prompt(dialogue.messages)
+        ids = self.encoder.encode_dialogue(finished, loss_on="last_answer").input_ids
+        return EncodedAnswer(prompt_ids, ids[len(prompt_ids) :])
 
     def _text(self, dialogue: EncodedAnswer) -> str:
         text, before = self.policy_encoder.decode(dialogue.answer_ids), ""
@@ -136,7 +92,7 @@ class Reencoded:
 
 
 class MeanScore:
-    """Several reward models of one dimension; their raw scores are averaged."""
+    """Several reward models of one dimension; their raw scores are averaged; how far they differ is told."""
 
     def __init__(self, models: Sequence[RewardScorer]) -> None:
         self.models = list(models)
@@ -146,9 +102,16 @@ class MeanScore:
         """Where they lie."""
         return [folder for model in self.models for folder in model.folders]
 
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
+        """Mean raw scores, and their standard deviation over the models."""
+        scores = torch.stack([model.score(dialogues, batch_size=batch_size) for model in self.models])
+        if on_batch is not None:
+            on_batch(len(dialogues))
+        return Judged(scores.mean(0), scores.std(0, correction=0))
+
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Mean raw scores (B,) on the CPU."""
-        return torch.stack([model.score(dialogues, batch_size=batch_size) for model in self.models]).mean(0)
+        return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
 
 
 def load_reward_models(
@@ -159,7 +122,7 @@ def load_reward_models(
     Args:
         backbone: the policy's; reward models trained on the same base become roles of it.
         trained: the round's own reward models.
-        folders: others in their place.
+        folders: others in their place, folders or Hub names.
         settings: dtype and quantisation of a base beside the shared one.
 
     Raises:
@@ -173,7 +136,7 @@ def load_reward_models(
             models[dimension] = RewardModel.load(backbone, dimension, trained / dimension)
             continue
         found = [
-            load_reward_model(backbone, f"{dimension}_{number}", Path(path), settings, beside=beside)
+            load_reward_model(backbone, f"{dimension}_{number}", path, settings, beside=beside)
             for number, path in enumerate(paths)
         ]
         if found:
@@ -182,32 +145,35 @@ def load_reward_models(
 
 
 def load_reward_model(
-    backbone: Backbone, role: str, folder: Path, settings: ModelSection, *, beside: dict[str, Backbone]
+    backbone: Backbone, role: str, name: str | Path, settings: ModelSection, *, beside: dict[str, Backbone]
 ) -> RewardScorer:
     """One reward model: a role of the shared base where it was trained on that, else a model beside it.
 
     Args:
         backbone: the policy's.
         role: name of its adapter.
-        folder: where it lies.
+        name: the folder where it lies, or its name on the Hub.
         settings: dtype and quantisation of a base beside the shared one.
         beside: bases beside the shared one by name, each loaded once; added to.
 
     Raises:
         UserError: there is no reward model, or the base it was trained on is not where it was.
     """
-    if (folder / "reward_model.json").is_file():
+    folder = find_model(str(name), with_code=settings.trust_remote_code)
+    if (folder / FILE).is_file():
+        if is_full_model(folder):
+            return Reencoded(RewardModel.load(backbone, role, folder), backbone.encoder)
         base = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path"))
         if same_model(base, backbone.path):
             return RewardModel.load(backbone, role, folder)
         if base not in beside:
             beside[base] = Backbone.load(base, settings.model_copy(update={"sampling_copy": False}))
         return Reencoded(RewardModel.load(beside[base], role, folder), backbone.encoder)
-    if (folder / "config.json").is_file():
+    if is_classifier(folder):
         return Reencoded(SequenceClassifier.load(folder, settings), backbone.encoder)
     raise UserError(
         f"{folder}: not a reward model; expected what stages.reward makes (reward_model.json) or a sequence classifier "
-        "(config.json)"
+        "(config.json, or an adapter of task type SEQ_CLS)"
     )
 
 
@@ -221,13 +187,20 @@ def same_model(one: str, other: str) -> bool:
     return bool(weights[0]) and weights[0] == weights[1]
 
 
-def helpfulness_on_base(models: Mapping[str, RewardScorer], backbone: Backbone) -> RewardModel:
+def value_start(models: Mapping[str, RewardScorer], backbone: Backbone, *, whole: bool) -> RewardModel:
     """The helpfulness model that a value role can start from.
+
+    Args:
+        models: by dimension.
+        backbone: the policy's base.
+        whole: the value role has all its weights to itself, so that it may start from a model that has as well.
 
     Raises:
         UserError: it is another model than the policy's base, or there are several.
     """
     model = models["helpfulness"]
-    if not isinstance(model, RewardModel) or model.backbone is not backbone:
-        raise UserError("the value role cannot start from a helpfulness model on another base; pass ppo.value=head")
+    if not isinstance(model, RewardModel) or not (model.backbone is backbone or (whole and model.role is None)):
+        own = isinstance(model, RewardModel) and model.role is None
+        instead = "ppo.value=model or ppo.value=head" if own else "ppo.value=head"
+        raise UserError(f"the value role cannot start from a helpfulness model on another base; pass {instead}")
     return model

@@ -37,7 +37,7 @@ from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.pretrained import save_model
 from alignment.models.sampling import keyed_noise, sample
 from alignment.models.scorer import RewardScorer
-from alignment.models.separate_reward import helpfulness_on_base
+from alignment.models.separate_reward import value_start
 from alignment.recipe import PPOSection
 from alignment.reward.gate import gate_named, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
@@ -121,10 +121,11 @@ class PPO:
         """The value function's own model or adapter, ``None`` where it reads the policy's states, and its head."""
         if self.settings.value == "head":
             return None, TokenValueHead(self.backbone.hidden_size).to(self.backbone.device)
-        helpfulness = helpfulness_on_base(self.reward_models, self.backbone)
+        helpfulness = value_start(self.reward_models, self.backbone, whole=self.settings.value == "model")
         head = TokenValueHead.from_reward_head(helpfulness.head)
         if self.settings.value == "model":
-            return Role(self.backbone.trainable_copy(helpfulness.role), None), head
+            return Role(helpfulness.backbone.trainable_copy(helpfulness.role), None), head
+        assert helpfulness.role is not None
         self.backbone.copy_adapter(helpfulness.role, self.value_adapter, trainable=True)
         return Role(self.backbone, self.value_adapter), head
 
