@@ -5,10 +5,14 @@ any instant, the stage goes on from its last checkpoint when it is started again
 
     python -m stages.reward
     python -m stages.reward "reward.models=[safety]" reward.safety.data=pairs.jsonl.gz run_dir=runs/pairs
+    python -m stages.reward --evaluate-only
+    python -m stages.reward --ablate margin,auxiliary,head,loss
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from typing import Any, NamedTuple
 
 from trl import RewardConfig
@@ -32,7 +36,7 @@ from alignment.reward.training import train_reward_model
 from alignment.run import RunFolder, StageRun
 from stages.interrupt import StopRequest, deferred_stop
 from stages.progress import progress, say
-from stages.runner import run
+from stages.runner import guarded, parser_for, recipe_from
 
 GUARD = "guard"
 RESULT = "result.json"
@@ -131,22 +135,48 @@ def train_one(
             checkpoint_folder=checkpoint_folder,
             stop_asked=lambda: stop.asked,
         )
-    if not figures["finished"]:
+    if not figures.pop("finished"):
         stop.obey()
-    batch_size = 2 * section.micro_batch_size_pairs
+    found = measured(recipe, model, data, name)
+    model.save(stage.folder / name, calibration=found["calibration"])
+    return {**figures, **found}
+
+
+def measured(recipe: Recipe, model: RewardModel, data: Encoded, name: str) -> dict[str, Any]:
+    """Calibrate a trained model on its training pairs, and measure it on held-out ones."""
+    batch_size = 2 * recipe.reward.of(name).micro_batch_size_pairs
     dimension: Dimension = "safety" if name == "safety" else "helpfulness"
-    calibration = calibrate(model, data.pairs, dimension, batch_size=batch_size)
-    evaluation = evaluate_reward_model(model, data.heldout_pairs, data.heldout, seed=recipe.seed, batch_size=batch_size)
-    model.save(stage.folder / name, calibration=calibration)
-    counts = {"n_train": len(data.pairs), "left_out": data.left_out}
     return {
-        "steps": figures["steps"],
-        "final_loss": figures["final_loss"],
-        **counts,
-        "calibration": calibration,
-        **evaluation,
+        "n_train": len(data.pairs),
+        "left_out": data.left_out,
+        "calibration": calibrate(model, data.pairs, dimension, batch_size=batch_size),
+        **evaluate_reward_model(
+            model,
+            data.heldout_pairs,
+            data.heldout,
+            seed=recipe.seed,
+            batch_size=batch_size,
+            threshold_probability=recipe.ppo.safety_threshold,
+        ),
     }
 
 
+def command(arguments: argparse.Namespace) -> Any:
+    """Train, or what the command line asks for instead."""
+    from stages import reward_ablation, reward_evaluation  # which use this module
+
+    recipe = recipe_from(arguments)
+    if arguments.evaluate_only:
+        return reward_evaluation.evaluate_only(recipe)
+    if arguments.ablate:
+        return reward_ablation.ablate(recipe, arguments.ablate.split(","))
+    return main(recipe)
+
+
 if __name__ == "__main__":
-    run(main, __doc__, "stages.reward")
+    parser = parser_for(__doc__, "stages.reward")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--evaluate-only", action="store_true", help="measure reward.evaluation.models, train none")
+    instead.add_argument("--ablate", metavar="FACTORS", help="train and compare variants: margin,auxiliary,head,loss")
+    parsed = parser.parse_intermixed_args()
+    sys.exit(guarded(lambda: command(parsed)))

@@ -64,17 +64,18 @@ def tables(evaluation: dict[str, Any]) -> Iterator[Table]:
     sets = list(evaluation["test_sets"])
     overall = Table("model", *sets, title="accuracy", title_justify="left")
     for row in evaluation["tables"]["overall"]:
-        overall.add_row(row["model"], *(_cell(row["accuracy"][name]) for name in sets))
+        overall.add_row(row["model"], *(cell(row["accuracy"][name]) for name in sets))
     yield overall
     columns = ["all", *GRADES]
     by_grade = Table("model", "comparisons", *(name.replace("_", " ") for name in columns), title="accuracy by grade")
     by_grade.title_justify = "left"
     for row in evaluation["tables"]["by_grade"]:
-        by_grade.add_row(row["model"], row["test_set"], *(_cell(row[name]) for name in columns))
+        by_grade.add_row(row["model"], row["test_set"], *(cell(row[name]) for name in columns))
     yield by_grade
 
 
-def _cell(figure: Figure | None) -> str:
+def cell(figure: Figure | None) -> str:
+    """A share with its interval, for a terminal."""
     if figure is None:
         return NONE
     low, high = figure["ci95"]
