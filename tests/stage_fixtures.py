@@ -152,6 +152,8 @@ def own_data(folder: Path) -> dict[str, str]:
                 "chosen": [answer("the cat sat")],
                 "rejected": [answer("no")],
                 "dimension": "helpfulness" if n % 2 else "safety",
+                "grade": "better",
+                "safety": None if n % 2 else {"bin": "preferred_safe_other_unsafe"},
                 "conversation_id": f"pair-{n}",
             },
         ),

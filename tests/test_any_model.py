@@ -86,7 +86,7 @@ def test_every_stage_runs_and_the_report_is_valid(run_of_stages: tuple[Case, Rec
     assert all(block["helpfulness"] is None for block in report["policies"].values())
     accuracy = report["reward_models"]["safety"]["accuracy"]
     assert accuracy["all"]["n"] > 0
-    assert accuracy["better"] is None
+    assert accuracy["better"] is not None and accuracy["slightly_better"] is None
 
 
 def test_sft_leaves_a_standard_model_folder(run_of_stages: tuple[Case, Recipe]) -> None:

@@ -24,6 +24,7 @@ from alignment.errors import UserError
 from alignment.masking import whiten
 from alignment.models.backbone import Backbone
 from alignment.models.reward_model import RewardModel
+from alignment.models.scorer import Judged
 from alignment.reward.gate import missing_stop_penalty, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
 from alignment.rl.losses import clipped_policy_loss, clipped_value_loss
@@ -373,8 +374,11 @@ class TestInvariant10ClosedForms:
         class Known:
             folders: list[Path] = []  # noqa: RUF012
 
+            def judge(self, dialogues: list[EncodedAnswer], *, batch_size: int, on_batch: Any = None) -> Judged:
+                return Judged(table[torch.tensor([dialogue.answer_ids[0] for dialogue in dialogues])], None)
+
             def score(self, dialogues: list[EncodedAnswer], *, batch_size: int, on_batch: Any = None) -> Tensor:
-                return table[torch.tensor([dialogue.answer_ids[0] for dialogue in dialogues])]
+                return self.judge(dialogues, batch_size=batch_size).scores
 
         from tiny import LORA
 

@@ -25,6 +25,7 @@ from stages import annotate, base, reward, sft
 SETTINGS = (
     "model.lora.dropout=0.1",
     "reward.guard_share=0.3",
+    "annotate.safety_pairs=60",
     *(f"reward.{name}.{setting}" for name in ("helpfulness", "safety") for setting in ("epochs=3", "save_steps=1")),
 )
 KILLER = """
@@ -125,7 +126,7 @@ class TestStopping:
 
         monkeypatch.setattr(reward.StageRun, "log", log_and_interrupt)
 
-    def test_ctrl_c_leaves_a_checkpoint_of_the_step_at_hand(
+    def test_ctrl_c_while_a_step_is_logged_leaves_a_checkpoint_of_the_next(
         self, prepared: Recipe, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shutil.copytree(prepared.run_dir, tmp_path / "run")
@@ -139,7 +140,7 @@ class TestStopping:
                 reward.main(recipe)
         stage = tmp_path / "run" / "round-1" / "reward"
         found = checkpoints(stage / FOLDER / "helpfulness")
-        assert [path.name for path in found] == ["step-000002"]
+        assert [path.name for path in found] == ["step-000003"]
         reward.main(recipe)
         assert kept(stage) == kept(uninterrupted)
 

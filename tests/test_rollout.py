@@ -19,7 +19,7 @@ from alignment.rl.rollout import (
     in_micro_batches,
     response_pass,
     response_states,
-    reward_scores,
+    reward_judgments,
     score_responses,
 )
 
@@ -234,7 +234,26 @@ def test_reward_scores_equal_those_of_each_model_alone(any_backbone: Backbone) -
         for name, model in models.items()
     }
     response_states(any_backbone, "policy", episodes.token_ids, episodes.prompt_lengths, episodes.response_lengths)
-    together = reward_scores(models, episodes, batch_size=2)
+    together = reward_judgments(models, episodes, batch_size=2)
     for name, scores in alone.items():
-        assert together[name].tolist() == pytest.approx(scores, abs=1e-5)
+        assert together[name].scores.tolist() == pytest.approx(scores, abs=1e-5)
     assert alone["helpfulness"] != pytest.approx(alone["safety"], abs=0.05)
+
+
+def test_an_ensembles_disagreement_is_the_deviation_of_its_members(backbone: Backbone) -> None:
+    model = add_reward_model(backbone, "helpfulness", head_name="ensemble")
+    alone = add_reward_model(backbone, "safety")
+    add_role(backbone, "policy", seed=2)
+    episodes = episodes_of(backbone)
+    expected = []
+    for dialogue in episodes.dialogues():
+        ids = torch.tensor([dialogue.input_ids])
+        n_answer = len(dialogue.answer_ids)
+        (opinions,) = model(ids, torch.tensor([ids.shape[1] - n_answer]), torch.tensor([[n_answer]]), opinions=True)[0]
+        mean = sum(opinions.tolist()) / len(opinions)
+        expected.append((sum((x - mean) ** 2 for x in opinions.tolist()) / len(opinions)) ** 0.5)
+    found = reward_judgments({"helpfulness": model, "safety": alone}, episodes, batch_size=3)
+    assert found["helpfulness"].disagreement is not None
+    assert found["helpfulness"].disagreement.tolist() == pytest.approx(expected, abs=1e-4)
+    assert min(expected) > 0.01
+    assert found["safety"].disagreement is None

@@ -151,7 +151,7 @@ class RewardModel(nn.Module):
         opinions = torch.cat(parts)[torch.tensor(order).argsort()][torch.tensor(places)]
         disagreement = self.head.disagreement(opinions)
         scores = self.head.combine(opinions).cpu() - self.offset
-        check_finite(scores, self.folder)
+        check_finite(scores, repr(self.role) if self.folder == Path() else f"in {self.folder}")
         return Judged(scores, None if disagreement is None else disagreement.cpu())
 
     def score(

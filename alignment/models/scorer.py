@@ -50,11 +50,12 @@ class RewardScorer(Protocol):
         """Where it lies, for the record of what a stage was made from."""
 
 
-def check_finite(scores: Tensor, folder: Path) -> None:
+def check_finite(scores: Tensor, name: str) -> None:
     """Raise ``UserError`` where a score (B,) is not a number: nothing that follows from it would mean anything."""
     bad = scores.isfinite().logical_not()
     if bad.any():
         raise UserError(
-            f"the reward model in {folder} gives {scores[bad][0].item()} to {int(bad.sum())} of {len(scores)} answers; "
-            "its weights are damaged, or overflow in this number format. Train it again, or pass model.dtype=float32."
+            f"the reward model {name} gives scores that are not finite ({scores[bad][0].item()} to {int(bad.sum())} of "
+            f"{len(scores)} answers): its weights are damaged, or overflow in this number format. Train it again, or "
+            "pass model.dtype=float32."
         )

@@ -107,7 +107,7 @@ class SequenceClassifier:
             scores[torch.tensor(rows)] = logits[:, 0].float().cpu() - self.offset
             if on_batch is not None:
                 on_batch(len(rows))
-        check_finite(scores, self.folders[0])
+        check_finite(scores, f"in {self.folders[0]}")
         return Judged(scores, None)
 
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:

@@ -153,6 +153,7 @@ def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, 
             "length_tokens": line["rollout/length"],
             "stop_rate": line["rollout/stop_rate"],
             "beta": line["objective/beta"],
+            "disagreement": line.get("objective/helpfulness_disagreement"),
             **held_out.get(line["update"], {}),
         }
         for line in lines

@@ -103,6 +103,7 @@ class CurvePoint(Block):
     length_tokens: FiniteFloat | None = None
     stop_rate: Share | None = None
     beta: FiniteFloat | None = None
+    disagreement: FiniteFloat | None = None
     heldout_reward: FiniteFloat | None = None
     heldout_guard: FiniteFloat | None = None
     heldout_kl_nats: FiniteFloat | None = None

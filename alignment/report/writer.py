@@ -22,6 +22,7 @@ PPO_CURVES = (
     ("kl_nats", "KL to the reference (nats)", False),
     ("length_tokens", "Length (tokens)", False),
     ("stop_rate", "Stop rate", True),
+    ("disagreement", "Disagreement within the helpfulness model", False),
 )
 """Key of a point of ``curves.ppo``, caption, whether it is a share."""
 FIGURES = (

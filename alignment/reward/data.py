@@ -122,7 +122,6 @@ def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
             own,
             train=own.train + drawn,
             inputs=list(dict.fromkeys(own.inputs + others.inputs)),
-            left_out={**own.left_out, f"{source.dimension} comparisons that the mixture lacks": wanted - len(drawn)},
             notes=[*own.notes, *_shortage(dimension, source, wanted=wanted, found=len(drawn))],
         )
     return own

@@ -35,8 +35,9 @@ class EncodedPair:
     labelled: bool
     strength: float = 1.0
     """Of the preference, for losses that weigh by it."""
+    dimension: str = "helpfulness"
     objective: str = "helpfulness"
-    """What the answers were compared by."""
+    """What the answers were compared by; the dimension, unless the comparison is more exact."""
 
     @property
     def chosen(self) -> EncodedAnswer:
@@ -92,6 +93,7 @@ def encode_pairs(
                 rejected_safe=safety.rejected_safe if safety else True,
                 labelled=safety is not None,
                 strength=strength,
+                dimension=item.dimension,
                 objective=item.objective or item.dimension,
             )
         )
