@@ -149,9 +149,8 @@ class TestScorePairs:
         pairs, kept, _ = encode_pairs(
             comparisons(2), backbone.encoder, margin="none", max_length_tokens=96, skip_too_long=False
         )
-        with pytest.raises(
-            UserError, match=r"the reward model 'safety' gives scores that are not finite \(nan to \d of \d answers\)"
-        ):
+        message = r"'safety' gives scores that are not finite \(nan to \d of \d answers\)"
+        with pytest.raises(UserError, match=message):
             evaluate_reward_model(model, pairs, kept, seed=0, batch_size=4)
 
 
