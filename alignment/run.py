@@ -282,7 +282,8 @@ class RunFolder:
             UserError: it was started with other settings or inputs; names them.
         """
         folder = self.stage(name, round_number)
-        stopped = (folder / "inputs.json").is_file() and any((folder / CHECKPOINTS).glob("[!.]*"))
+        work = (*(folder / CHECKPOINTS).rglob("step-*"), *folder.glob("*/result.json"))
+        stopped = (folder / "inputs.json").is_file() and bool(work)
         if not stopped or recipe.overwrite or self.finished(name, round_number):
             return self.begin(name, recipe, round_number, inputs=inputs)
         before, now = read_json(folder / "inputs.json"), self._made_from(folder, inputs)

@@ -144,6 +144,29 @@ class TestStopping:
         reward.main(recipe)
         assert kept(stage) == kept(uninterrupted)
 
+    def test_a_finished_model_is_kept_though_no_checkpoint_was_due(
+        self, prepared: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(prepared.run_dir, tmp_path / "run")
+        values = prepared.model_dump(mode="json")
+        for name in ("helpfulness", "safety"):
+            values["reward"][name]["save_steps"] = 1000
+        recipe = Recipe.model_validate({**values, "run_dir": str(tmp_path / "run")})
+        trained: list[str] = []
+        train = reward.train_one
+
+        def train_one(*arguments: Any) -> dict[str, Any]:
+            trained.append(arguments[4])
+            if trained == ["helpfulness", "safety"]:
+                raise KeyboardInterrupt
+            return train(*arguments)
+
+        monkeypatch.setattr(reward, "train_one", train_one)
+        with pytest.raises(KeyboardInterrupt):
+            reward.main(recipe)
+        reward.main(recipe)
+        assert trained == ["helpfulness", "safety", "safety", "guard"]
+
     def test_other_settings_are_refused_and_nothing_is_lost(
         self, prepared: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
