@@ -128,7 +128,9 @@ class RewardEvaluationSection(Section):
     """Evaluation of reward models without training any."""
 
     models: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="folders of reward models, of any base and tokenizer; default: those of the run's last round"
+        None,
+        description="folders or Hub names of reward models, of any base and tokenizer; default: those of the run's "
+        "last round",
     )
     data: Annotated[list[ComparisonsSection], Field(min_length=1)] | None = Field(
         None, description="a list of {data, format, dimension}; default: the run's held-out comparisons"

@@ -1,7 +1,7 @@
 """Which reward models to evaluate, on which comparisons, and whose tokenizer encodes the text for all of them.
 
-A model is a folder: what ``stages.reward`` makes, or a sequence classifier. The tokenizer of the run's SFT model
-encodes, else that of the first model's base; models of another one read the text again
+A model is a folder or a Hub name: what ``stages.reward`` makes, or a sequence classifier. The tokenizer of the run's
+SFT model encodes, else that of the first model's base; models of another one read the text again
 (``alignment.models.separate_reward``).
 """
 
@@ -20,9 +20,11 @@ from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.models.backbone import Backbone
 from alignment.models.policies import load_backbone
+from alignment.models.pretrained import find_model
 from alignment.models.reward_model import FILE, is_full_model
 from alignment.models.scorer import RewardScorer
-from alignment.models.separate_reward import Reencoded, SequenceClassifier, load_reward_model
+from alignment.models.separate_reward import Reencoded, load_reward_model
+from alignment.models.sequence_classifier import SequenceClassifier, is_classifier
 from alignment.recipe import ModelSection, Recipe
 from alignment.resources import resolve
 from alignment.reward.data import reward_data
@@ -60,18 +62,18 @@ def model_folders(recipe: Recipe, folder: RunFolder) -> dict[str, Path]:
     """
     given = recipe.reward.evaluation.models
     if given is not None:
-        paths = [Path(path) for path in given]
+        paths = [find_model(path, with_code=recipe.model.trust_remote_code) for path in given]
     else:
         latest = folder.latest_round("reward") or 1
         stage = folder.require("reward", latest, command="python -m stages.reward")
         paths = [stage / name for name in folder.result("reward", latest)["models"]]
     for path in paths:
-        if not any((path / file).is_file() for file in (FILE, "config.json")):
+        if not (path / FILE).is_file() and not is_classifier(path):
             raise UserError(
-                f"{path}: not a reward model; expected what stages.reward makes (reward_model.json) or a sequence "
-                "classifier (config.json)"
+                f"{path}: not a reward model; expected what stages.reward makes ({FILE}) or a sequence classifier "
+                "(config.json, or an adapter of task type SEQ_CLS)"
             )
-    return dict(zip(short_names(paths), paths, strict=True))
+    return dict(zip(short_names([Path(path) for path in given] if given else paths), paths, strict=True))
 
 
 def comparison_sets(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
