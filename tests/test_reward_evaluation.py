@@ -214,7 +214,10 @@ class TestEvaluateOnly:
         ]
 
     def test_what_is_no_model_or_not_there_is_one_error(self, world: dict[str, Path], tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
         with pytest.raises(UserError, match="not a reward model; expected"):
+            evaluate_only(recipe_for(tmp_path, [tmp_path / "empty"], [world["pairs"]]))
+        with pytest.raises(UserError, match="no such folder, and no model on the Hub"):
             evaluate_only(recipe_for(tmp_path, [tmp_path / "nowhere"], [world["pairs"]]))
         with pytest.raises(UserError, match=r"python -m stages\.reward"):
             evaluate_only(recipe_for(tmp_path, None, [world["pairs"]]))
