@@ -166,7 +166,7 @@ class RejectionSection(Section):
 
 
 class RewardFoldersSection(Section):
-    """Reward models that pay the policy; scores of several for one dimension are averaged."""
+    """Reward models that pay the policy; several for one dimension are an ensemble."""
 
     helpfulness: Annotated[list[str], Field(min_length=1)] | None = Field(
         None, description="folders or Hub names of reward models, of any base and tokenizer; default: this round's"
@@ -174,6 +174,10 @@ class RewardFoldersSection(Section):
     safety: list[str] | None = Field(
         None, description="the same; default: this round's; []: none, so that helpfulness alone decides"
     )
+    combine: Literal["mean", "min", "cautious"] = Field(
+        "mean", description="score of several for one dimension; cautious: mean less deviations; Coste et al. 2024"
+    )
+    caution: Weight = Field(1.0, description="deviations between models that combine=cautious takes off")
 
 
 class PPOSection(Section):

@@ -38,6 +38,7 @@ SECTIONS = {
         "model",
         "data",
         "rejection",
+        "ppo.gate",
         "ppo.safety_threshold",
         "ppo.reward_models",
         "sft.data",
@@ -303,14 +304,17 @@ class RunFolder:
 
     def _made_from(self, folder: Path, inputs: Sequence[Path]) -> dict[str, str]:
         """Hashes of the stages and files that a stage in ``folder`` is made from."""
-        stages = self._outputs(self._inputs_of(folder.relative_to(self.root).as_posix()))
+        return {**self._outputs(self._inputs_of(folder.relative_to(self.root).as_posix())), **self.hashes(inputs)}
+
+    def hashes(self, inputs: Sequence[Path]) -> dict[str, str]:
+        """Path -> content hash of files and folders; those of the run by their place in it."""
         root = self.root.resolve()
         found = {path: path.resolve() for path in inputs}
         names = {
             path: full.relative_to(root).as_posix() if root in full.parents else str(full)
             for path, full in found.items()
         }
-        return {**stages, **{names[path]: content_hash(path) for path in inputs}}
+        return {names[path]: content_hash(path) for path in inputs}
 
     def seed(self, name: str, recipe: Recipe, round_number: int | None) -> None:
         """Seed the generators; stages apart, so that running them alone or in a chain draws the same numbers."""

@@ -15,10 +15,11 @@ from alignment.errors import UserError
 from alignment.files import read_json, write_json
 from alignment.models.backbone import Backbone
 from alignment.models.policies import load_backbone
+from alignment.plugins import plugin_files
 from alignment.recipe import Recipe
 from alignment.reward.ablation import FACTORS, check_factors, columns_of, row_of, variants
-from alignment.reward.data import RewardData, reward_data
-from alignment.reward.making import Encoded, encode, measured, new_model
+from alignment.reward.data import RewardData
+from alignment.reward.making import Encoded, data_of_models, encode, measured, new_model
 from alignment.reward.training import train_reward_model
 from alignment.run import RunFolder
 from stages.progress import console, progress, say
@@ -39,7 +40,7 @@ def ablate(recipe: Recipe, factors: list[str]) -> dict[str, Any]:
     check_factors(factors)
     folder = RunFolder(recipe.run_dir)
     round_number = folder.latest_round("annotate") or 1
-    data = reward_data(recipe, folder, round_number)
+    data = data_of_models(recipe, folder, round_number)
     backbone = load_backbone(folder, recipe.model)
     found: dict[str, dict[str, Any]] = {}
     with folder.lock():
@@ -69,7 +70,10 @@ def compare(
     figures: dict[str, Any] = {}
     for name, varied in variants(recipe, factor, model).items():
         file = folder.root / FOLDER / f"{factor}-{model}-{name.replace(' ', '-')}.json"
-        asked = {"reward": varied.reward.model_dump(mode="json"), "seed": recipe.seed, "n_train": len(data.train)}
+        asked = {
+            "settings": varied.model_dump(mode="json", include={"reward", "model", "seed", "data"}),
+            "made_from": folder.hashes([folder.stage("sft"), *data.inputs, *plugin_files(recipe)]),
+        }
         done = _read(file)
         if done.get("asked") != asked or recipe.overwrite:
             try:

@@ -16,8 +16,10 @@ from alignment.models.policies import load_backbone, with_room
 from alignment.models.reward_model import RewardModel
 from alignment.models.scorer import RewardScorer
 from alignment.models.separate_reward import load_reward_models
+from alignment.plugins import plugin_files
 from alignment.recipe import Recipe
 from alignment.resources import resolve
+from alignment.reward.gate import gate_named
 from alignment.rl.watch import check_can_watch
 from alignment.run import RunFolder, StageRun
 from stages.progress import say_left_out
@@ -62,7 +64,7 @@ class Round:
     def inputs(self) -> list[Path]:
         """Files and folders that PPO is made from."""
         data = [self.recipe.data.prompts, self.recipe.data.heldout_prompts]
-        return [*(resolve(file) for file in data if file), *self.reward_folders]
+        return [*(resolve(file) for file in data if file), *self.reward_folders, *plugin_files(self.recipe)]
 
     def add_policy(self, adapter: str) -> None:
         """Give the backbone the policy to train: the rejection-sampling checkpoint, else a fresh adapter."""
@@ -95,7 +97,7 @@ class Round:
         if self.processes.is_main:
             result = make_result()
             result["left_out"] = {**self.left_out, **result.get("left_out", {})}
-            inputs = [resolve(self.recipe.data.prompts), *also, *self.reward_folders]
+            inputs = [resolve(self.recipe.data.prompts), *also, *self.reward_folders, *plugin_files(self.recipe)]
             self.folder.finish(stage, result, inputs=inputs)
             self.folder.set_policy(name, self.number)
         self.processes.wait()
@@ -105,6 +107,7 @@ class Round:
 def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
     """The SFT model as base, the round's reward models, and the prompts that leave room for an answer."""
     processes = Processes()
+    gate_named(recipe.ppo.gate)  # a misspelt one is found before anything is sampled
     given = recipe.ppo.reward_models
     rewards = folder.stage("reward", round_number)
     if recipe.reward.guard_share > 0 or given.helpfulness is None or given.safety is None:

@@ -58,14 +58,17 @@ def test_rows_are_those_of_tables_28_and_29() -> None:
             "both_safe": figure(0.7),
             "preferred_safe_other_unsafe": figure(0.6),
         },
-        "unsafe_detection": {"at_half": {"recall": figure(0.9)}, "at_gate": {"recall": figure(0.0)}},
+        "unsafe_detection": {
+            "at_half": {"recall": figure(0.9), "precision": figure(0.95)},
+            "at_gate": {"recall": figure(0.0)},
+        },
     }
-    for factor, expected in (("margin", [0.1, 0.2, 0.3, 0.4, 0.5]), ("auxiliary", [0.1, 0.6, 0.7, 0.8, 0.9])):
+    for factor, expected in (("margin", [0.1, 0.2, 0.3, 0.4, 0.5]), ("auxiliary", [0.1, 0.6, 0.7, 0.8, 0.9, 0.95])):
         row = [item["value"] if item else None for item in row_of(factor, figures)]
         assert row == expected
         assert len(columns_of(factor)) == len(row)
     assert columns_of("margin")[1] == "significantly better"
-    assert columns_of("auxiliary")[-1] == "unsafe recall at 0.5"
+    assert columns_of("auxiliary")[-2:] == ["unsafe recall at 0.5", "precision"]
 
 
 def test_each_variant_is_trained_once_and_the_run_stays_as_it_is(

@@ -94,6 +94,13 @@ class TestPreferenceLoss:
             preference_loss(at, torch.ones(1), n_pairs=1, label_smoothing=0.1).backward()
             assert at.grad is not None and at.grad.item() * sign > 0
 
+    def test_the_opposite_label_has_its_own_margin(self) -> None:
+        # Difference 2, margin 1: -log sigmoid(2 - 1) for the label, -log sigmoid(-2 - 1) for its opposite.
+        expected = -(0.9 * math.log(sigmoid(1)) + 0.1 * math.log(sigmoid(-3)))
+        one = torch.ones(1)
+        loss = preference_loss(one, one, n_pairs=1, label_smoothing=0.1, opposite=torch.tensor([-3.0]))
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
+
     @pytest.mark.parametrize("smoothing", [-0.1, 0.5])
     def test_senseless_smoothing_is_refused(self, smoothing: float) -> None:
         with pytest.raises(ValueError, match="label_smoothing"):

@@ -13,6 +13,7 @@ from tiny import (
     as_answers,
     base_parameters,
     load_tiny,
+    randomize,
     save_tiny_model,
     state_of,
     token_rows,
@@ -146,6 +147,33 @@ class TestLoss:
             assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
         for one, other in zip(backbone.adapter_parameters("whole"), backbone.adapter_parameters("parts"), strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_a_last_step_that_does_not_fill_its_micro_batches(self, backbone: Backbone, size: int) -> None:
+        # 8 pairs in steps of 6: the second step has 2, in micro-batches of 3 of which one is short and one missing.
+        terms: dict[str, Any] = {"safety_weight": 0.7, "batch_size_pairs": 6, "epochs": 1}
+        whole = train(made_model(backbone, "whole"), pairs_of(), micro_batch_size_pairs=6, **terms)
+        parts = train(made_model(backbone, "parts"), pairs_of(), micro_batch_size_pairs=size, **terms)
+        assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], abs=1e-4)
+        assert [line["grad_norm"] for line in parts] == pytest.approx([line["grad_norm"] for line in whole], rel=1e-3)
+
+    def test_short_micro_batches_count_by_their_pairs(self, backbone: Backbone) -> None:
+        # 5 pairs in micro-batches of 4: the fifth counts as much as each of the others.
+        pairs = pairs_of()[:5]
+        model = made_model(backbone)
+        expected = loss_by_hand(model, pairs)
+        assert train(model, pairs, micro_batch_size_pairs=4)[0]["loss"] == pytest.approx(expected, abs=1e-4)
+
+    def test_adapters_are_dropped_out_as_the_recipe_says(self, backbone: Backbone) -> None:
+        losses = []
+        for number, dropout in enumerate((0.0, 0.9)):
+            lora = LORA.model_copy(update={"dropout": dropout})
+            backbone.add_adapter(f"dropped{number}", lora)
+            randomize(backbone, f"dropped{number}", seed=3)
+            torch.manual_seed(3)
+            model = RewardModel(backbone, f"dropped{number}", head_name="linear", head_arguments={})
+            losses.append(train(model, pairs_of(), epochs=1)[0]["loss"])
+        assert abs(losses[0] - losses[1]) > 1e-2
 
 
 class TestWhatIsTrained:

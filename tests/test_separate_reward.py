@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.reward_model import RewardModel
-from alignment.models.separate_reward import MeanScore, Reencoded, load_reward_model, load_reward_models, same_model
+from alignment.models.separate_reward import Ensemble, Reencoded, load_reward_model, load_reward_models, same_model
 from alignment.recipe import RewardFoldersSection
 
 ANSWERS = ("the sea", "why is it grey", "no")
@@ -221,9 +222,22 @@ class TestSeveral:
     def test_are_averaged(self, backbone: Backbone) -> None:
         models = [add_reward_model(backbone, f"h{seed}", seed=seed) for seed in range(3)]
         each = [model.score(dialogues(backbone), batch_size=3) for model in models]
-        found = MeanScore(models).score(dialogues(backbone), batch_size=3).tolist()
+        found = Ensemble(models).score(dialogues(backbone), batch_size=3).tolist()
         expected = [(a + b + c) / 3 for a, b, c in zip(*(scores.tolist() for scores in each), strict=True)]
         assert found == pytest.approx(expected, abs=1e-6)
+
+    @pytest.mark.parametrize("rule", ["min", "cautious"])
+    def test_or_judged_with_caution(self, rule: str, backbone: Backbone) -> None:
+        models = [add_reward_model(backbone, f"h{seed}", seed=seed) for seed in range(3)]
+        each = [model.score(dialogues(backbone), batch_size=3).tolist() for model in models]
+        found = Ensemble(models, rule=rule, caution=0.5).judge(dialogues(backbone), batch_size=3)
+        deviations = [pstdev(scores) for scores in zip(*each, strict=True)]
+        means = [sum(scores) / 3 for scores in zip(*each, strict=True)]
+        least = [min(scores) for scores in zip(*each, strict=True)]
+        cautious = [mean - 0.5 * deviation for mean, deviation in zip(means, deviations, strict=True)]
+        assert found.scores.tolist() == pytest.approx(least if rule == "min" else cautious, abs=1e-5)
+        assert found.disagreement is not None
+        assert found.disagreement.tolist() == pytest.approx(deviations, abs=1e-5)
 
     def test_by_dimension(self, backbone: Backbone, tmp_path: Path, classifier: Path) -> None:
         for name in ("helpfulness", "safety"):
@@ -236,7 +250,7 @@ class TestSeveral:
         chosen = RewardFoldersSection(helpfulness=[str(tmp_path / "helpfulness"), str(classifier)], safety=[])
         models = load_reward_models(backbone, tmp_path, chosen, tiny_settings())
         assert list(models) == ["helpfulness"]
-        assert isinstance(models["helpfulness"], MeanScore)
+        assert isinstance(models["helpfulness"], Ensemble)
         assert len(models["helpfulness"].folders) == 2
 
     def test_a_folder_without_a_model(self, backbone: Backbone, tmp_path: Path) -> None:

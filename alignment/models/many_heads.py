@@ -22,6 +22,16 @@ from alignment.models.head_base import (
     whole_number,
 )
 
+RULES = ("mean", "min", "cautious")
+
+
+def combined(opinions: Tensor, rule: str, *, caution: float) -> Tensor:
+    """One score (B,) of several opinions (B, M): their mean, the least, or the mean less ``caution`` deviations."""
+    if rule == "min":
+        return opinions.min(dim=1).values
+    mean = opinions.mean(dim=1)
+    return mean if rule == "mean" else mean - caution * opinions.std(dim=1, correction=0)
+
 
 class EnsembleHead(ManyOpinionsHead):
     """Linear heads on one trunk that start apart, after the ensembles of Coste et al. 2024 (arXiv:2310.02743).
@@ -37,7 +47,7 @@ class EnsembleHead(ManyOpinionsHead):
         """Make ``members`` heads for hidden states of size ``hidden_size``."""
         super().__init__()
         self.score = score_layer(hidden_size, whole_number("ensemble", "members", members, least=2))
-        if combine not in ("mean", "min", "cautious"):
+        if combine not in RULES:
             raise UserError(f"reward head 'ensemble': combine must be mean, min or cautious, got {combine!r}")
         self.how = combine
         self.caution = number("ensemble", "caution", caution, least=0)
@@ -48,10 +58,7 @@ class EnsembleHead(ManyOpinionsHead):
 
     def combine(self, opinions: Tensor) -> Tensor:
         """The score (B,) of opinions (B, M)."""
-        if self.how == "min":
-            return opinions.min(dim=1).values
-        mean = opinions.mean(dim=1)
-        return mean if self.how == "mean" else mean - self.caution * self.disagreement(opinions)
+        return combined(opinions, self.how, caution=self.caution)
 
     def disagreement(self, opinions: Tensor) -> Tensor:
         """Standard deviation (B,) of the members' opinions (B, M)."""

@@ -111,6 +111,8 @@ def reward_model_card(model: RewardModel, tokenizer: PreTrainedTokenizerBase, *,
         merged: the adapter is merged in.
     """
     whole = f"Trained by Tandem as a LoRA adapter on `{base}`, which is merged in."
+    if model.role is None:
+        whole = "Trained by Tandem, all weights."
     return _REWARD.format(
         library="transformers" if merged else "peft",
         tag=TAG,

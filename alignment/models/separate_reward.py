@@ -18,6 +18,7 @@ from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json
 from alignment.models.backbone import Backbone
+from alignment.models.many_heads import combined
 from alignment.models.pretrained import find_model
 from alignment.models.reward_model import FILE, RewardModel, is_full_model
 from alignment.models.scorer import Judged, RewardScorer
@@ -91,11 +92,12 @@ class Reencoded:
         return text
 
 
-class MeanScore:
-    """Several reward models of one dimension; their raw scores are averaged; how far they differ is told."""
+class Ensemble:
+    """Several reward models of one dimension, whose raw scores are combined; how far they differ is told."""
 
-    def __init__(self, models: Sequence[RewardScorer]) -> None:
+    def __init__(self, models: Sequence[RewardScorer], *, rule: str = "mean", caution: float = 1.0) -> None:
         self.models = list(models)
+        self.rule, self.caution = rule, caution
 
     @property
     def folders(self) -> list[Path]:
@@ -103,14 +105,14 @@ class MeanScore:
         return [folder for model in self.models for folder in model.folders]
 
     def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
-        """Mean raw scores, and their standard deviation over the models."""
-        scores = torch.stack([model.score(dialogues, batch_size=batch_size) for model in self.models])
+        """Combined raw scores, and their standard deviation over the models."""
+        scores = torch.stack([model.score(dialogues, batch_size=batch_size) for model in self.models], dim=1)
         if on_batch is not None:
             on_batch(len(dialogues))
-        return Judged(scores.mean(0), scores.std(0, correction=0))
+        return Judged(combined(scores, self.rule, caution=self.caution), scores.std(1, correction=0))
 
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
-        """Mean raw scores (B,) on the CPU."""
+        """Combined raw scores (B,) on the CPU."""
         return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
 
 
@@ -130,7 +132,7 @@ def load_reward_models(
     """
     models: dict[str, RewardScorer] = {}
     beside: dict[str, Backbone] = {}
-    wanted: Mapping[str, list[str] | None] = folders.model_dump()
+    wanted: Mapping[str, list[str] | None] = folders.model_dump(include={"helpfulness", "safety"})
     for dimension, paths in wanted.items():
         if paths is None:
             models[dimension] = RewardModel.load(backbone, dimension, trained / dimension)
@@ -140,7 +142,9 @@ def load_reward_models(
             for number, path in enumerate(paths)
         ]
         if found:
-            models[dimension] = found[0] if len(found) == 1 else MeanScore(found)
+            models[dimension] = (
+                found[0] if len(found) == 1 else Ensemble(found, rule=folders.combine, caution=folders.caution)
+            )
     return models
 
 

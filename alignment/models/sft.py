@@ -62,6 +62,10 @@ class StepReporter(TrainerCallback):
 
 OWNED_BY_THE_RECIPE = frozenset(
     {
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "center_rewards_coefficient",
         "completion_only_loss",
         "disable_tqdm",
         "gradient_accumulation_steps",
@@ -70,15 +74,25 @@ OWNED_BY_THE_RECIPE = frozenset(
         "logging_nan_inf_filter",
         "logging_steps",
         "loss_type",
+        "lr_scheduler_kwargs",
+        "lr_scheduler_type",
         "max_length",
         "max_steps",
         "num_train_epochs",
+        "optim",
+        "optim_args",
         "output_dir",
         "packing",
         "per_device_train_batch_size",
         "report_to",
+        "resume_from_checkpoint",
+        "save_steps",
         "save_strategy",
+        "save_total_limit",
         "seed",
+        "warmup_ratio",
+        "warmup_steps",
+        "weight_decay",
     }
 )
 

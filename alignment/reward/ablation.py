@@ -72,9 +72,9 @@ def _with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 def columns_of(factor: str) -> list[str]:
-    """What ``row_of`` gives: accuracy by safety bin with unsafe recall for the auxiliary loss, else by grade."""
+    """What ``row_of`` gives: accuracy by grade; for the auxiliary loss by safety bin, with recall and precision."""
     if factor == "auxiliary":
-        return ["all", *BINS.values(), "unsafe recall at 0.5"]
+        return ["all", *BINS.values(), "unsafe recall at 0.5", "precision"]
     return ["all", *(grade.replace("_", " ") for grade in GRADES)]
 
 
@@ -86,4 +86,4 @@ def row_of(factor: str, figures: dict[str, Any]) -> Iterator[Figure | None]:
         return
     yield from (figures["accuracy_by_safety_bin"][name] for name in BINS)
     detected = figures["unsafe_detection"]
-    yield detected["at_half"]["recall"] if detected else None
+    yield from (detected["at_half"][name] if detected else None for name in ("recall", "precision"))

@@ -60,7 +60,7 @@ class Pools:
 
     def get(self, data: str | list[str] | None, format: str, dimension: Dimension) -> RewardData:
         """The comparisons about a dimension from one or several sources, each judgment once."""
-        parts = [self._get(name, format, dimension) for name in source_names(data)]
+        parts = _with_own_ids([self._get(name, format, dimension) for name in source_names(data)])
         left_out: Counter[str] = Counter()
         for part in parts:
             left_out.update(part.left_out)
@@ -69,13 +69,18 @@ class Pools:
             on_error=self.recipe.data.on_error,
             name=f"the {dimension} comparisons",
         )
-        if copies:
-            left_out["copies"] = copies
+        heldout, heldout_copies = without_duplicates(
+            [item for part in parts for item in part.heldout],
+            on_error=self.recipe.data.on_error,
+            name=f"the held-out {dimension} comparisons",
+        )
+        if copies + heldout_copies:
+            left_out["copies"] = copies + heldout_copies
         if self.recipe.reward.overlap == "majority":
             train, left_out["pairs with even votes"] = by_majority(train)
         return RewardData(
             train=train,
-            heldout=[item for part in parts for item in part.heldout],
+            heldout=heldout,
             left_out=dict(left_out),
             inputs=[path for part in parts for path in part.inputs],
             notes=[note for part in parts for note in part.notes],
@@ -104,7 +109,8 @@ class Pools:
             for number in range(1, self.round_number + 1)
         ]
         heldout_file = self.folder.stage("annotate", self.round_number) / "heldout_comparisons.jsonl"
-        comparisons = [item for file in files for item in read_jsonl(file, Comparison)[0]]
+        found = [item for file in files for item in read_jsonl(file, Comparison)[0]]
+        comparisons = list({item.id: item for item in found}.values())  # rounds may read the same file of comparisons
         return RewardData(comparisons, read_jsonl(heldout_file, Comparison)[0], {}, [*files, heldout_file])
 
 
@@ -113,11 +119,13 @@ def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
     section = recipe.reward.of(dimension)
     own = pools.get(section.data, section.format, dimension)
     own_share, n_own = 1 - sum(source.share for source in section.mix), len(own.train)
-    for source in section.mix:
+    for number, source in enumerate(section.mix):
         others = _others(recipe, pools, source, mixed_into=section)
+        taken = {(item.id, item.dimension) for item in own.train}
+        candidates = [item for item in others.train if (item.id, item.dimension) not in taken]
         # ``share`` of the mixture, not of what it is drawn from.
         wanted = round(n_own * source.share / own_share)
-        drawn = random.Random(recipe.seed).sample(others.train, min(wanted, len(others.train)))
+        drawn = random.Random(recipe.seed + number).sample(candidates, min(wanted, len(candidates)))
         own = replace(
             own,
             train=own.train + drawn,
@@ -125,6 +133,23 @@ def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
             notes=[*own.notes, *_shortage(dimension, source, wanted=wanted, found=len(drawn))],
         )
     return own
+
+
+def _with_own_ids(parts: Sequence[RewardData]) -> list[RewardData]:
+    """Several sources whose records do not share ids: files of one name number their rows alike."""
+    seen: set[str] = set()
+    found: list[RewardData] = []
+    for number, part in enumerate(parts):
+        ids = {item.id for item in [*part.train, *part.heldout]}
+        if ids & seen:
+            train, heldout = (
+                [item.model_copy(update={"id": f"{item.id}@{number}"}) for item in items]
+                for items in (part.train, part.heldout)
+            )
+            part = replace(part, train=train, heldout=heldout)
+        seen |= ids
+        found.append(part)
+    return found
 
 
 def _others(recipe: Recipe, pools: Pools, source: SourceSection, *, mixed_into: RewardModelSection) -> RewardData:
@@ -148,6 +173,8 @@ def _checked(recipe: Recipe, data: RewardData, dimension: Dimension) -> RewardDa
     for name, part in (("training", data.train), ("held-out", data.heldout)):
         if not part:
             raise UserError(f"no {name} comparisons about {dimension} ({', '.join(map(str, data.inputs))})")
+    for part in (data.train, data.heldout):  # what was mixed may hold what another source holds
+        without_duplicates(part, on_error="raise", name=f"the {dimension} comparisons")
     data = without_unsafe_preferred(data)
     if recipe.reward.labels == "shuffled":
         data = replace(data, train=shuffle_labels(data.train, seed=recipe.seed))

@@ -29,6 +29,7 @@ from alignment.recipe import ModelSection, Recipe
 from alignment.resources import resolve
 from alignment.reward.data import reward_data
 from alignment.reward.pairs import EncodedPair, encode_pairs
+from alignment.reward_recipe import source_names
 from alignment.run import RunFolder
 
 
@@ -150,8 +151,24 @@ def _heldout_of_run(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
             f"{folder.root} has no comparisons to evaluate on. Name some: "
             "'reward.evaluation.data=[{data: FILE, dimension: safety}]'"
         )
+    if folder.finished("reward", round_number):
+        changed = [key for key in folder.changed_settings("reward", round_number, recipe) if _decides_the_split(key)]
+        if changed:
+            raise UserError(
+                f"the reward models of {folder.root} were trained with other settings ({', '.join(changed)}), so which "
+                "comparisons they have not seen is not known. Pass the settings that they were trained with, or name "
+                "other comparisons: reward.evaluation.data"
+            )
     found = reward_data(recipe, folder, round_number or 1)
-    return [ComparisonSet(name, str(item.inputs[-1]), item.heldout, {}) for name, item in found.items()]
+    return [
+        ComparisonSet(name, ", ".join(source_names(recipe.reward.of(name).data)), item.heldout, {})
+        for name, item in found.items()
+    ]
+
+
+def _decides_the_split(key: str) -> bool:
+    """Whether a setting of the reward stage decides which comparisons are held out."""
+    return key in ("seed", "reward.heldout_share", "data.on_error") or key.endswith((".data", ".format"))
 
 
 def _backbone(folder: RunFolder, folders: Sequence[Path], settings: ModelSection) -> Backbone | None:

@@ -23,14 +23,14 @@ def without_duplicates(
         UserError: there is one, and ``on_error`` is ``raise``; or two records share an id and differ.
     """
     seen: dict[object, Comparison] = {}
-    ids: dict[str, Comparison] = {}
+    ids: dict[tuple[str, str], Comparison] = {}
     kept: list[Comparison] = []
     for item in comparisons:
         by = item.id if item.annotator_id is not None else None
         judgment = (pair_of(item), item.chosen_text, item.grade, item.safety, item.annotator_id, by)
         first = seen.setdefault(judgment, item)
         if first is item:
-            if ids.setdefault(item.id, item) is not item:
+            if ids.setdefault((item.id, item.dimension), item) is not item:
                 raise UserError(f"{name}: two comparisons have the id {item.id!r}. Give each an id of its own.")
             kept.append(item)
         elif on_error == "raise":

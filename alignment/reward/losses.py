@@ -119,6 +119,7 @@ def preference_loss(
     n_pairs: int,
     loss: PairLoss = bradley_terry,
     label_smoothing: float = 0.0,
+    opposite: Tensor | None = None,
 ) -> Tensor:
     """A preference loss as a sum over ``n_pairs``.
 
@@ -128,6 +129,7 @@ def preference_loss(
         n_pairs: pairs of the whole optimiser step.
         loss: what each pair costs.
         label_smoothing: chance that a label is wrong: that share of the loss is the one of the opposite label.
+        opposite: (B,) log-odds that the rejected answer is better by the margin; without a margin, minus ``log_odds``.
 
     Returns:
         Scalar; the mean over pairs once all micro-batches are added.
@@ -139,7 +141,8 @@ def preference_loss(
     log_odds, strength = at_least_float32(log_odds), at_least_float32(strength)
     losses = loss(log_odds, strength)
     if label_smoothing:
-        losses = (1 - label_smoothing) * losses + label_smoothing * loss(-log_odds, strength)
+        opposite = -log_odds if opposite is None else at_least_float32(opposite)
+        losses = (1 - label_smoothing) * losses + label_smoothing * loss(opposite, strength)
     _check_shapes(losses, log_odds)
     return losses.sum() / n_pairs
 

@@ -14,6 +14,7 @@ Shapes: B pairs, T tokens of a prompt and its two answers, M opinions of the hea
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ def reward_loss(
     """
     chosen, rejected = opinions[:, 0], opinions[:, 1]
     log_odds = head.log_odds(chosen, rejected, labels["margin"], labels["objective"])
+    opposite = head.log_odds(rejected, chosen, labels["margin"], labels["objective"])
     statements = log_odds.shape[1]
     loss = preference_loss(
         log_odds.flatten(),
@@ -64,6 +66,7 @@ def reward_loss(
         n_pairs=n_pairs * statements,
         loss=preference_loss_named(settings.loss),
         label_smoothing=settings.label_smoothing,
+        opposite=opposite.flatten(),
     )
     if not settings.safety_weight and not settings.centering_weight:
         return loss
@@ -82,6 +85,8 @@ def reward_loss(
 
 class GradedRewardTrainer(RewardTrainer):
     """``RewardTrainer`` with the Llama-2 loss and checkpoints that are whole or not there."""
+
+    loss_is_scaled_for_ga = True  # by the pairs of the whole step, which its micro-batches need not share evenly
 
     def __init__(
         self, *, settings: RewardModelSection, optimizer: MasterWeightAdamW, checkpoint_folder: Path | None, **trl: Any
@@ -105,13 +110,19 @@ class GradedRewardTrainer(RewardTrainer):
     ) -> Any:
         """The recipe's loss; TRL's metrics are reduced to the accuracy of the scores."""
         opinions = model(inputs["token_ids"], inputs["prompt_lengths"], inputs["answer_lengths"], opinions=True)
-        n_pairs = len(opinions) if num_items_in_batch is None else int(num_items_in_batch)
         head: RewardHead = self.accelerator.unwrap_model(model).head
-        loss = reward_loss(head, opinions, inputs, self.settings, n_pairs=n_pairs)
+        # Gradients are averaged over processes afterwards, and ``num_items_in_batch`` counts the pairs of all of them.
+        share = self.accelerator.num_processes
+        loss = share * reward_loss(head, opinions, inputs, self.settings, n_pairs=int(num_items_in_batch))
         scores = head.combine(opinions.flatten(0, 1)).view(-1, 2)
         accuracy = (scores[:, 0] > scores[:, 1]).float().mean()
         self._metrics["train"]["accuracy"].append(self.accelerator.gather_for_metrics(accuracy).mean().item())
         return (loss, {"scores": scores}) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+        """Pairs of the whole optimiser step, in all micro-batches and processes."""
+        own = torch.tensor(sum(len(batch["margin"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(own).sum()  # type: ignore[no-any-return]
 
     # -- going on after a stop ---------------------------------------------------------------------------------------
 
@@ -122,8 +133,9 @@ class GradedRewardTrainer(RewardTrainer):
             self.train()
             return
         self.resumed = load_checkpoint(found[-1])[1]
+        state = {**json.loads(self.resumed["trainer"]), "save_steps": self.settings.save_steps}  # it may have changed
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, TRAINER_STATE).write_text(self.resumed["trainer"], encoding="utf-8")
+            Path(folder, TRAINER_STATE).write_text(json.dumps(state), encoding="utf-8")
             self.train(resume_from_checkpoint=folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -216,6 +228,7 @@ def train_reward_model(
     with tempfile.TemporaryDirectory() as scratch:
         defaults = {
             "bf16": False,  # the model already is in the precision that was asked for
+            "disable_dropout": False,  # model.lora.dropout decides
             "gradient_checkpointing": False,
             "max_grad_norm": 1.0,
             "use_cpu": not torch.cuda.is_available(),
