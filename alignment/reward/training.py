@@ -122,7 +122,7 @@ class GradedRewardTrainer(RewardTrainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Pairs of the whole optimiser step, in all micro-batches and processes."""
         own = torch.tensor(sum(len(batch["margin"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(own).sum()  # type: ignore[no-any-return]
+        return self.accelerator.gather(own).sum()
 
     # -- going on after a stop ---------------------------------------------------------------------------------------
 
