@@ -9,7 +9,7 @@ Shapes: B dialogues, T tokens, H hidden.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from alignment.models.backbone import Backbone, Role
 from alignment.models.heads import HeadArgument, build_head
 from alignment.models.padding import group_by_length, padded_width
 from alignment.models.pretrained import dtype_name, save_model
-from alignment.models.scorer import Judged, check_finite
+from alignment.models.scorer import Judged, OnBatch, check_finite
 from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, distinct_answers, pack_answers
 from alignment.recipe import ModelSection
 
@@ -121,13 +121,7 @@ class RewardModel(nn.Module):
         return torch.stack([logprobs.sum(1) / (lengths - prompt_lengths), logprobs.min(1).values], dim=1)
 
     @torch.no_grad()
-    def judge(
-        self,
-        dialogues: Sequence[EncodedAnswer],
-        *,
-        batch_size: int,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> Judged:
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
         """Judge encoded dialogues in batches of similar length, a shared prompt passing once.
 
         Equal dialogues pass once as well.
@@ -154,13 +148,7 @@ class RewardModel(nn.Module):
         check_finite(scores, repr(self.role) if self.folder == Path() else f"in {self.folder}")
         return Judged(scores, None if disagreement is None else disagreement.cpu())
 
-    def score(
-        self,
-        dialogues: Sequence[EncodedAnswer],
-        *,
-        batch_size: int,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> Tensor:
+    def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Scores (B,) of encoded dialogues, on the CPU; as ``judge``."""
         return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
 

@@ -14,6 +14,9 @@ from torch import Tensor
 from alignment.data.dialogue import EncodedAnswer
 from alignment.errors import UserError
 
+OnBatch = Callable[[int], None] | None
+"""Called with the number of answers just scored."""
+
 
 class Judged(NamedTuple):
     """What a reward model says of dialogues."""
@@ -27,22 +30,10 @@ class Judged(NamedTuple):
 class RewardScorer(Protocol):
     """Whatever scores answers: a reward model on the shared base, one beside it, or several of them."""
 
-    def judge(
-        self,
-        dialogues: Sequence[EncodedAnswer],
-        *,
-        batch_size: int,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> Judged:
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
         """Scores of dialogues encoded for the policy, and how far the opinions behind them are apart."""
 
-    def score(
-        self,
-        dialogues: Sequence[EncodedAnswer],
-        *,
-        batch_size: int,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> Tensor:
+    def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Raw scores (B,), on the CPU, of dialogues encoded for the policy."""
 
     @property

@@ -21,8 +21,8 @@ from alignment.models.backbone import Backbone
 from alignment.models.many_heads import combined
 from alignment.models.pretrained import find_model
 from alignment.models.reward_model import FILE, RewardModel, is_full_model
-from alignment.models.scorer import Judged, RewardScorer
-from alignment.models.sequence_classifier import OnBatch, SequenceClassifier, is_classifier
+from alignment.models.scorer import Judged, OnBatch, RewardScorer
+from alignment.models.sequence_classifier import SequenceClassifier, is_classifier
 from alignment.recipe import ModelSection, RewardFoldersSection
 
 

@@ -10,7 +10,7 @@ Shapes: B dialogues.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -28,10 +28,8 @@ from alignment.files import read_json
 from alignment.models.export import CALIBRATION, SCORE_KEY
 from alignment.models.padding import pad_right
 from alignment.models.pretrained import find_model, first_line, load_tokenizer, pick_device, resolve_dtype
-from alignment.models.scorer import Judged, check_finite
+from alignment.models.scorer import Judged, OnBatch, check_finite
 from alignment.recipe import ModelSection
-
-OnBatch = Callable[[int], None] | None
 
 
 class SequenceClassifier:
