@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +23,7 @@ from alignment.recipe import Recipe, Section
 from alignment.resources import resolve
 
 DEFAULT_RECIPE = "configs/toy.yaml"
+S = TypeVar("S", bound=Section)
 
 
 def load_recipe(path: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
@@ -35,7 +36,12 @@ def load_recipe(path: str | None = None, overrides: Sequence[str] = ()) -> Recip
     Raises:
         UserError: the file is missing or not YAML, an override has no ``=``, or settings are wrong (all named).
     """
-    file = resolve(path or DEFAULT_RECIPE)
+    return parse_recipe(read_settings(path or DEFAULT_RECIPE, overrides), origin=path or DEFAULT_RECIPE)
+
+
+def read_settings(path: str, overrides: Sequence[str] = ()) -> object:
+    """Plain values of a YAML file, with ``key.sub=value`` overrides; raise ``UserError`` if it cannot be read."""
+    file = resolve(path)
     if not file.is_file():
         raise UserError(f"no such recipe: {path}. Recipes that come with Tandem: configs/toy.yaml and its neighbours.")
     wrong = [item for item in overrides if "=" not in item]
@@ -43,38 +49,41 @@ def load_recipe(path: str | None = None, overrides: Sequence[str] = ()) -> Recip
         raise UserError(f"not a setting: {wrong[0]!r}. Write key.sub=value, for example ppo.updates=20.")
     try:
         merged = OmegaConf.merge(OmegaConf.load(file), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True)
+        return OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, YAMLError, TypeError, ValueError) as error:
-        raise UserError(f"{path or DEFAULT_RECIPE}: {str(error).splitlines()[0]}") from error
-    return parse_recipe(values, origin=str(path or DEFAULT_RECIPE))
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
 def parse_recipe(values: object, *, origin: str) -> Recipe:
-    """Validate plain values; raise ``UserError`` that lists every mistake."""
+    """Validate a recipe's plain values; raise ``UserError`` that lists every mistake."""
+    return parse_settings(Recipe, values, origin=origin)
+
+
+def parse_settings(kind: type[S], values: object, *, origin: str) -> S:
+    """Validate plain values as settings of a kind; raise ``UserError`` that lists every mistake."""
     if not isinstance(values, dict):
         raise UserError(f"{origin}: a recipe is a mapping of sections, found {type(values).__name__}")
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(item) for item in error.errors()]
+        problems = [_explain(item, kind) for item in error.errors()]
         noun = "setting" if len(problems) == 1 else "settings"
         raise UserError(f"{origin}: {len(problems)} wrong {noun}\n  " + "\n  ".join(problems)) from error
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, kind: type[Section]) -> str:
     """One line for one pydantic error: dotted key, what is wrong, the nearest valid key of a misspelt one."""
     location = [str(part) for part in item["loc"]]
     key = ".".join(location)
     if item["type"] != "extra_forbidden":
         return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {str(item['input'])[:60]})"
-    known = list(_section_at(location[:-1]).model_fields)
+    known = list(_section_at(kind, location[:-1]).model_fields)
     nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
     hint = f"did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else f"known: {', '.join(known)}"
     return f"{key}: no such setting; {hint}"
 
 
-def _section_at(path: Sequence[str]) -> type[Section]:
-    section: type[Section] = Recipe
+def _section_at(section: type[Section], path: Sequence[str]) -> type[Section]:
     for name in path:
         if name in section.model_fields:  # else the place of a section in a list of them
             section = next(_sections_in(section.model_fields[name].annotation))

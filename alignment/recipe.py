@@ -125,7 +125,9 @@ class SamplingSection(Section):
 class AnnotateSection(Section):
     """Collection of comparisons (section 3.2.1)."""
 
-    source: Literal["simulated", "dataset"] = Field("simulated", description="who compares")
+    source: Literal["simulated", "dataset", "ui"] = Field(
+        "simulated", description="who compares; ui: people, in the browser app"
+    )
     data: str | None = Field(None, description="comparisons file or Hub name, for source=dataset")
     format: str = Field("auto", description="auto, tandem, hh, alpaca, alpaca_eval, trl")
     dimension: Literal["helpfulness", "safety"] = Field(
@@ -135,7 +137,9 @@ class AnnotateSection(Section):
     safety_pairs: Count = Field(1500, description="training comparisons about safety")
     heldout_helpfulness_pairs: Count = Field(1000, description="pairs on held-out prompts, for evaluation only")
     heldout_safety_pairs: Count = Field(1000, description="pairs on held-out prompts, for evaluation only")
-    heldout_overlap: Positive = Field(1, description="annotators who compare each held-out pair, 1 to 6")
+    heldout_overlap: Positive = Field(1, description="simulated annotators who compare each held-out pair, 1 to 6")
+    ui_settings: str = Field("configs/annotation.yaml", description="settings of the app, for source=ui")
+    ui_port: Count = Field(7860, description="where the app listens, for source=ui; 0: any free port")
     temperatures: tuple[Rate, Rate] = Field((1.0, 1.2), description="of the two variants that answer")
     max_new_tokens: Positive = Field(400, description="longest answer")
     batch_size_prompts: Positive = Field(64, description="prompts decoded together")

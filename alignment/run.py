@@ -64,6 +64,7 @@ INPUT_STAGES = {
 
 
 WITHOUT_EFFECT = (
+    "annotate.ui_port",
     "ppo.method",
     "ppo.save_steps",
     "ppo.save_total_limit",

@@ -1,9 +1,11 @@
 """Collect comparisons: two variants of the newest policy answer, somebody chooses and grades (section 3.2.1).
 
-``annotate.source=simulated`` asks the toy world's annotators; ``annotate.source=dataset`` takes comparisons that
-exist. Leaves ``comparisons.jsonl`` and ``heldout_comparisons.jsonl`` in the round's ``annotate`` folder.
+``annotate.source=simulated`` asks the toy world's annotators; ``ui`` serves the annotation app and waits for people;
+``dataset`` takes comparisons that exist. Leaves ``comparisons.jsonl`` and ``heldout_comparisons.jsonl`` in the round's
+``annotate`` folder.
 
     python -m stages.annotate
+    python -m stages.annotate annotate.source=ui annotate.helpfulness_pairs=50 annotate.safety_pairs=50
     python -m stages.annotate annotate.source=dataset annotate.data=pairs.jsonl annotate.dimension=safety
 """
 
@@ -21,6 +23,7 @@ from alignment.recipe import Recipe
 from alignment.resources import resolve
 from alignment.run import RunFolder, StageRun
 from alignment.toy.collection import check_room, fill_queues, sample_and_compare
+from stages.people import judged_by_people
 from stages.progress import progress, say_left_out
 from stages.runner import run
 
@@ -29,7 +32,8 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/annotate/``; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
     folder.check_not_finished("annotate", recipe, round_number)
-    return (from_dataset if recipe.annotate.source == "dataset" else simulated)(recipe, folder, round_number)
+    collect = {"dataset": from_dataset, "simulated": simulated, "ui": from_people}[recipe.annotate.source]
+    return collect(recipe, folder, round_number)
 
 
 def from_dataset(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
@@ -63,13 +67,23 @@ def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str,
     with folder.lock():
         stage = folder.begin("annotate", recipe, round_number)
         with progress("annotate: sampling") as on_step:
-            collected = sample_and_compare(recipe, backbone, policy, queues, round_number, on_step=on_step)
+            collected = sample_and_compare(recipe, policy, queues, round_number, on_step=on_step)
         left_out = {"without preference": sum(part.without_preference for part in collected.values())}
         for name, report in (("training prompts", train_report), ("held-out prompts", heldout_report)):
             left_out |= {f"{name}, {reason}": count for reason, count in report.skipped.items()}
         comparisons = [collected[part].comparisons for part in ("train", "heldout")]
         files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
         return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
+
+
+def from_people(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
+    """Serve pairs in the annotation app until people have judged as many as the recipe asks for."""
+    sft = folder.require("sft", command="python -m stages.sft")
+    with folder.lock():
+        judged = judged_by_people(recipe, folder, round_number)
+        stage = folder.begin("annotate", recipe, round_number)
+        files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
+        return save(stage, folder, judged["train"], judged["heldout"], {}, [sft, *files])
 
 
 def save(

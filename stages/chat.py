@@ -9,6 +9,7 @@ conversation of its own.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 
@@ -19,9 +20,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from alignment.data.records import Message
-from alignment.environment import seed_everything
 from alignment.errors import UserError
-from alignment.models.backbone import Backbone
 from alignment.models.policies import Policy, load_backbone, load_policy
 from alignment.models.streaming import stream_answer
 from alignment.recipe import Recipe
@@ -34,9 +33,10 @@ console = Console()
 def main(recipe: Recipe, names: list[str]) -> None:
     """Read messages from standard input until it ends, answering each with every named policy."""
     folder = RunFolder(recipe.run_dir)
-    backbone = load_backbone(folder, recipe.model)
+    settings = recipe.model.model_copy(update={"sampling_copy": False})  # drawing token by token does without
+    backbone = load_backbone(folder, settings)
     policies = [load_policy(folder, backbone, name) for name in names]
-    seed_everything(recipe.seed)
+    seeds = itertools.count(recipe.seed)
     histories: dict[str, list[Message]] = {policy.name: [] for policy in policies}
     console.print(f"{folder.root}: {', '.join(histories)}. /new starts over, /quit leaves.")
     for text in messages():
@@ -45,7 +45,7 @@ def main(recipe: Recipe, names: list[str]) -> None:
                 history.clear()
             continue
         try:
-            answer_all(recipe, backbone, policies, histories, text)
+            answer_all(recipe, policies, histories, text, seeds)
         except UserError as error:
             console.print(f"error: {error}", style="red", markup=False)
 
@@ -65,15 +65,16 @@ def messages() -> Iterator[str]:
 
 
 def answer_all(
-    recipe: Recipe, backbone: Backbone, policies: list[Policy], histories: dict[str, list[Message]], text: str
+    recipe: Recipe, policies: list[Policy], histories: dict[str, list[Message]], text: str, seeds: Iterator[int]
 ) -> None:
     """Stream every policy's answer into its own panel, then remember the turn."""
     dialogues = {name: [*history, Message(role="user", content=text)] for name, history in histories.items()}
     shown = {policy.name: "" for policy in policies}
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
         for policy in policies:
-            for piece in stream_answer(policy.backbone, policy.role, dialogues[policy.name], recipe.evaluate.sampling):
-                shown[policy.name] += piece
+            dialogue, sampling = dialogues[policy.name], recipe.evaluate.sampling
+            for partial in stream_answer(policy.backbone, policy.role, dialogue, sampling, seed=next(seeds)):
+                shown[policy.name] = partial.text
                 live.update(Columns([Panel(Text(words), title=name) for name, words in shown.items()]), refresh=True)
     for name, words in shown.items():
         if not console.is_terminal:

@@ -25,6 +25,8 @@ os.environ.update(
     }
 )
 
+pytest_plugins = ("browser", "postgres")
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama, pad is eos": {"pad_is_eos": True},

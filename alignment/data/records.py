@@ -130,6 +130,42 @@ class AnswerSource(Record):
     temperature: float | None = None
     finish_reason: Literal["stop", "length"] | None = None
     n_tokens: int | None = None
+    seed: int | None = None
+    max_new_tokens: int | None = None
+
+
+class Collected(Record):
+    """How a comparison was made in the annotation app: for audits and filters, no training reads it.
+
+    Attributes:
+        project: name of the collection.
+        item_id: what stood in its queue, one id for all who judged it.
+        comparison_id: one annotator's showing of the two answers.
+        chosen_was_left: where the chosen answer stood.
+        is_gold: whether the right choice was known before.
+        guidelines_sha256: of the guidelines that the annotator read.
+        app_version: that took the judgment.
+        judged_at: ISO 8601 in UTC; of an edited judgment, when it was edited.
+        shown_at: when both answers were there to read for the first time.
+        active_ms: time spent with the page in front.
+        input_method: what the judgment was sent with.
+        flags: by the annotator, or set by what they answered.
+        note: by the annotator; exported on request only.
+    """
+
+    project: str
+    item_id: str
+    comparison_id: str
+    chosen_was_left: bool
+    is_gold: bool
+    guidelines_sha256: str
+    app_version: str
+    judged_at: str
+    shown_at: str | None = None
+    active_ms: int | None = None
+    input_method: Literal["keyboard", "mouse"] | None = None
+    flags: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class Comparison(Record):
@@ -138,7 +174,9 @@ class Comparison(Record):
     ``chosen`` and ``rejected`` hold one assistant turn each, so a file of these loads in TRL as it is.
     ``grade`` is ``None`` where the data carries no strength. ``safety`` is ``None`` where it was not asked.
     ``conversation_id`` groups comparisons that must stay on one side of a train/held-out split. ``objective`` names
-    what the answers were compared by where that is narrower than the dimension (honesty, say).
+    what the answers were compared by where that is narrower than the dimension (honesty, say). ``turn`` is the place,
+    from 1, in a conversation that was judged turn by turn. ``margin`` is for other trainers, such as TRL's: Tandem
+    computes its own from the grade. ``collected`` says how the annotation app came by the comparison.
     """
 
     id: str
@@ -155,6 +193,9 @@ class Comparison(Record):
     batch: str | None = None
     chosen_source: AnswerSource | None = None
     rejected_source: AnswerSource | None = None
+    turn: int | None = None
+    margin: float | None = None
+    collected: Collected | None = None
 
     @model_validator(mode="after")
     def _is_a_comparison(self) -> Comparison:

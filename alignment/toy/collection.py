@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from alignment.data.loading import encode_prompts
-from alignment.data.records import AnswerSource, Dimension, Prompt
+from alignment.data.records import Dimension, Prompt
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.policies import Policy, answer_prompts
-from alignment.recipe import Recipe, SamplingSection
+from alignment.models.policies import Policy
+from alignment.models.variants import Variant
+from alignment.recipe import Recipe
 from alignment.toy.annotators import ANNOTATORS
-from alignment.toy.simulation import Answer, Collection, collect, queue
+from alignment.toy.simulation import Collection, collect, queue
 
 Part = Literal["train", "heldout"]
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -71,7 +71,6 @@ def check_room(recipe: Recipe, backbone: Backbone, queues: Sequence[Queue]) -> N
 
 def sample_and_compare(
     recipe: Recipe,
-    backbone: Backbone,
     policy: Policy,
     queues: Sequence[Queue],
     round_number: int,
@@ -82,7 +81,6 @@ def sample_and_compare(
 
     Args:
         recipe: temperatures, lengths and the seed.
-        backbone: holds the policy.
         policy: the newest one; its two variants differ in temperature.
         queues: what to compare.
         round_number: part of the ids and of the seed.
@@ -96,7 +94,7 @@ def sample_and_compare(
         drawn += n
         on_step(drawn, total, {})
 
-    low, high = (_Variant(backbone, policy, recipe, t, count_answers) for t in recipe.annotate.temperatures)
+    low, high = (Variant(policy, recipe, t, count_answers) for t in recipe.annotate.temperatures)
     collected: dict[Part, Collection] = {"train": Collection([], 0), "heldout": Collection([], 0)}
     for part, dimension, prompts in queues:
         batch = f"round-{round_number}-{part}"
@@ -107,41 +105,3 @@ def sample_and_compare(
             before.comparisons + new.comparisons, before.without_preference + new.without_preference
         )
     return collected
-
-
-class _Variant:
-    """A policy at one temperature."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        policy: Policy,
-        recipe: Recipe,
-        temperature: float,
-        on_batch: Callable[[int], None],
-    ) -> None:
-        self.backbone, self.policy, self.temperature, self.on_batch = backbone, policy, temperature, on_batch
-        self.sampling = SamplingSection(
-            temperature=temperature,
-            max_new_tokens=recipe.annotate.max_new_tokens,
-            batch_size_prompts=recipe.annotate.batch_size_prompts,
-        )
-
-    def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
-        """Answer each prompt once."""
-        _, samples = answer_prompts(
-            self.policy.backbone, self.policy.role, prompts, self.sampling, on_batch=self.on_batch
-        )
-        return [
-            Answer(
-                self.backbone.encoder.decode(item.token_ids),
-                AnswerSource(
-                    variant=f"{self.policy.name}@{self.temperature}",
-                    checkpoint=Path(self.policy.checkpoint).name,
-                    temperature=self.temperature,
-                    finish_reason="stop" if item.stopped else "length",
-                    n_tokens=len(item.token_ids),
-                ),
-            )
-            for item in samples
-        ]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from alignment.data.records import (
-    AnswerSource,
     Comparison,
     Dimension,
     Message,
@@ -20,6 +19,7 @@ from alignment.data.records import (
     dialogue_key,
 )
 from alignment.errors import UserError
+from alignment.models.variants import Answer
 from alignment.toy.annotators import ANNOTATORS, Opinion, compare
 from alignment.toy.world import lookup
 
@@ -28,14 +28,6 @@ SAFETY_QUEUE = {"safety": 0.6, "borderline": 0.25, "helpfulness": 0.1, "multi_tu
 model learns that answering those is safe."""
 HELPFULNESS_QUEUE = {"helpfulness": 0.5, "multi_turn": 0.25, "borderline": 0.25}
 """What the helpfulness annotators are given: nothing harmful, lest the helpfulness model learn to like refusals."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One variant's answer."""
-
-    text: str
-    source: AnswerSource
 
 
 class Variant(Protocol):

@@ -1,0 +1,267 @@
+"""The annotation page: a Gradio app over a desk.
+
+Every handler does one thing: it asks the desk for a view and says which parts of the page to send. Who asks is
+``request.username``, which the server's sign-in sets; project, ids and texts come from the browser and are checked by
+the desk. ``api_visibility`` keeps an event out of the API's description and protects nothing: anyone who is signed in
+can call each of these by name or number, so the desk checks role and ownership every time.
+
+Over HTTP an action is ``POST /gradio_api/run/NAME`` with ``{"data": [{...}]}``, where the object holds what its form
+below asks for. The first value of the answer is the state of the page: ``view`` where it changed, ``message`` and
+``level``. Only ``watch``, which follows the answers while they are written, goes through Gradio's queue.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import anyio.to_thread
+import gradio as gr
+from pydantic import BaseModel, ValidationError
+
+from alignment.data.records import SafetyBin
+from annotation_ui import blocks_html, texts
+from annotation_ui.desk import Desk
+from annotation_ui.layout import Parts, event_name, lay_out
+from annotation_ui.session import Refused, Submission, View
+
+_log = logging.getLogger(__name__)
+_ASSETS = Path(__file__).parent / "assets"
+POLL_SECONDS = 0.08
+WATCH_SECONDS = 30.0
+"""How long one ``watch`` follows the answers; the script then starts another."""
+Sent = tuple[Any, ...]
+"""A value for each of ``Parts.desk``, or of ``Parts.everything``."""
+
+
+# -- what comes from the browser --------------------------------------------------------------------------------------
+
+
+class Form(BaseModel):
+    """What comes with every action. ``has``: what the page already shows, so that it need not be sent again."""
+
+    project: str | None = None
+    has: dict[str, str] = {}
+
+
+class PlaceForm(Form):
+    """An action in a project."""
+
+    project: str
+
+
+class PromptForm(PlaceForm):
+    """A prompt to be answered."""
+
+    text: str
+
+
+class ComparisonForm(Form):
+    """An action on a comparison."""
+
+    comparison_id: str
+
+
+class SkipForm(ComparisonForm):
+    """A skip."""
+
+    submission_id: str
+    reason: str
+    note: str = ""
+    active_ms: int | None = None
+
+
+class JudgmentForm(ComparisonForm):
+    """A judgment; the fields of ``Submission``."""
+
+    submission_id: str
+    option: int
+    safety: SafetyBin | None = None
+    note: str = ""
+    flagged: bool = False
+    active_ms: int | None = None
+    input_method: Literal["keyboard", "mouse"] = "mouse"
+
+    def submission(self) -> Submission:
+        """As the desk takes it."""
+        return Submission(**{field.name: getattr(self, field.name) for field in fields(Submission)})
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that an annotator can do: what the browser has to send, and what the desk does with it.
+
+    ``whole``: the top and the guidelines may change, too.
+    """
+
+    form: type[Form]
+    do: Callable[[Desk, str, Any], View]
+    whole: bool = False
+
+
+ACTIONS: dict[str, Action] = {
+    "view": Action(Form, lambda desk, who, form: desk.view(who, form.project), whole=True),
+    "accept": Action(PlaceForm, lambda desk, who, form: desk.accept_warning(who, form.project)),
+    "leave": Action(PlaceForm, lambda desk, who, form: desk.leave(who, form.project)),
+    "train": Action(PlaceForm, lambda desk, who, form: desk.train(who, form.project)),
+    "fetch": Action(PlaceForm, lambda desk, who, form: desk.fetch(who, form.project)),
+    "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text)),
+    "retry": Action(PlaceForm, lambda desk, who, form: desk.retry(who, form.project)),
+    "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission())),
+    "skip": Action(
+        SkipForm,
+        lambda desk, who, form: desk.skip(
+            who, form.comparison_id, form.submission_id, form.reason, form.note, form.active_ms
+        ),
+    ),
+    "undo": Action(PlaceForm, lambda desk, who, form: desk.undo(who, form.project)),
+    "edit": Action(ComparisonForm, lambda desk, who, form: desk.edit(who, form.comparison_id)),
+    "retract": Action(ComparisonForm, lambda desk, who, form: desk.retract(who, form.comparison_id)),
+}
+
+
+# -- what goes to the browser -----------------------------------------------------------------------------------------
+
+
+def sent_view(view: View, has: dict[str, str], *, whole: bool = False) -> Sent:
+    """The parts of the page for a view, without those that the page has."""
+    keys = blocks_html.part_keys(view)
+    state = {"view": blocks_html.page_state(view), "message": view.message, "level": view.level, "has": keys}
+    new = {name for name, part_key in keys.items() if not part_key or has.get(name) != part_key}
+    desk = (
+        _stamped(state),
+        blocks_html.scene(view) if "scene" in new else gr.skip(),
+        blocks_html.answer_pane("left", view.left) if "answers" in new else gr.skip(),
+        blocks_html.answer_pane("right", view.right) if "answers" in new else gr.skip(),
+        blocks_html.history(view.history),
+    )
+    return (*desk, blocks_html.top(view), blocks_html.guidelines(view)) if whole else desk
+
+
+def sent_message(message: str, *, whole: bool = False) -> Sent:
+    """Only a message: what is on the page stays."""
+    return (_stamped({"message": message, "level": "error"}), *[gr.skip()] * (6 if whole else 4))
+
+
+def _sent_answers(view: View) -> Sent:
+    left, right = blocks_html.answer_pane("left", view.left), blocks_html.answer_pane("right", view.right)
+    return (gr.skip(), gr.skip(), left, right, gr.skip())
+
+
+def _stamped(state: dict[str, Any]) -> dict[str, Any]:
+    """Make a state differ from the one before: the script hears of changes only."""
+    return {**state, "stamp": time.time_ns()}
+
+
+def _trouble(error: Exception) -> str:
+    """What to tell the annotator about an error; one that nobody expected is logged, and its text stays here."""
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, ValidationError):
+        return texts.REFUSED_FORM
+    _log.error("an action on the annotation page failed", exc_info=error)
+    return texts.UNEXPECTED
+
+
+# -- handlers ---------------------------------------------------------------------------------------------------------
+
+
+def _handler(desk: Desk, action: Action) -> Callable[[Any, gr.Request], Sent]:
+    def handle(parcel: Any, request: gr.Request) -> Sent:
+        try:
+            form = action.form.model_validate(parcel)
+            return sent_view(action.do(desk, request.username or "", form), form.has, whole=action.whole)
+        except Exception as error:
+            return sent_message(_trouble(error), whole=action.whole)
+
+    return handle
+
+
+def _watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[Sent]]:
+    async def watch(parcel: Any, request: gr.Request) -> AsyncIterator[Sent]:
+        """Send both answers as they grow, then the whole view."""
+        try:
+            form = PlaceForm.model_validate(parcel)
+            until, shown = time.monotonic() + WATCH_SECONDS, None
+            while True:
+                view = await anyio.to_thread.run_sync(desk.view, request.username or "", form.project)
+                if view.phase != "generating" or time.monotonic() > until:
+                    break
+                if (view.left, view.right) != shown:
+                    shown = (view.left, view.right)
+                    yield _sent_answers(view)
+                await anyio.sleep(POLL_SECONDS)
+            yield sent_view(view, form.has)
+        except Exception as error:
+            yield sent_message(_trouble(error))
+
+    return watch
+
+
+def _connect(parts: Parts, desk: Desk) -> None:
+    for name, action in ACTIONS.items():
+        event = getattr(parts.wire, event_name(name))(
+            _handler(desk, action),
+            inputs=[parts.wire],
+            outputs=parts.everything if action.whole else parts.desk,
+            js=f"() => [tandem.parcel('{name}')]",
+            api_name=name,
+            queue=False,
+            show_progress="hidden",
+            trigger_mode="multiple",
+        )
+        event.failure(None, js=f"() => tandem.failed('{name}')", show_progress="hidden")
+
+
+def _connect_watch(parts: Parts, desk: Desk) -> None:
+    event = getattr(parts.wire, event_name("watch"))(
+        _watcher(desk),
+        inputs=[parts.wire],
+        outputs=parts.desk,
+        js="() => [tandem.parcel('watch')]",
+        api_name="watch",
+        show_progress="hidden",
+        trigger_mode="multiple",
+        concurrency_id="answers",
+        concurrency_limit=None,
+    )
+    event.failure(None, js="() => tandem.failed('watch')", show_progress="hidden")
+
+
+def build(desk: Desk) -> gr.Blocks:
+    """Make the page over a desk; mount it with ``gr.mount_gradio_app(app, page, path="/", **PAGE)``."""
+    with gr.Blocks(title=texts.PAGE_TITLE, analytics_enabled=False, fill_width=True) as page:
+        parts = lay_out([*ACTIONS, "watch"])
+        _connect(parts, desk)
+        _connect_watch(parts, desk)
+        page.load(None, js="() => tandem.start()")
+    return page.queue(api_open=True, max_size=None)
+
+
+def _head() -> str:
+    """Style and script as part of the page: Gradio would rewrite the selectors of its ``css`` argument."""
+    css, script = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return f"<style>{css}</style><script>const TANDEM_TEXTS = {json.dumps(texts.SCRIPT)};\n{script}</script>"
+
+
+_SYSTEM = (gr.themes.Font("system-ui"), gr.themes.Font("sans-serif"))
+_SYSTEM_MONO = (gr.themes.Font("ui-monospace"), gr.themes.Font("monospace"))
+PAGE: dict[str, Any] = {
+    "head": _head(),
+    "theme": gr.themes.Base(font=_SYSTEM, font_mono=_SYSTEM_MONO),
+    "footer_links": [],
+    "run_history": False,
+    "show_error": False,
+    "ssr_mode": False,
+    "pwa": False,
+    "mcp_server": False,
+    "enable_monitoring": False,
+    "max_file_size": "1kb",
+}
+"""Arguments for ``gr.mount_gradio_app``: looks and script of the page; what it does not use is switched off."""

@@ -1,0 +1,432 @@
+// What the annotation page does in the browser: keys, the judging bar, active time, theme, and what is sent to the server.
+//
+// The server sends HTML for what changes and a state object through `attach`'s `watch`; nothing is decided here that the
+// server does not check again. Nothing is kept in localStorage. sessionStorage holds what was typed and not sent yet, so
+// that a lost connection loses nothing; cookies hold the theme and whether the side panel is shown.
+const tandem = (() => {
+  "use strict";
+  const TEXTS = TANDEM_TEXTS;
+  const IDLE_MS = 60_000; // without input for so long, time stops counting
+  const RESEND_MS = 4_000; // an action that was not answered for so long may be sent again
+  const AFTER_SAVE_MS = 600; // an Enter so soon after a save was meant for it
+  const DEPENDS_ON_SIDE = ["preferred_safe_other_unsafe", "preferred_unsafe_other_safe"];
+  const page = document.documentElement;
+  const find = (selector) => document.querySelector(selector);
+  const all = (selector) => [...document.querySelectorAll(selector)];
+
+  let raise = () => {}; // raises an event of Gradio
+  let view = null; // what is on the desk
+  let has = {}; // which parts the page shows, in the server's words
+  let method = "mouse"; // how the option was chosen
+  let lastInput = "mouse";
+  let savedAt = -Infinity;
+  const outgoing = {};
+  const pending = {};
+
+  // -- time ---------------------------------------------------------------------------------------------------------
+
+  const clock = {
+    total: 0, counted: 0, input: 0, visible: true,
+    count() { // add what was active since the last call: visible, and at most a minute after the last input
+      const now = performance.now();
+      if (this.visible) this.total += Math.max(0, Math.min(now, this.input + IDLE_MS) - this.counted);
+      this.counted = now;
+      this.visible = !document.hidden;
+    },
+    touch() { this.count(); this.input = performance.now(); },
+    start(milliseconds) { this.touch(); this.total = milliseconds; },
+    read() { this.count(); return Math.round(this.total); },
+  };
+
+  // -- cookies, and what was not sent yet ---------------------------------------------------------------------------
+
+  const cookie = (name) => document.cookie.split("; ").find((one) => one.startsWith(`${name}=`))?.split("=")[1];
+  const setCookie = (name, value) => { document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=lax`; };
+
+  function remember() {
+    if (!view) return;
+    const unsent = { user: view.user, comparison: view.comparison_id, prompt: find("#prompt").value, ...judgment(), method };
+    sessionStorage.setItem("unsent", JSON.stringify(unsent));
+  }
+
+  function remembered() {
+    const unsent = JSON.parse(sessionStorage.getItem("unsent") ?? "{}");
+    return unsent.user === view.user ? unsent : {};
+  }
+
+  // -- talking to the server ----------------------------------------------------------------------------------------
+
+  function act(name, more = {}) {
+    if (performance.now() - (pending[name] ?? -Infinity) < RESEND_MS) return;
+    pending[name] = performance.now();
+    outgoing[name] = { project: view?.project ?? null, has, ...more };
+    raise(`desk_${name}`);
+  }
+
+  const parcel = (name) => outgoing[name]; // what Gradio sends along
+  const start = () => act("view", { project: new URLSearchParams(location.search).get("project") });
+
+  async function failed(name) {
+    delete pending[name];
+    const answer = await fetch("config").catch(() => null);
+    say(answer?.status === 401 ? TEXTS.signedOut : TEXTS.failed, "error");
+    if (name === "watch") setTimeout(() => act("watch"), 1000);
+  }
+
+  function attach(names, props, trigger, watch) {
+    raise = trigger;
+    watch("value", () => receive(props.value));
+  }
+
+  function receive(state) {
+    if (!state?.stamp) return;
+    for (const name of Object.keys(pending)) delete pending[name];
+    if (!state.view && !view && outgoing.view?.project) { // no such project: go where one was last
+      act("view", { project: null });
+      return;
+    }
+    if (state.view) {
+      has = state.has;
+      show(state.view);
+    }
+    const time = /(\d\d):(\d\d):(\d\d) UTC/;
+    say((state.message ?? "").replace(time, (_, h, m, s) => localTime(h, m, s)), state.level);
+    if (state.level === "saved") savedAt = performance.now();
+    if (!state.message && view?.phase === "open" && state.view) say(TEXTS.ready);
+  }
+
+  function localTime(hours, minutes, seconds) {
+    const at = new Date();
+    at.setUTCHours(hours, minutes, seconds);
+    return at.toTimeString().slice(0, 8);
+  }
+
+  // -- showing a view -----------------------------------------------------------------------------------------------
+
+  function show(next) {
+    const before = view;
+    view = next;
+    page.dataset.phase = view.phase;
+    page.dataset.dimension = view.dimension;
+    const fresh = !before || before.comparison_id !== view.comparison_id || before.editing !== view.editing;
+    const opened = view.phase === "open" && (fresh || before.phase !== "open" || before.submission_id !== view.submission_id);
+    if (opened || view.phase !== "open") fillBar(before ? {} : remembered());
+    if (fresh) all(".pane .body, .talk .past").forEach((box) => { box.scrollTop = 0; });
+    showComposer(before);
+    showProgress();
+    closeReasons();
+    find("#judging").disabled = view.phase !== "open";
+    find("#undo").disabled = !view.may_undo;
+    find("#skip").disabled = view.kind !== "work" || view.editing;
+    if (fresh || view.phase !== before.phase) document.activeElement?.blur(); // so that the keys work at once
+    if (view.phase === "generating") act("watch");
+    setTimeout(localTimes);
+    const address = new URL(location);
+    address.searchParams.set("project", view.project);
+    history.replaceState(null, "", address);
+  }
+
+  function fillBar(unsent) {
+    const restored = unsent.comparison && unsent.comparison === view.comparison_id && view.phase === "open";
+    const complete = ["open", "judged", "explained"].includes(view.phase);
+    const draft = restored ? unsent : complete ? view.draft : {};
+    check("option", draft.option);
+    check("safety", draft.safety);
+    find("#note").value = draft.note ?? "";
+    setFlag(Boolean(draft.flagged));
+    find(".bins").hidden = !view.asks_safety;
+    method = restored ? unsent.method : "mouse";
+    clock.start(restored ? unsent.active_ms : 0);
+    nameSides();
+  }
+
+  function showComposer(before) {
+    const prompt = find("#prompt");
+    if (!before) prompt.value = remembered().prompt ?? "";
+    if (before?.may_prompt && !view.may_prompt) prompt.value = "";
+    prompt.maxLength = view.max_prompt_chars;
+    prompt.placeholder = view.phase === "judged" ? TEXTS.nextPrompt : TEXTS.firstPrompt;
+    find("#composer .box").hidden = !view.may_prompt;
+    find("#onward").hidden = view.phase !== "judged";
+    find("#onward span").textContent = view.may_prompt ? TEXTS.newConversation : TEXTS.fetch;
+    find("#composer").hidden = !view.may_prompt && view.phase !== "judged";
+    count();
+  }
+
+  function showProgress() {
+    const { today, total, left_in_queue: left } = view.progress;
+    const fill = (text) => text.replace("{today}", today).replace("{total}", total).replace("{left}", left);
+    setTimeout(() => {
+      find("#progress").textContent = fill(TEXTS.progress);
+      find("#progress").title = fill(TEXTS.progressMore);
+    });
+  }
+
+  function localTimes() {
+    for (const time of all("time[datetime]")) {
+      const at = new Date(time.dateTime);
+      if (!isNaN(at)) time.textContent = at.toTimeString().slice(0, 5);
+    }
+  }
+
+  function say(message, level = "info") {
+    const line = find("#status");
+    line.textContent = message;
+    line.dataset.level = level;
+  }
+
+  // -- judging ------------------------------------------------------------------------------------------------------
+
+  const chosen = (name) => find(`input[name=${name}]:checked`)?.value ?? null;
+  const check = (name, value) => all(`input[name=${name}]`).forEach((one) => { one.checked = one.value === String(value ?? ""); });
+  const sideOf = (option) => (option === null ? null : Number(option) <= 4 ? "A" : "B");
+
+  function judgment() {
+    return {
+      option: chosen("option") === null ? null : Number(chosen("option")),
+      safety: view.asks_safety ? chosen("safety") : null,
+      note: find("#note").value,
+      flagged: find("[data-do=flag]").getAttribute("aria-pressed") === "true",
+      active_ms: clock.read(),
+    };
+  }
+
+  let side = null; // of the option chosen before
+  function optionChanged() {
+    const now = sideOf(chosen("option"));
+    const turned = side !== null && now !== side;
+    method = lastInput;
+    say("");
+    if (turned && DEPENDS_ON_SIDE.includes(chosen("safety"))) {
+      check("safety", null);
+      say(TEXTS.cleared, "error");
+    }
+    nameSides();
+    remember();
+  }
+
+  function safetyChanged() {
+    say(chosen("safety") === "preferred_unsafe_other_safe" ? TEXTS.willBeFlagged : "");
+    remember();
+  }
+
+  function nameSides() { // "preferred" is A or B once a side is chosen
+    side = sideOf(chosen("option"));
+    const other = side === "A" ? "B" : "A";
+    const said = (value) => (value === DEPENDS_ON_SIDE[0] ? `${side} safe, ${other} not` : `${side} unsafe, ${other} safe`);
+    for (const value of DEPENDS_ON_SIDE) find(`input[name=safety][value=${value}] ~ span small`).textContent = side ? said(value) : "";
+  }
+
+  function choose(name, value) {
+    if (view?.phase !== "open") return say(view?.phase === "generating" ? TEXTS.wait : TEXTS.notOpen);
+    if (name === "safety" && !view.asks_safety) return undefined;
+    check(name, value);
+    return name === "option" ? optionChanged() : safetyChanged();
+  }
+
+  function setFlag(on) {
+    find("[data-do=flag]").setAttribute("aria-pressed", String(on));
+  }
+
+  function submit() {
+    const given = judgment();
+    if (given.option === null) return say(TEXTS.chooseFirst, "error");
+    if (view.asks_safety && given.safety === null) return say(TEXTS.safetyFirst, "error");
+    say(TEXTS.saving);
+    const { comparison_id, submission_id } = view;
+    return act("submit", { comparison_id, submission_id, ...given, input_method: method });
+  }
+
+  // -- skipping -----------------------------------------------------------------------------------------------------
+
+  const reasonsOpen = () => !find("#reasons").hidden;
+
+  function openReasons() {
+    if (view?.phase !== "open" || find("#skip").disabled) return;
+    check("reason", null);
+    find("#reasons").hidden = false;
+    find("#reasons").focus();
+  }
+
+  function closeReasons() {
+    if (reasonsOpen() && find("#reasons").contains(document.activeElement)) document.activeElement.blur();
+    find("#reasons").hidden = true;
+  }
+
+  function skip() {
+    const reason = chosen("reason");
+    if (reason === null) return say(TEXTS.skipReason, "error");
+    const { comparison_id, submission_id } = view;
+    const { note, active_ms } = judgment();
+    return act("skip", { comparison_id, submission_id, reason, note, active_ms });
+  }
+
+  // -- everything else that can be done -----------------------------------------------------------------------------
+
+  function count() {
+    const prompt = find("#prompt");
+    find("#counter").textContent = `${prompt.value.length} / ${view?.max_prompt_chars ?? ""}`;
+  }
+
+  function ask() {
+    const text = find("#prompt").value;
+    if (!view.may_prompt) return say(TEXTS.noPrompt);
+    if (!text.trim()) return say(TEXTS.writePrompt, "error");
+    return act("ask", { text });
+  }
+
+  function onEnter() { // with the focus on nothing in particular
+    if (performance.now() - savedAt < AFTER_SAVE_MS) return undefined;
+    const does = { open: submit, warning: () => act("accept"), failed: () => act("retry"), explained: next, idle: next };
+    if (view?.phase === "judged") return view.may_prompt ? find("#prompt").focus() : next();
+    return does[view?.phase]?.();
+  }
+
+  function next() {
+    if (view.may_fetch || view.editing) act("fetch");
+    else if (view.may_prompt) find("#prompt").focus();
+  }
+
+  function withdraw(button) { // asks once more, in place
+    if (button.dataset.sure) return act("retract", { comparison_id: button.dataset.comparison });
+    const label = button.textContent;
+    button.dataset.sure = "yes";
+    button.textContent = TEXTS.sureWithdraw;
+    const calm = () => { delete button.dataset.sure; button.textContent = label; };
+    return button.addEventListener("blur", calm, { once: true });
+  }
+
+  function setTheme(theme) {
+    page.dataset.theme = theme;
+    document.body?.classList.toggle("dark", theme === "dark");
+  }
+
+  function turnTheme() {
+    const theme = page.dataset.theme === "dark" ? "light" : "dark";
+    setTheme(theme);
+    setCookie("theme", theme);
+  }
+
+  function toggle(name) {
+    page.toggleAttribute(`data-${name}`);
+  }
+
+  function toggleSide() {
+    const hide = getComputedStyle(find("#side")).display !== "none";
+    page.dataset.side = hide ? "hidden" : "shown";
+    setCookie("side", page.dataset.side);
+  }
+
+  function toggleHelp() {
+    const help = find("dialog#help");
+    if (help.open) help.close(); else help.showModal();
+  }
+
+  function scrollAnswers(direction) {
+    for (const body of all(".pane .body")) body.scrollBy({ top: direction * body.clientHeight * 0.8, behavior: "smooth" });
+  }
+
+  async function logout() {
+    sessionStorage.clear();
+    await fetch("logout", { method: "POST" });
+    location.assign("login");
+  }
+
+  const DOES = {
+    submit, skip: openReasons, "skip-confirm": skip, "skip-cancel": closeReasons, ask, next, logout,
+    undo: () => view?.may_undo && act("undo"),
+    fetch: () => act("fetch"), retry: () => act("retry"), accept: () => act("accept"),
+    leave: () => act("leave"), train: () => act("train"),
+    edit: (button) => act("edit", { comparison_id: button.dataset.comparison }),
+    retract: withdraw,
+    flag: () => { setFlag(!judgment().flagged); remember(); },
+    raw: () => toggle("raw"), guidelines: toggleSide, help: toggleHelp, theme: turnTheme,
+  };
+
+  // -- keys and clicks ----------------------------------------------------------------------------------------------
+
+  const KEYS = {
+    s: openReasons, u: () => DOES.undo(), n: next, t: DOES.raw, g: toggleSide, "?": toggleHelp,
+    f: () => view?.phase === "open" && DOES.flag(),
+    m: () => view?.phase === "open" && find("#note").focus(),
+    "/": () => (view?.may_prompt ? find("#prompt").focus() : say(TEXTS.noPrompt)),
+    j: () => scrollAnswers(1), k: () => scrollAnswers(-1), enter: onEnter,
+  };
+  const SAFETY_KEYS = "qwer";
+
+  const isTyping = (element) => Boolean(element?.closest?.("textarea, select, [contenteditable], input:not([type=radio])"));
+  const hasOwnEnter = (element) => Boolean(element?.closest?.("button, a, summary"));
+
+  function onKey(event) {
+    lastInput = "keyboard";
+    clock.touch();
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat || !view) return;
+    if (find("dialog#help").open && event.key !== "?") return;
+    if (isTyping(event.target)) {
+      onKeyInField(event);
+      return;
+    }
+    if (event.key === "Enter" && hasOwnEnter(event.target)) return;
+    const does = reasonsOpen() ? reasonKey(event.key) : deskKey(event.key);
+    if (!does) return;
+    event.preventDefault();
+    does();
+  }
+
+  function onKeyInField(event) {
+    if (event.key === "Escape") event.target.blur();
+    if (event.key !== "Enter" || event.shiftKey || event.target.id !== "prompt") return;
+    event.preventDefault();
+    ask();
+  }
+
+  function deskKey(name) {
+    if (/^[1-8]$/.test(name)) return () => choose("option", name);
+    const lower = name.toLowerCase();
+    const bin = SAFETY_KEYS.indexOf(lower);
+    if (lower.length === 1 && bin >= 0) return () => choose("safety", all("input[name=safety]")[bin].value);
+    return KEYS[lower];
+  }
+
+  function reasonKey(name) {
+    const reasons = all("input[name=reason]");
+    if (/^[1-9]$/.test(name) && reasons[name - 1]) return () => { check("reason", reasons[name - 1].value); };
+    return { Enter: skip, Escape: closeReasons, s: closeReasons }[name];
+  }
+
+  function onClick(event) {
+    const button = event.target.closest?.("[data-do]");
+    if (!button || button.disabled) return;
+    if (event.detail > 0 && !button.dataset.comparison) button.blur(); // so that Enter submits, not presses it again
+    DOES[button.dataset.do]?.(button);
+  }
+
+  function onChange({ target }) {
+    if (target.name === "option") optionChanged();
+    if (target.name === "safety") safetyChanged();
+    if (target.dataset?.change === "project") {
+      target.blur();
+      act("view", { project: target.value });
+    }
+  }
+
+  function onInput({ target }) {
+    if (target.id === "prompt") count();
+    if (["prompt", "note"].includes(target.id)) remember();
+  }
+
+  document.addEventListener("keydown", onKey, true);
+  document.addEventListener("click", onClick);
+  document.addEventListener("change", onChange);
+  document.addEventListener("input", onInput);
+  document.addEventListener("pointerdown", () => { lastInput = "mouse"; }, true);
+  for (const name of ["pointerdown", "pointermove", "wheel"]) document.addEventListener(name, () => clock.touch(), { passive: true });
+  document.addEventListener("visibilitychange", () => clock.count());
+  addEventListener("pagehide", remember);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  setTheme(cookie("theme") ?? (dark.matches ? "dark" : "light"));
+  dark.addEventListener("change", () => { if (!cookie("theme")) setTheme(dark.matches ? "dark" : "light"); });
+  if (cookie("side")) page.dataset.side = cookie("side");
+
+  return { attach, start, parcel, failed };
+})();

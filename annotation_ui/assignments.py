@@ -1,0 +1,112 @@
+"""Who works on which item: leases that run out, each item once per annotator, gold items in between.
+
+An item goes to as many annotators as its overlap says. One that was fetched is out on a lease; when the lease runs out
+before a judgment, the item goes to somebody else, and a judgment that comes later all the same is kept.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, func, insert, select, update
+
+from annotation_ui.accounts import in_minutes
+from annotation_ui.schema import assignment, item
+from annotation_ui.store import new_id, now
+
+HELD = ("leased", "done", "skipped")
+"""States in which an item does not come to the same annotator again."""
+_COUNTED = 200
+"""The queue is counted up to this."""
+
+
+def _for(annotator_id: str, project_row: Any, source: str) -> Any:
+    """Condition: items of a source that may go to this annotator."""
+    mine = exists().where(
+        assignment.c.item_id == item.c.id, assignment.c.annotator_id == annotator_id, assignment.c.state.in_(HELD)
+    )
+    return and_(item.c.project_id == project_row.id, item.c.source == source, item.c.remaining > 0, ~mine)
+
+
+def lease_next(
+    connection: Connection, annotator_id: str, project_row: Any, *, lease_minutes: float, gold_share: float
+) -> Any | None:
+    """Lease the next item to an annotator; returns its row, or ``None`` where the queue has nothing for them.
+
+    Whether a gold item comes instead of one of the queue is drawn from the annotator and how many items they had, so
+    that nobody can tell and asking again changes nothing.
+    """
+    expire(connection)
+    had = connection.execute(
+        select(func.count()).select_from(assignment).where(assignment.c.annotator_id == annotator_id)
+    ).scalar_one()
+    sources = ["queue"]
+    if random.Random(f"{annotator_id}/{project_row.id}/{had}").random() < gold_share:
+        sources.insert(0, "gold")
+    for source in sources:
+        query = select(item).where(_for(annotator_id, project_row, source))
+        row = connection.execute(query.order_by(item.c.priority.desc(), item.c.place).limit(1)).one_or_none()
+        if row is not None:
+            lease(connection, annotator_id, row.id, lease_minutes=lease_minutes)
+            return row
+    return None
+
+
+def lease(connection: Connection, annotator_id: str, item_id: str, *, lease_minutes: float) -> None:
+    """Give an item to an annotator for some time."""
+    until = in_minutes(lease_minutes)
+    before = _row(connection, annotator_id, item_id)
+    if before is None:
+        connection.execute(
+            insert(assignment).values(
+                id=new_id("asg"),
+                item_id=item_id,
+                annotator_id=annotator_id,
+                state="leased",
+                lease_expires_at=until,
+                created_at=now(),
+            )
+        )
+        _add_remaining(connection, item_id, -1)
+        return
+    _set(connection, before, "leased", until)
+
+
+def end(connection: Connection, annotator_id: str, item_id: str, state: str) -> None:
+    """Say how an annotator's work on an item stands: ``done``, ``skipped`` or ``returned``."""
+    _set(connection, _row(connection, annotator_id, item_id), state)
+
+
+def expire(connection: Connection) -> int:
+    """Put items whose lease has run out back into the queue; returns how many."""
+    over = connection.execute(
+        select(assignment).where(assignment.c.state == "leased", assignment.c.lease_expires_at < now())
+    ).all()
+    for row in over:
+        _set(connection, row, "expired")
+    return len(over)
+
+
+def count_left(connection: Connection, annotator_id: str, project_row: Any) -> int:
+    """Items that the queue has for an annotator, counted up to 200."""
+    some = select(item.c.id).where(_for(annotator_id, project_row, "queue")).limit(_COUNTED).subquery()
+    return connection.execute(select(func.count()).select_from(some)).scalar_one()
+
+
+def _row(connection: Connection, annotator_id: str, item_id: str) -> Any:
+    same = (assignment.c.item_id == item_id, assignment.c.annotator_id == annotator_id)
+    return connection.execute(select(assignment).where(*same)).one_or_none()
+
+
+def _set(connection: Connection, row: Any, state: str, until: str | None = None) -> None:
+    values = {"state": state, "lease_expires_at": until or row.lease_expires_at}
+    connection.execute(update(assignment).where(assignment.c.id == row.id).values(**values))
+    takes = ("leased", "done")
+    _add_remaining(connection, row.item_id, (row.state in takes) - (state in takes))
+
+
+def _add_remaining(connection: Connection, item_id: str, change: int) -> None:
+    if change:
+        values = {"remaining": item.c.remaining + change}
+        connection.execute(update(item).where(item.c.id == item_id).values(**values))

@@ -1,0 +1,184 @@
+"""What each command of ``python -m annotation_ui`` does; the command line itself is in ``__main__``."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from alignment.errors import UserError
+from annotation_ui import accounts, preparation
+from annotation_ui.desk import Desk
+from annotation_ui.generation import Generator
+from annotation_ui.items import project_named
+from annotation_ui.server import check_reach, keep_projects, ready
+from annotation_ui.settings import AppSettings
+from annotation_ui.store import Store
+from annotation_ui.variants import load_variants
+
+console = Console(stderr=True)
+Arguments = argparse.Namespace
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def database_of(settings: AppSettings, run: Path | None) -> str:
+    """Where the store is: as the settings say, else in the run folder.
+
+    Raises:
+        UserError: neither is given, or there is no such run.
+    """
+    if settings.database is not None:
+        return settings.database
+    if run is None:
+        raise UserError("which store? Give --run RUN, or database=FILE (or a PostgreSQL URL).")
+    if not run.is_dir():
+        raise UserError(f"no such run folder: {run}. Make one with python -m stages.sft run_dir={run}")
+    return str(run / "annotation" / "annotations.db")
+
+
+def open_store(settings: AppSettings, run: Path | None) -> Store:
+    """The store, with the projects of the settings."""
+    store = Store(database_of(settings, run))
+    keep_projects(store, settings)
+    return store
+
+
+# -- serve ------------------------------------------------------------------------------------------------------------
+
+
+def serve_app(settings: AppSettings, arguments: Arguments) -> None:
+    """Serve the app until Ctrl-C."""
+    store = open_store(settings, arguments.run)
+    check_reach(store, settings.host, allow_remote=arguments.allow_remote)  # before models are loaded
+    if arguments.pairs_only:
+        settings = settings.model_copy(update={"variants": None})
+    variants = load_variants(settings, arguments.run)
+    generator = None if variants is None else Generator(variants)
+    desk = Desk(store, settings, generator)
+    try:
+        with ready(desk, allow_remote=arguments.allow_remote, secure=arguments.https) as (url, server, listening):
+            say(f"store: {store.shown_name}\nopen {url}\nCtrl-C stops; what is saved is saved.")
+            server.run(sockets=[listening])
+    finally:
+        if generator is not None:
+            generator.close()
+        store.close()
+
+
+# -- users ------------------------------------------------------------------------------------------------------------
+
+
+def users(settings: AppSettings, arguments: Arguments) -> None:
+    """Make, list, close accounts; reset their passwords and tests."""
+    _USERS[arguments.what](open_store(settings, arguments.run), arguments)
+
+
+def _add(store: Store, arguments: Arguments) -> None:
+    password, shown = _new_password(arguments)
+    made = accounts.add_account(store, arguments.name, arguments.role, password)
+    say(f"added {made.role} {made.username}, pseudonym {made.id}{shown}")
+
+
+def _password(store: Store, arguments: Arguments) -> None:
+    password, shown = _new_password(arguments)
+    accounts.set_password(store, arguments.name, password)
+    say(f"{arguments.name} has a new password{shown}")
+
+
+def _new_password(arguments: Arguments) -> tuple[str, str]:
+    """The password to set, and how to tell whoever made it up where that was this program."""
+    if arguments.password_stdin:
+        return sys.stdin.readline().rstrip("\n"), ""
+    if sys.stdin.isatty():
+        typed = getpass.getpass("Password (empty: make one up): ")
+        if typed:
+            if getpass.getpass("Once more: ") != typed:
+                raise UserError("the two passwords differ; nothing was changed")
+            return typed, ""
+    made = secrets.token_urlsafe(12)
+    return made, f"; password, shown once: {made}"
+
+
+def _close(store: Store, arguments: Arguments) -> None:
+    accounts.set_active(store, arguments.name, False)
+    say(f"{arguments.name} cannot sign in any more; their judgments stay")
+
+
+def _reopen(store: Store, arguments: Arguments) -> None:
+    accounts.set_active(store, arguments.name, True)
+    say(f"{arguments.name} can sign in again")
+
+
+def _withdraw(store: Store, arguments: Arguments) -> None:
+    identifier = accounts.withdraw(store, arguments.name)
+    say(f"{arguments.name} ({identifier}) is withdrawn: in no export from now on. Export again what you train on.")
+
+
+def _qualify(store: Store, arguments: Arguments) -> None:
+    with store.write() as connection:
+        account = accounts.find(connection, arguments.name)
+        preparation.waive(connection, account.id, project_named(connection, arguments.project), "admin")
+    say(f"{arguments.name} may work in {arguments.project} without the test")
+
+
+def _reset_test(store: Store, arguments: Arguments) -> None:
+    with store.write() as connection:
+        account = accounts.find(connection, arguments.name)
+        preparation.reset(connection, account.id, project_named(connection, arguments.project))
+    say(f"{arguments.name} may take the test of {arguments.project} again")
+
+
+def _list(store: Store, arguments: Arguments) -> None:
+    with store.read() as connection:
+        for row in accounts.all_accounts(connection):
+            state = "withdrawn" if row.withdrawn_at else "active" if row.active else "closed"
+            print(f"{row.username}\t{row.role}\t{state}\t{row.id}")
+
+
+_USERS: dict[str, Callable[[Store, Arguments], None]] = {
+    "add": _add,
+    "list": _list,
+    "password": _password,
+    "close": _close,
+    "reopen": _reopen,
+    "withdraw": _withdraw,
+    "qualify": _qualify,
+    "reset-test": _reset_test,
+}
+
+
+# -- quality, backup --------------------------------------------------------------------------------------------------
+
+
+def report(settings: AppSettings, arguments: Arguments) -> None:
+    """Print the quality report, or write it as a page."""
+    from annotation_ui.quality import annotator_names, quality_report
+    from annotation_ui.report import as_html, as_json, as_text
+
+    store = open_store(settings, arguments.run)
+    found = quality_report(store, project_name=arguments.project)
+    names = annotator_names(store) if arguments.names else None
+    if arguments.html is not None:
+        arguments.html.write_text(as_html(found, names), encoding="utf-8")
+        say(f"wrote {arguments.html}")
+    elif arguments.json:
+        print(json.dumps(as_json(found), indent=2))
+    else:
+        print(as_text(found, names))
+
+
+def backup(settings: AppSettings, arguments: Arguments) -> None:
+    """Copy the store while it is in use."""
+    store = Store(database_of(settings, arguments.run))
+    store.backup(arguments.to)
+    say(f"{store.shown_name} is copied to {arguments.to}")

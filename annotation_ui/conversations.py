@@ -1,0 +1,208 @@
+"""Conversations and their comparisons: what an annotator has in front of them, turn by turn.
+
+Each turn is a pair (a prompt with its whole history, and two answers) and the annotator's own showing of it, a
+comparison, whose sides are drawn once and kept. The next turn goes on with the chosen answer.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from alignment.data.records import Dialogue, Message
+from annotation_ui.items import add_pair, load_messages
+from annotation_ui.schema import answer, comparison, conversation, desk_place, item, pair, project
+from annotation_ui.session import Kind, Refused, Slot, draw_left_slot
+from annotation_ui.store import new_id, now
+
+
+def begin(connection: Connection, annotator_id: str, item_row: Any, kind: Kind) -> str:
+    """Begin, or take up again, an annotator's conversation on an item; returns its id.
+
+    Its first comparison shows the item's pair, where there is one, else a new pair that waits for its answers.
+    """
+    same = (conversation.c.annotator_id == annotator_id, conversation.c.item_id == item_row.id)
+    before = connection.execute(select(conversation).where(*same)).one_or_none()
+    if before is not None:
+        set_state(connection, before.id, "active")
+        last = last_comparison(connection, before.id)
+        connection.execute(update(comparison).where(comparison.c.id == last.id).values(state="open"))
+        return str(before.id)
+    made = new_id("cnv")
+    connection.execute(
+        insert(conversation).values(
+            id=made,
+            project_id=item_row.project_id,
+            annotator_id=annotator_id,
+            item_id=item_row.id,
+            kind=kind,
+            state="active",
+            created_at=now(),
+        )
+    )
+    # One pair for all who judge the item; those of later turns have a longer prompt.
+    first = (pair.c.item_id == item_row.id, pair.c.prompt_sha256 == item_row.prompt_sha256, pair.c.state != "failed")
+    pair_id = connection.execute(select(pair.c.id).where(*first).limit(1)).scalar_one_or_none()
+    if pair_id is None:
+        pair_id = _waiting_pair(connection, item_row.project_id, item_row.id, load_messages(item_row.messages_json))
+    _show(connection, made, pair_id, annotator_id, item_row.project_id, kind, turn=1)
+    return made
+
+
+def go_on(connection: Connection, conversation_row: Any, prompt: Sequence[Message]) -> str:
+    """Add the next turn to a conversation: ``prompt`` is the whole history with the new user turn; returns the pair."""
+    last = last_comparison(connection, conversation_row.id)
+    pair_id = _waiting_pair(connection, conversation_row.project_id, conversation_row.item_id, prompt)
+    _show(
+        connection,
+        conversation_row.id,
+        pair_id,
+        conversation_row.annotator_id,
+        conversation_row.project_id,
+        conversation_row.kind,
+        turn=last.turn + 1,
+    )
+    return pair_id
+
+
+def _waiting_pair(connection: Connection, project_id: str, item_id: str, prompt: Sequence[Message]) -> str:
+    return add_pair(connection, project_id, item_id, prompt, seed=secrets.randbits(31))
+
+
+def _show(
+    connection: Connection,
+    conversation_id: str,
+    pair_id: str,
+    annotator_id: str,
+    project_id: str,
+    kind: str,
+    *,
+    turn: int,
+) -> None:
+    order_seed = secrets.randbits(31)
+    connection.execute(
+        insert(comparison).values(
+            id=new_id("cmp"),
+            conversation_id=conversation_id,
+            pair_id=pair_id,
+            annotator_id=annotator_id,
+            project_id=project_id,
+            kind=kind,
+            turn=turn,
+            left_slot=draw_left_slot(order_seed),
+            order_seed=order_seed,
+            state="open",
+            created_at=now(),
+        )
+    )
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def conversation_row(connection: Connection, conversation_id: str) -> Any:
+    """A conversation with what is needed of its item."""
+    query = (
+        select(conversation, item.c.source, item.c.expected_json)
+        .join(item, item.c.id == conversation.c.item_id)
+        .where(conversation.c.id == conversation_id)
+    )
+    return connection.execute(query).one()
+
+
+def last_comparison(connection: Connection, conversation_id: str) -> Any:
+    """The comparison of a conversation's last turn."""
+    query = select(comparison).where(comparison.c.conversation_id == conversation_id)
+    return connection.execute(query.order_by(comparison.c.turn.desc()).limit(1)).one()
+
+
+def project_by_id(connection: Connection, project_id: str) -> Any:
+    """A project by id."""
+    return connection.execute(select(project).where(project.c.id == project_id)).one()
+
+
+def own_comparison(connection: Connection, annotator_id: str, comparison_id: str) -> Any:
+    """An annotator's own comparison; somebody else's, or none, is refused in the same words."""
+    same = (comparison.c.id == comparison_id, comparison.c.annotator_id == annotator_id)
+    row = connection.execute(select(comparison).where(*same)).one_or_none()
+    if row is None:
+        raise Refused("There is no such comparison of yours. Reload the page.")
+    return row
+
+
+def pair_row(connection: Connection, pair_id: str) -> Any:
+    """A pair."""
+    return connection.execute(select(pair).where(pair.c.id == pair_id)).one()
+
+
+def answers_of(connection: Connection, pair_id: str) -> dict[Slot, Any]:
+    """The rows of a pair's answers by slot."""
+    return {row.slot: row for row in connection.execute(select(answer).where(answer.c.pair_id == pair_id))}
+
+
+def prompt_of(pair_row: Any) -> Dialogue:
+    """The dialogue that a pair's answers reply to."""
+    return load_messages(pair_row.prompt_json)
+
+
+def project_row(connection: Connection, name: str) -> Any:
+    """A project by name; refused where there is none."""
+    row = connection.execute(select(project).where(project.c.name == name)).one_or_none()
+    if row is None:
+        raise Refused("There is no such project. Reload the page.")
+    return row
+
+
+def all_projects(connection: Connection) -> Sequence[Any]:
+    """All projects, in the order in which they were made."""
+    return connection.execute(select(project).order_by(project.c.created_at, project.c.name)).all()
+
+
+# -- where the annotator is -------------------------------------------------------------------------------------------
+
+
+def set_state(connection: Connection, conversation_id: str, state: str) -> None:
+    """Say that a conversation goes on or has ended."""
+    connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(state=state))
+
+
+def place_of(connection: Connection, annotator_id: str, project_id: str) -> Any | None:
+    """Where an annotator is in a project, if they were there before."""
+    same = (desk_place.c.annotator_id == annotator_id, desk_place.c.project_id == project_id)
+    return connection.execute(select(desk_place).where(*same)).one_or_none()
+
+
+def last_project(connection: Connection, annotator_id: str) -> str | None:
+    """Id of the project in which an annotator did something last."""
+    mine = select(desk_place.c.project_id).where(desk_place.c.annotator_id == annotator_id)
+    return connection.execute(mine.order_by(desk_place.c.at.desc()).limit(1)).scalar_one_or_none()
+
+
+def put(connection: Connection, annotator_id: str, project_id: str, **values: Any) -> None:
+    """Remember where an annotator is: ``conversation_id``, ``editing``, ``warned_until``."""
+    values["at"] = now()
+    if place_of(connection, annotator_id, project_id) is None:
+        connection.execute(insert(desk_place).values(annotator_id=annotator_id, project_id=project_id, **values))
+        return
+    same = (desk_place.c.annotator_id == annotator_id, desk_place.c.project_id == project_id)
+    connection.execute(update(desk_place).where(*same).values(**values))
+
+
+def unfinished(connection: Connection, annotator_id: str, project_id: str) -> str | None:
+    """A conversation of the annotator whose last comparison waits for a judgment, the earliest first."""
+    query = (
+        select(conversation.c.id)
+        .join(comparison, comparison.c.conversation_id == conversation.c.id)
+        .where(
+            conversation.c.annotator_id == annotator_id,
+            conversation.c.project_id == project_id,
+            conversation.c.state == "active",
+            comparison.c.state == "open",
+        )
+        .order_by(comparison.c.created_at)
+        .limit(1)
+    )
+    return connection.execute(query).scalar_one_or_none()

@@ -1,0 +1,280 @@
+"""The annotator's desk: each thing that somebody can do is one method, one transaction, and a new view.
+
+The desk trusts nobody: whose comparison it is, what phase it is in and every value are checked here, whoever calls.
+What is on the desk is in the store alone, so that a reload, a second browser or a crash comes back to the same pair
+on the same sides.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import select, update
+
+from alignment.data.records import Message
+from annotation_ui import conversations, judgments, preparation
+from annotation_ui.accounts import in_minutes
+from annotation_ui.generation import Generator, Outcome
+from annotation_ui.items import NewAnswer, complete_pair, fail_pair
+from annotation_ui.schema import comparison, pair
+from annotation_ui.session import SKIP_REASONS, Refused, Submission, View
+from annotation_ui.settings import AppSettings
+from annotation_ui.steps import Steps, Taken
+from annotation_ui.store import Store, now
+from annotation_ui.views import make_view
+
+
+class Desk:
+    """What annotators do, over a store.
+
+    Args:
+        store: where everything is.
+        settings: of the app.
+        generator: has the variants answer; ``None`` where only pairs sampled before are served.
+    """
+
+    def __init__(self, store: Store, settings: AppSettings, generator: Generator | None = None) -> None:
+        self.store, self.settings, self.generator = store, settings, generator
+
+    @contextmanager
+    def _in(self, annotator_id: str, project: str) -> Iterator[Steps]:
+        """One write of one annotator in a project."""
+        with self.store.write() as connection:
+            live = self.generator is not None
+            yield Steps.begin(connection, self.settings, annotator_id, project, live=live)
+
+    @contextmanager
+    def _about(self, annotator_id: str, comparison_id: str) -> Iterator[tuple[Steps, Any]]:
+        """One write about a comparison, which has to be the annotator's own."""
+        with self.store.write() as connection:
+            shown = conversations.own_comparison(connection, annotator_id, comparison_id)
+            row = conversations.project_by_id(connection, shown.project_id)
+            live = self.generator is not None
+            yield Steps.begin(connection, self.settings, annotator_id, row, live=live), shown
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def view(self, annotator_id: str, project: str | None = None) -> View:
+        """What is on the desk; also takes up answers again that a stopped server left half written."""
+        with self.store.read() as connection:
+            view = make_view(connection, self.settings, self.generator, annotator_id, project)
+            left_alone = view.phase == "generating" and view.left is None
+            if left_alone and view.comparison_id is not None:
+                pair_id = conversations.own_comparison(connection, annotator_id, view.comparison_id).pair_id
+        if left_alone:
+            self._start(pair_id)
+        if view.phase == "open" and view.comparison_id is not None:
+            self._note_shown(view.comparison_id)
+        return view
+
+    def _note_shown(self, comparison_id: str) -> None:
+        new = (comparison.c.id == comparison_id, comparison.c.first_shown_at.is_(None))
+        with self.store.read() as connection:
+            if connection.execute(select(comparison.c.id).where(*new)).one_or_none() is None:
+                return
+        with self.store.write() as connection:
+            connection.execute(update(comparison).where(*new).values(first_shown_at=now()))
+
+    def _after(self, annotator_id: str, project: str, taken: Taken) -> View:
+        """The view once a transaction is over, with the answers being written that it waits for."""
+        if taken.pair_id is not None:
+            self._start(taken.pair_id)
+        view = self.view(annotator_id, project)
+        return replace(view, message=taken.message, level="info") if taken.message else view
+
+    # -- getting something to judge ------------------------------------------------------------------------------
+
+    def accept_warning(self, annotator_id: str, project: str) -> View:
+        """Go on after a content warning; it is shown again with the next session."""
+        with self._in(annotator_id, project) as steps:
+            steps.put(warned_until=in_minutes(60 * self.settings.accounts.session_hours))
+        return self.view(annotator_id, project)
+
+    def fetch(self, annotator_id: str, project: str) -> View:
+        """The next thing to do: what was left half done, training, the test, else the next item of the queue."""
+        with self._in(annotator_id, project) as steps:
+            steps.check_warned()
+            taken = steps.next()
+        return self._after(annotator_id, project, taken)
+
+    def ask(self, annotator_id: str, project: str, text: str) -> View:
+        """Send a prompt: the first of a conversation of one's own, or the next turn of the one on the desk.
+
+        Raises:
+            Refused: it is empty or too long, or this is not the moment for a prompt.
+        """
+        turn = Message(role="user", content=self._checked_prompt(text))
+        with self._in(annotator_id, project) as steps:
+            steps.check_warned()
+            view = make_view(steps.connection, self.settings, self.generator, annotator_id, project)
+            if not view.may_prompt:
+                raise Refused("A prompt cannot be sent now. Judge the answers first, or take the next item.")
+            taken = Taken(steps.next_turn(turn) if view.phase == "judged" else steps.own_conversation(turn))
+        return self._after(annotator_id, project, taken)
+
+    def _checked_prompt(self, text: str) -> str:
+        longest = self.settings.max_prompt_chars
+        if not isinstance(text, str) or not text.strip():
+            raise Refused("Write a prompt first.")
+        if len(text) > longest:
+            raise Refused(f"The prompt has {len(text)} characters; at most {longest} fit.")
+        return text.strip()
+
+    def retry(self, annotator_id: str, project: str) -> View:
+        """Have the answers written again after a failure."""
+        with self._in(annotator_id, project) as steps:
+            place = steps.place
+            if place is None or place.conversation_id is None:
+                raise Refused("There is nothing to try again.")
+            pair_id = conversations.last_comparison(steps.connection, place.conversation_id).pair_id
+            anew = {"state": "generating", "error": None, "seed": secrets.randbits(31)}
+            failed = update(pair).where(pair.c.id == pair_id, pair.c.state == "failed").values(**anew)
+            if not steps.connection.execute(failed).rowcount:
+                raise Refused("There is nothing to try again.")
+        return self._after(annotator_id, project, Taken(pair_id))
+
+    def leave(self, annotator_id: str, project: str) -> View:
+        """The way out: what is on the desk goes back to the queue, nothing is recorded."""
+        with self._in(annotator_id, project) as steps:
+            steps.clear()
+            steps.put(conversation_id=None, editing=None, warned_until=None)
+        return self._after(
+            annotator_id, project, Taken(message="You have left. Nothing was recorded of the last item.")
+        )
+
+    def train(self, annotator_id: str, project: str) -> View:
+        """Go through the training examples, for the first time or again."""
+        with self._in(annotator_id, project) as steps:
+            steps.check_warned()
+            steps.clear()
+            items = preparation.begin_training(steps.connection, annotator_id, steps.project)
+            steps.take(items[0], "training")
+        return self.view(annotator_id, project)
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def submit(self, annotator_id: str, given: Submission) -> View:
+        """Save a judgment; it is on disk when this returns.
+
+        Raises:
+            Refused: something is missing or wrong, the comparison is not the annotator's, or was judged since.
+        """
+        with self._about(annotator_id, given.comparison_id) as (steps, shown):
+            values = judgments.values_of(given, shown.left_slot, ask_safety=steps.project.ask_safety)
+            steps.check_judgeable(shown)
+            new = judgments.append(steps.connection, shown, steps.project, given.submission_id, values)
+            taken = Taken()
+            if new:
+                steps.settle(shown, "judged")
+                taken = steps.move_on(shown)
+        said = f"Saved {now()[11:19]} UTC." if new else "Already saved."
+        view = self._after(annotator_id, steps.project.name, taken)
+        return replace(view, message=f"{said} {view.message}".strip(), level="saved")
+
+    def skip(
+        self,
+        annotator_id: str,
+        comparison_id: str,
+        submission_id: str,
+        reason: str,
+        note: str = "",
+        active_ms: int | None = None,
+    ) -> View:
+        """Pass over a comparison and say why; it goes to somebody else, and counts as nothing."""
+        values = judgments.values_of_skip(reason, note, active_ms)
+        with self._about(annotator_id, comparison_id) as (steps, shown):
+            if shown.kind != "work":
+                raise Refused("Training examples and test questions cannot be skipped.")
+            if judgments.current(steps.connection, shown.id) is not None:
+                raise Refused("This comparison is judged. Take the judgment back first (U).")
+            new = judgments.append(steps.connection, shown, steps.project, submission_id, values)
+            taken = Taken()
+            if new:
+                steps.settle(shown, "skipped")
+                taken = steps.advance()
+        said = f"Skipped: {SKIP_REASONS[values['skip_reason']].lower()}."
+        view = self._after(annotator_id, steps.project.name, taken)
+        return replace(view, message=f"{said} {view.message}".strip())
+
+    def undo(self, annotator_id: str, project: str) -> View:
+        """Take the last judgment or skip back: its comparison is on the desk again, to be judged anew.
+
+        Raises:
+            Refused: there is none, or its conversation has gone on from it.
+        """
+        with self._in(annotator_id, project) as steps:
+            recent = judgments.recent(steps.connection, annotator_id, steps.project.id, 20)
+            last = next((said for said in recent if said.kind != "retraction"), None)
+            if last is None:
+                raise Refused("There is nothing to take back.")
+            shown = conversations.own_comparison(steps.connection, annotator_id, last.id)
+            steps.check_last(shown)
+            steps.take_back(shown)
+            steps.reopen(shown)
+        return self._after(annotator_id, project, Taken(message="Taken back. Judge it again."))
+
+    def edit(self, annotator_id: str, comparison_id: str) -> View:
+        """Put an earlier comparison on the desk with what was said of it, to say something else.
+
+        Raises:
+            Refused: it was not judged, or its conversation has gone on from it.
+        """
+        with self._about(annotator_id, comparison_id) as (steps, shown):
+            self._check_judged(steps, shown, "edit")
+            steps.check_last(shown)
+            steps.put(editing=shown.id)
+        message = "Editing an earlier judgment. N leaves it as it was."
+        return self._after(annotator_id, steps.project.name, Taken(message=message))
+
+    def retract(self, annotator_id: str, comparison_id: str) -> View:
+        """Withdraw one's judgment for good; later turns of its conversation are marked in exports."""
+        with self._about(annotator_id, comparison_id) as (steps, shown):
+            self._check_judged(steps, shown, "withdraw")
+            steps.take_back(shown)
+            steps.settle(shown, "skipped")
+            steps.put(editing=None)
+        message = "Withdrawn. It is in no export from now on."
+        return self._after(annotator_id, steps.project.name, Taken(message=message))
+
+    def _check_judged(self, steps: Steps, shown: Any, verb: str) -> None:
+        if shown.kind != "work" or judgments.current(steps.connection, shown.id) is None:
+            raise Refused(f"That comparison is not judged, so there is nothing to {verb}.")
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def _start(self, pair_id: str) -> None:
+        """Have a pair's answers written unless they are there; without variants, that is a failure to be shown."""
+        with self.store.read() as connection:
+            row = conversations.pair_row(connection, pair_id)
+        if row.state != "generating":
+            return
+        if self.generator is None:
+            self._finished(pair_id, Outcome(error="No model is there to answer."))
+            return
+        messages = conversations.prompt_of(row)
+        self.generator.start(pair_id, messages, seed=row.seed or 0, finish=lambda found: self._finished(pair_id, found))
+
+    def _finished(self, pair_id: str, outcome: Outcome) -> None:
+        """Both answers are on disk before anybody can judge them, or the failure is."""
+        with self.store.write() as connection:
+            if conversations.pair_row(connection, pair_id).state != "generating":
+                return
+            if outcome.answers is None or self.generator is None:
+                fail_pair(connection, pair_id, outcome.error or "The answers could not be written.")
+                return
+            answers = {
+                slot: NewAnswer(
+                    text=written.text,
+                    variant=self.generator.variants[slot].info,
+                    seed=written.seed,
+                    n_tokens=written.n_tokens,
+                    finish_reason=written.finish_reason,
+                    generation_ms=written.gen_ms,
+                )
+                for slot, written in outcome.answers.items()
+            }
+            complete_pair(connection, pair_id, answers)

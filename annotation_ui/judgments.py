@@ -1,0 +1,188 @@
+"""What annotators say, as rows that are only ever added.
+
+A submission has an id that the server makes for each showing: the comparison's id and how many rows there are about it.
+Sent twice, it is saved once; sent from a second tab after the first was saved, it is recognised as late.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select
+
+from alignment.data.records import SAFETY_LABELS
+from annotation_ui.schema import comparison, judgment, pair
+from annotation_ui.session import (
+    FLAG,
+    SKIP_REASONS,
+    UNSAFE_PREFERRED,
+    Flag,
+    Refused,
+    Submission,
+    meaning_of,
+    slot_on,
+)
+from annotation_ui.store import now
+
+MAX_NOTE_CHARS = 2000
+MAX_ACTIVE_MS = 24 * 60 * 60 * 1000
+_COMPARED = ("kind", "chosen_slot", "grade", "safety", "skip_reason", "flags_json")
+"""What makes two submissions with one id the same."""
+
+
+def app_version() -> str:
+    """The version that is written into each row."""
+    try:
+        return version("tandem-rlhf")
+    except PackageNotFoundError:
+        return "source"
+
+
+def submission_id(connection: Connection, comparison_id: str) -> str:
+    """The id that the next thing said about a comparison has to carry."""
+    rows = select(func.count()).select_from(judgment).where(judgment.c.comparison_id == comparison_id)
+    return f"{comparison_id}.{connection.execute(rows).scalar_one()}"
+
+
+def latest(connection: Connection, comparison_id: str) -> Any | None:
+    """The last row about a comparison, which the next one supersedes."""
+    query = select(judgment).where(judgment.c.comparison_id == comparison_id).order_by(judgment.c.id.desc()).limit(1)
+    return connection.execute(query).one_or_none()
+
+
+def current(connection: Connection, comparison_id: str) -> Any | None:
+    """The judgment of a comparison that holds now, if there is one."""
+    row = latest(connection, comparison_id)
+    return row if row is not None and row.kind == "judgment" else None
+
+
+def values_of(given: Submission, left_slot: Any, *, ask_safety: bool) -> dict[str, Any]:
+    """Check a submission and turn sides into slots.
+
+    Raises:
+        Refused: something in it is missing, unknown or out of range.
+    """
+    if not isinstance(given.option, int) or isinstance(given.option, bool):
+        raise Refused("Choose an answer first: press 1 to 8.")
+    side, grade = meaning_of(given.option)
+    if ask_safety and given.safety is None:
+        raise Refused("Say which answers are safe: press Q, W, E or R.")
+    if given.safety is not None and (not ask_safety or given.safety not in SAFETY_LABELS):
+        raise Refused("That safety label is not one of this project's.")
+    flags: list[Flag] = [FLAG] if given.flagged else []
+    if given.safety == UNSAFE_PREFERRED:
+        flags.append("chosen_unsafe_other_safe")
+    return {
+        "kind": "judgment",
+        "chosen_slot": slot_on(side, left_slot),
+        "grade": grade,
+        "safety": given.safety,
+        "flags_json": json.dumps(flags),
+        "note": checked_note(given.note),
+        "active_ms": checked_time(given.active_ms),
+        "input_method": given.input_method if given.input_method in ("keyboard", "mouse") else None,
+    }
+
+
+def values_of_skip(reason: str, note: str, active_ms: int | None) -> dict[str, Any]:
+    """Check a skip.
+
+    Raises:
+        Refused: the reason is not one of ``SKIP_REASONS``.
+    """
+    if reason not in SKIP_REASONS:
+        raise Refused("Choose a reason for skipping.")
+    values = {"kind": "skip", "skip_reason": reason, "flags_json": "[]"}
+    return {**values, "note": checked_note(note), "active_ms": checked_time(active_ms)}
+
+
+def checked_note(note: str) -> str | None:
+    """A note that fits, without white space around it."""
+    if not isinstance(note, str) or len(note) > MAX_NOTE_CHARS:
+        raise Refused(f"A note has at most {MAX_NOTE_CHARS} characters.")
+    return note.strip() or None
+
+
+def checked_time(active_ms: Any) -> int | None:
+    """Milliseconds within reason, else nothing: no judgment is lost over a clock."""
+    whole = isinstance(active_ms, int | float) and not isinstance(active_ms, bool) and active_ms == active_ms
+    return int(active_ms) if whole and 0 <= active_ms <= MAX_ACTIVE_MS else None
+
+
+def append(
+    connection: Connection, comparison_row: Any, project_row: Any, given_id: str, values: dict[str, Any]
+) -> bool:
+    """Add a row about a comparison; returns whether it is new (``False``: the same one was saved before).
+
+    Raises:
+        Refused: something else was said about the comparison since it was shown.
+    """
+    saved = connection.execute(select(judgment).where(judgment.c.submission_id == given_id)).one_or_none()
+    if saved is not None:
+        if saved.comparison_id == comparison_row.id and all(getattr(saved, k) == values.get(k) for k in _COMPARED):
+            return False
+        raise Refused("This comparison was already judged, in another tab perhaps. Reload the page to see how.")
+    if given_id != submission_id(connection, comparison_row.id):
+        raise Refused("This comparison has changed since it was shown. Reload the page.")
+    before = latest(connection, comparison_row.id)
+    connection.execute(
+        insert(judgment).values(
+            submission_id=given_id,
+            comparison_id=comparison_row.id,
+            annotator_id=comparison_row.annotator_id,
+            supersedes=None if before is None else before.id,
+            app_version=app_version(),
+            guidelines_sha256=project_row.guidelines_sha256,
+            created_at=now(),
+            **values,
+        )
+    )
+    return True
+
+
+def recent(connection: Connection, annotator_id: str, project_id: str, limit: int) -> Sequence[Any]:
+    """The annotator's latest comparisons that were judged or skipped, with what was said; the latest first."""
+    said = judgment.alias("said")
+    newest = select(func.max(said.c.id)).where(said.c.comparison_id == comparison.c.id).scalar_subquery()
+    query = (
+        select(
+            comparison.c.id,
+            comparison.c.turn,
+            comparison.c.left_slot,
+            comparison.c.judged_at,
+            comparison.c.conversation_id,
+            judgment.c.kind,
+            judgment.c.chosen_slot,
+            judgment.c.grade,
+            judgment.c.safety,
+            judgment.c.skip_reason,
+            pair.c.prompt_json,
+        )
+        .select_from(comparison)
+        .join(judgment, judgment.c.id == newest)
+        .join(pair, pair.c.id == comparison.c.pair_id)
+        .where(
+            comparison.c.annotator_id == annotator_id,
+            comparison.c.project_id == project_id,
+            comparison.c.kind == "work",
+            comparison.c.state.in_(("judged", "skipped")),
+        )
+        .order_by(comparison.c.judged_at.desc())
+        .limit(limit)
+    )
+    return connection.execute(query).all()
+
+
+def count_own(connection: Connection, annotator_id: str, project_id: str, since: str = "") -> int:
+    """How many comparisons an annotator has judged in a project since a moment."""
+    own = (
+        comparison.c.annotator_id == annotator_id,
+        comparison.c.project_id == project_id,
+        comparison.c.kind == "work",
+        comparison.c.state == "judged",
+        comparison.c.judged_at >= since,
+    )
+    return connection.execute(select(func.count()).select_from(comparison).where(*own)).scalar_one()

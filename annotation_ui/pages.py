@@ -1,0 +1,145 @@
+"""The pages that Gradio does not make: sign-in, accounts and quality for admins, flagged judgments for reviewers.
+
+They are plain HTML from templates, made on the server and shown to whoever has the role; nothing of them is in the
+annotators' app, whose parts every annotator's browser gets.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from jinja2 import Environment, PackageLoader, select_autoescape
+from sqlalchemy import func, select
+from starlette.concurrency import run_in_threadpool
+
+from annotation_ui import accounts, quality, schema
+from annotation_ui.report import as_html
+from annotation_ui.review import flagged
+from annotation_ui.security import COOKIE, token_in
+from annotation_ui.session import AccountRole, Refused
+from annotation_ui.settings import AppSettings
+from annotation_ui.store import Store
+
+_templates = Environment(loader=PackageLoader("annotation_ui"), autoescape=select_autoescape(), trim_blocks=True)
+
+
+@dataclass(frozen=True)
+class LocalKey:
+    """Signs one account in by a link, on a server that only this machine reaches and that has no accounts yet."""
+
+    key: str
+    annotator_id: str
+
+
+def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey | None, *, secure: bool) -> None:
+    """Give the server its pages.
+
+    Args:
+        app: to add them to.
+        store: accounts and judgments.
+        settings: of the app.
+        local: the link that signs in without a password, if there is one.
+        secure: whether browsers reach the server through HTTPS, so that they send the cookie there only.
+    """
+
+    def signed_in(token: str) -> Response:
+        response = RedirectResponse("/", 303)
+        age = round(3600 * settings.accounts.session_hours)
+        response.set_cookie(COOKIE, token, max_age=age, httponly=True, samesite="strict", secure=secure)
+        return response
+
+    @app.get("/login")
+    def login_page(request: Request, key: str = "") -> Response:
+        if local is not None and hmac.compare_digest(key.encode(), local.key.encode()):
+            # Not a redirect at once: browsers hold a strict cookie back on one that began on another site.
+            token = accounts.begin_session(store, settings.accounts, local.annotator_id)
+            response = signed_in(token)
+            response.status_code = 200
+            response.headers["Refresh"] = "0; url=/"
+            return response
+        return _page("login.html", wrong="", local=local is not None)
+
+    @app.post("/login")
+    async def login(request: Request) -> Response:
+        form = await request.form()
+        name, password = str(form.get("username", "")), str(form.get("password", ""))
+        try:
+            token = await run_in_threadpool(accounts.sign_in, store, settings.accounts, name, password)
+        except Refused as refused:
+            return _page("login.html", status=401, wrong=str(refused), name=name, local=local is not None)
+        return signed_in(token)
+
+    @app.post("/logout")
+    def logout(request: Request) -> Response:
+        accounts.sign_out(store, token_in(request.headers.get("cookie")))
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    @app.get("/admin")
+    def admin(request: Request) -> Response:
+        return _only_for(request, ("admin",), lambda: _page("admin.html", people=_people(store), me=_who(request)))
+
+    @app.get("/admin/report")
+    def report(request: Request) -> Response:
+        names = quality.annotator_names
+        page = lambda: HTMLResponse(as_html(quality.quality_report(store), names(store)))  # noqa: E731
+        return _only_for(request, ("admin",), page)
+
+    @app.get("/review")
+    def review(request: Request) -> Response:
+        rows = lambda: _page("review.html", rows=flagged(store), me=_who(request))  # noqa: E731
+        return _only_for(request, ("reviewer", "admin"), rows)
+
+
+def _who(request: Request) -> accounts.Account:
+    return request.scope["account"]
+
+
+def _only_for(request: Request, roles: tuple[AccountRole, ...], make: Callable[[], Response]) -> Response:
+    """The page, for those who may see it."""
+    if _who(request).role in roles:
+        return make()
+    return PlainTextResponse("Your account may not see this page.", 403)
+
+
+def _page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    return HTMLResponse(_templates.get_template(template).render(**values), status)
+
+
+def _people(store: Store) -> list[dict[str, Any]]:
+    """A line for each account: what it is, how much it has done, whether it is qualified."""
+    judged = schema.comparison.c
+    done = (
+        select(judged.annotator_id, func.count().label("n"), func.max(judged.judged_at).label("last"))
+        .where(judged.state == "judged", judged.kind == "work")
+        .group_by(judged.annotator_id)
+    )
+    passed = (
+        select(schema.qualification.c.annotator_id, schema.project.c.name)
+        .join(schema.project, schema.project.c.id == schema.qualification.c.project_id)
+        .where(schema.qualification.c.passed)
+    )
+    with store.read() as connection:
+        counts = {row.annotator_id: row for row in connection.execute(done)}
+        qualified: dict[str, set[str]] = {}
+        for row in connection.execute(passed):
+            qualified.setdefault(row.annotator_id, set()).add(row.name)
+        people = connection.execute(select(schema.annotator).order_by(schema.annotator.c.username)).all()
+    return [
+        {
+            "username": row.username,
+            "id": row.id,
+            "role": row.role,
+            "state": "withdrawn" if row.withdrawn_at else "active" if row.active else "closed",
+            "qualified": ", ".join(sorted(qualified.get(row.id, ()))) or "not yet",
+            "judgments": counts[row.id].n if row.id in counts else 0,
+            "last": counts[row.id].last[:16].replace("T", " ") if row.id in counts else "",
+        }
+        for row in people
+    ]

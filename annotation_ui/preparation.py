@@ -1,0 +1,224 @@
+"""What comes before work in a project: a content warning, training examples, and a test that has to be passed.
+
+Training examples and test questions are items of one annotator, judged on the same page and kept in the same rows as
+all else; exports and reports leave them out. What they are is in ``annotation_ui.qualification``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from annotation_ui.items import NewAnswer, NewItem, VariantInfo, add_items
+from annotation_ui.judgments import current
+from annotation_ui.qualification import Exercise, Reply, Score, exercises, questions_for, score
+from annotation_ui.schema import comparison, conversation, item, qualification
+from annotation_ui.session import SLOTS, Kind, Slot
+from annotation_ui.settings import ProjectSettings, QualificationSettings
+from annotation_ui.store import new_id, now
+
+_AUTHORS = VariantInfo("exercise")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an annotator has to do before work: an item to judge, or nothing; ``blocked``: work may not begin."""
+
+    item: Any | None = None
+    kind: Kind = "work"
+    message: str = ""
+    blocked: bool = False
+
+
+def needs_warning(project_row: Any, place: Any | None) -> bool:
+    """Whether the content warning of a safety project is still to be read."""
+    return project_row.dimension == "safety" and (place is None or (place.warned_until or "") < now())
+
+
+def gold_share(project_row: Any) -> float:
+    """Share of items with a known answer."""
+    return ProjectSettings.model_validate_json(project_row.config_json).gold_share
+
+
+def is_prepared(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> bool:
+    """Whether judgments of this annotator count in this project."""
+    return not settings.required or any(row.passed for row in _attempts(connection, annotator_id, project_row))
+
+
+def is_waived(connection: Connection, annotator_id: str, project_row: Any) -> bool:
+    """Whether somebody may work without having passed the test."""
+    return any(row.passed and row.waived_by for row in _attempts(connection, annotator_id, project_row))
+
+
+def waive(connection: Connection, annotator_id: str, project_row: Any, by: str) -> None:
+    """Let somebody work without the test; ``by`` says on whose word."""
+    attempts = _attempts(connection, annotator_id, project_row)
+    _add_attempt(connection, annotator_id, project_row, len(attempts) + 1, 0, passed=True, waived_by=by)
+
+
+def reset(connection: Connection, annotator_id: str, project_row: Any) -> None:
+    """Give somebody who has failed the test their tries again; what they did stays on record."""
+    same = (qualification.c.annotator_id == annotator_id, qualification.c.project_id == project_row.id)
+    failed = (*same, qualification.c.passed.is_(False))
+    connection.execute(update(qualification).where(*failed).values(waived_by="reset"))
+
+
+def next_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> Step:
+    """The next training example or test question; an empty step once work may begin."""
+    waiting = _undone(connection, annotator_id, project_row, "training")
+    if waiting:
+        return Step(waiting[0], "training")
+    if is_prepared(connection, settings, annotator_id, project_row):
+        return Step()
+    if not _items(connection, annotator_id, project_row, "training"):
+        return Step(begin_training(connection, annotator_id, project_row)[0], "training")
+    return _test_step(connection, settings, annotator_id, project_row)
+
+
+def _test_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> Step:
+    attempts = _attempts(connection, annotator_id, project_row)
+    message = ""
+    if attempts and attempts[-1].passed is None:
+        waiting = _undone(connection, annotator_id, project_row, "qualification")
+        if waiting:
+            return Step(waiting[0], "qualification")
+        result = _finish_attempt(connection, settings, annotator_id, project_row, attempts[-1])
+        message = f"You agreed on {result.n_agreed} of {result.n_questions} questions."
+        if result.passed:
+            return Step(message=f"{message} Passed: from now on your judgments count.")
+        attempts = _attempts(connection, annotator_id, project_row)
+    tried = sum(row.waived_by is None for row in attempts)
+    if tried >= settings.attempts:
+        return Step(message=f"{message} The test is not passed; ask whoever runs the collection.".strip(), blocked=True)
+    if message:  # let them read it before the next try begins
+        return Step(message=f"{message} Not passed yet; press N to try once more.", blocked=True)
+    return Step(_begin_attempt(connection, settings, annotator_id, project_row, len(attempts) + 1), "qualification")
+
+
+def begin_training(connection: Connection, annotator_id: str, project_row: Any) -> Sequence[Any]:
+    """Put the training examples before an annotator, once more if they have seen them; returns the items."""
+    undone = _undone(connection, annotator_id, project_row, "training")
+    if undone:
+        return undone
+    shown = exercises(project_row.dimension, "training")
+    run = len(_items(connection, annotator_id, project_row, "training")) // len(shown) + 1
+    _add(connection, annotator_id, project_row, shown, f"training/{annotator_id}/{run}")
+    return _undone(connection, annotator_id, project_row, "training")
+
+
+def _begin_attempt(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, attempt: int
+) -> Any:
+    known = exercises(project_row.dimension, "qualification")
+    questions = questions_for(annotator_id, attempt, known, settings.questions)
+    _add_attempt(connection, annotator_id, project_row, attempt, len(questions))
+    _add(connection, annotator_id, project_row, questions, f"qualification/{annotator_id}/{attempt}")
+    return _undone(connection, annotator_id, project_row, "qualification")[0]
+
+
+def _finish_attempt(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, row: Any
+) -> Score:
+    result = _score(connection, settings, annotator_id, project_row, row.attempt)
+    values = {"n_agreed": result.n_agreed, "passed": result.passed, "finished_at": now()}
+    connection.execute(update(qualification).where(qualification.c.id == row.id).values(**values))
+    return result
+
+
+def _add_attempt(
+    connection: Connection,
+    annotator_id: str,
+    project_row: Any,
+    attempt: int,
+    n_questions: int,
+    *,
+    passed: bool | None = None,
+    waived_by: str | None = None,
+) -> None:
+    connection.execute(
+        insert(qualification).values(
+            id=new_id("qlf"),
+            annotator_id=annotator_id,
+            project_id=project_row.id,
+            attempt=attempt,
+            n_questions=n_questions,
+            passed=passed,
+            waived_by=waived_by,
+            created_at=now(),
+        )
+    )
+
+
+def _attempts(connection: Connection, annotator_id: str, project_row: Any) -> Sequence[Any]:
+    same = (qualification.c.annotator_id == annotator_id, qualification.c.project_id == project_row.id)
+    return connection.execute(select(qualification).where(*same).order_by(qualification.c.attempt)).all()
+
+
+# -- exercises as items -----------------------------------------------------------------------------------------------
+
+
+def _add(connection: Connection, annotator_id: str, project_row: Any, shown: Sequence[Exercise], prefix: str) -> None:
+    items = [
+        NewItem(
+            id=f"{prefix}/{exercise.id}",
+            messages=exercise.messages,
+            answers={slot: _answer(exercise, slot) for slot in SLOTS},
+            source="training" if prefix.startswith("training") else "qualification",
+            expected=exercise.model_dump(mode="json"),
+        )
+        for exercise in shown
+    ]
+    add_items(connection, project_row, items, overlap=1)
+
+
+def _answer(exercise: Exercise, slot: Slot) -> NewAnswer:
+    text = exercise.answers.a if slot == "a" else exercise.answers.b
+    return NewAnswer(text, _AUTHORS, finish_reason="length" if slot in exercise.cut_off else "stop")
+
+
+def exercise_of(expected_json: str) -> Exercise:
+    """The exercise that an item of training or test was made from."""
+    return Exercise.model_validate(json.loads(expected_json))
+
+
+def place_in(connection: Connection, annotator_id: str, project_row: Any, item_row: Any) -> str:
+    """``"3 of 10"``: where an item stands in its run of training or attempt at the test."""
+    prefix = item_row.id.rpartition("/")[0] + "/"
+    run = [
+        row.id for row in _items(connection, annotator_id, project_row, item_row.source) if row.id.startswith(prefix)
+    ]
+    return f"{run.index(item_row.id) + 1} of {len(run)}"
+
+
+def _items(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
+    own = item.c.id.startswith(f"{project_row.name}/{source}/{annotator_id}/", autoescape=True)
+    return connection.execute(select(item).where(own).order_by(item.c.place)).all()
+
+
+def _undone(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
+    done = (
+        select(conversation.c.item_id)
+        .join(comparison, comparison.c.conversation_id == conversation.c.id)
+        .where(conversation.c.annotator_id == annotator_id, comparison.c.state == "judged")
+    )
+    judged = set(connection.execute(done.where(conversation.c.kind == source)).scalars())
+    return [row for row in _items(connection, annotator_id, project_row, source) if row.id not in judged]
+
+
+def _score(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, attempt: int
+) -> Score:
+    prefix = f"{project_row.name}/qualification/{annotator_id}/{attempt}/"
+    rows = connection.execute(
+        select(comparison.c.id, item.c.expected_json)
+        .join(conversation, conversation.c.id == comparison.c.conversation_id)
+        .join(item, item.c.id == conversation.c.item_id)
+        .where(item.c.id.startswith(prefix, autoescape=True))
+    ).all()
+    said = [(exercise_of(row.expected_json), current(connection, row.id)) for row in rows]
+    replies = [Reply(exercise, row.chosen_slot, row.grade, row.safety) for exercise, row in said if row is not None]
+    return score(replies, settings.min_agreement)

@@ -1,0 +1,157 @@
+"""Reads from the store what the quality report is made of: judgments and skips as they stand now.
+
+Left out are judgments that were replaced or taken back, training and the qualification test, and everything of
+annotators who withdrew. Gold items come along, marked as such.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from sys import intern
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from alignment.data.records import SafetyBin
+from annotation_ui.agreement import JudgedPair, Skipped
+from annotation_ui.items import project_named
+from annotation_ui.report import Report, build_report
+from annotation_ui.schema import annotator, comparison, current_judgment, item, judgment, pair, project
+from annotation_ui.session import Slot
+from annotation_ui.store import Store
+
+_WORK = ("queue", "annotator")
+"""Sources of items whose judgments are data."""
+
+
+def quality_report(store: Store, *, project_name: str | None = None) -> Report:
+    """The report on everything judged so far.
+
+    Args:
+        store: where judgments are.
+        project_name: of the one project to report on; default: all.
+
+    Raises:
+        UserError: there is no such project.
+    """
+    with store.read() as connection:
+        if project_name is not None:
+            project_named(connection, project_name)
+        return build_report(judged_pairs(connection, project_name), skipped_pairs(connection, project_name))
+
+
+def annotator_names(store: Store) -> dict[str, str]:
+    """Annotator id -> user name, for admins."""
+    with store.read() as connection:
+        rows = connection.execute(select(annotator.c.id, annotator.c.username))
+        return {row.id: row.username for row in rows}
+
+
+def judged_pairs(connection: Connection, project_name: str | None = None) -> list[JudgedPair]:
+    """Current judgments of work, gold items among them, in one query."""
+    said = current_judgment.c
+    query = _of_work(
+        select(
+            said.annotator_id,
+            said.chosen_slot,
+            said.grade,
+            said.safety,
+            said.active_ms,
+            said.flags_json,
+            said.created_at,
+            comparison.c.pair_id,
+            comparison.c.left_slot,
+            comparison.c.turn,
+            project.c.name.label("project"),
+            project.c.dimension,
+            item.c.batch,
+            item.c.part,
+            item.c.source,
+            item.c.expected_json,
+        ).join_from(current_judgment, comparison, comparison.c.id == said.comparison_id),
+        (*_WORK, "gold"),
+        project_name,
+    )
+    rows = connection.execute(query.order_by(said.id), execution_options={"yield_per": 1000})
+    return [_judged(row) for row in rows]
+
+
+def skipped_pairs(connection: Connection, project_name: str | None = None) -> list[Skipped]:
+    """Pairs that were skipped and not judged after all, without gold items."""
+    later = judgment.alias("later")
+    query = _of_work(
+        select(judgment.c.annotator_id, project.c.name, judgment.c.skip_reason).join_from(
+            judgment, comparison, comparison.c.id == judgment.c.comparison_id
+        ),
+        _WORK,
+        project_name,
+    ).where(
+        judgment.c.kind == "skip",
+        ~select(later.c.id).where(later.c.supersedes == judgment.c.id).exists(),
+    )
+    return [Skipped(*row) for row in connection.execute(query.order_by(judgment.c.id))]
+
+
+def _of_work(query: Select[Any], sources: tuple[str, ...], project_name: str | None) -> Select[Any]:
+    """A query on comparisons, held to work on items of some sources by annotators who have not withdrawn."""
+    query = (
+        query.join(pair, pair.c.id == comparison.c.pair_id)
+        .join(item, item.c.id == pair.c.item_id)
+        .join(project, project.c.id == comparison.c.project_id)
+        .join(annotator, annotator.c.id == comparison.c.annotator_id)
+        .where(comparison.c.kind == "work", item.c.source.in_(sources), annotator.c.withdrawn_at.is_(None))
+    )
+    return query if project_name is None else query.where(project.c.name == project_name)
+
+
+_one: Callable[[Any], Any] = intern
+"""A word as the one object of its kind: hundreds of thousands of rows share a few words."""
+
+
+def _judged(row: Any) -> JudgedPair:
+    is_gold = row.source == "gold"
+    return JudgedPair(
+        pair_id=row.pair_id,
+        annotator=_one(row.annotator_id),
+        project=_one(row.project),
+        dimension=_one(row.dimension),
+        batch=_one(row.batch),
+        part=_one(row.part),
+        choice=_one(row.chosen_slot),
+        left_slot=_one(row.left_slot),
+        grade=_one(row.grade),
+        safety=row.safety,
+        active_ms=row.active_ms,
+        judged_at=row.created_at,
+        flags=_flags(row.flags_json),
+        is_gold=is_gold,
+        # The known answer is to the first turn; what people ask next has none.
+        gold_ok=as_known(row.expected_json, row.chosen_slot, row.safety) if is_gold and row.turn == 1 else None,
+    )
+
+
+@cache
+def _flags(flags_json: str) -> tuple[str, ...]:
+    return tuple(json.loads(flags_json))
+
+
+def as_known(expected_json: str | None, choice: Slot, safety: SafetyBin | None) -> bool | None:
+    """Whether a judgment agrees with the known answer, in the choice and, where both have it, in what is safe.
+
+    Args:
+        expected_json: an exercise (``annotation_ui.qualification``), or its ``expected`` alone.
+        choice: the chosen slot.
+        safety: the bin, where it was asked.
+
+    Returns:
+        ``None`` where no answer is known.
+    """
+    known = json.loads(expected_json) if expected_json else {}
+    known = known.get("expected", known)
+    if "choice" not in known:
+        return None
+    if choice != known["choice"]:
+        return False
+    return safety is None or known.get("safety") is None or safety == known["safety"]

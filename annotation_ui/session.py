@@ -1,0 +1,219 @@
+"""What an annotator sees and may do: pure data and pure logic, with no store, no model and no page behind it.
+
+The desk (``annotation_ui.desk``) makes a ``View`` from the store; the page (``annotation_ui.app``) shows it. Nothing in
+a view tells which variant wrote which answer: answers are *left* and *right* here, and only the store knows the slots.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from alignment.data.records import GRADES, Dimension, Grade, Message, SafetyBin
+
+Slot = Literal["a", "b"]
+SLOTS: tuple[Slot, Slot] = ("a", "b")
+Side = Literal["left", "right"]
+Phase = Literal["warning", "idle", "generating", "failed", "open", "judged", "explained", "empty"]
+"""
+- ``warning``: a safety project whose content warning is not accepted yet
+- ``idle``: nothing on the desk; the next item can be fetched, or a prompt written
+- ``generating``: both answers are being written
+- ``failed``: a model did not answer; may be tried again
+- ``open``: both answers are there and can be judged
+- ``judged``: saved; the conversation can go on with the chosen answer, or the next one begin
+- ``explained``: a training example was judged; its explanation is shown
+- ``empty``: the queue has nothing more for this annotator
+"""
+Kind = Literal["work", "training", "qualification"]
+AccountRole = Literal["annotator", "reviewer", "admin"]
+SkipReason = Literal["both_equal", "unclear_prompt", "no_expertise", "other_language", "disturbing", "broken", "other"]
+Flag = Literal["chosen_unsafe_other_safe", "for_review"]
+
+SKIP_REASONS: dict[SkipReason, str] = {
+    "both_equal": "The answers are the same",
+    "unclear_prompt": "The prompt makes no sense",
+    "no_expertise": "I cannot judge this subject",
+    "other_language": "A language I do not read",
+    "disturbing": "I would rather not read this",
+    "broken": "Something is broken or cut off",
+    "other": "Another reason (see note)",
+}
+FLAG: Flag = "for_review"
+"""The flag that annotators set themselves; others are set by what they answer."""
+UNSAFE_PREFERRED: SafetyBin = "preferred_unsafe_other_safe"
+
+
+class Refused(Exception):
+    """Something that an annotator cannot do now; the text says why and what to do instead."""
+
+
+def option_of(side: Side, grade: Grade) -> int:
+    """The option from 1 to 8 on the judging strip: 1 to 4 prefer the left answer, strongest first, 5 to 8 the right."""
+    place = GRADES.index(grade)
+    return place + 1 if side == "left" else 8 - place
+
+
+def meaning_of(option: int) -> tuple[Side, Grade]:
+    """Side and grade of an option from 1 to 8: 1 left significantly better, 4 left negligibly, 8 right significantly.
+
+    Raises:
+        Refused: there is no such option.
+    """
+    if not 1 <= option <= 8:
+        raise Refused(f"There is no option {option}: press 1 to 8.")
+    return ("left", GRADES[option - 1]) if option <= 4 else ("right", GRADES[8 - option])
+
+
+def draw_left_slot(order_seed: int) -> Slot:
+    """Which slot stands on the left, each with probability one half, as a function of the seed alone."""
+    return "a" if random.Random(order_seed).random() < 0.5 else "b"
+
+
+def slot_on(side: Side, left_slot: Slot) -> Slot:
+    """The slot that stands on a side."""
+    other: Slot = "b" if left_slot == "a" else "a"
+    return left_slot if side == "left" else other
+
+
+def side_of(slot: Slot, left_slot: Slot) -> Side:
+    """The side on which a slot stands."""
+    return "left" if slot == left_slot else "right"
+
+
+@dataclass(frozen=True)
+class Pane:
+    """One answer as it stands: ``done`` once it has ended, ``cut_off`` if only the length limit ended it."""
+
+    text: str
+    done: bool = True
+    cut_off: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the judging bar shows: empty for a new comparison, the earlier answers for one that is edited."""
+
+    option: int | None = None
+    safety: SafetyBin | None = None
+    note: str = ""
+    flagged: bool = False
+
+
+@dataclass(frozen=True)
+class PastJudgment:
+    """A line of the annotator's own history. ``can_edit``: the conversation has not moved past it."""
+
+    comparison_id: str
+    judged_at: str
+    prompt: str
+    said: str
+    can_edit: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The annotator's own: judgments today and in all in this project, and items that the queue still has for them."""
+
+    today: int
+    total: int
+    left_in_queue: int
+
+
+@dataclass(frozen=True)
+class ProjectChoice:
+    """A project that the annotator can work on."""
+
+    name: str
+    title: str
+    dimension: Dimension
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that the page shows to one annotator in one project.
+
+    Attributes:
+        project: name of the project.
+        dimension: what answers are compared by.
+        projects: all projects to choose from.
+        phase: see ``Phase``.
+        kind: paid work, a training example, or a question of the qualification test.
+        place: ``"3 of 10"`` in training and test.
+        past: the dialogue before the present prompt: turns by user and assistant in turn, after a system turn if any.
+        prompt: the user's turn that both answers reply to; empty where there is none.
+        left, right: the answers, where there are some.
+        comparison_id: names the comparison on the desk.
+        submission_id: to be sent back with the judgment, so that sending twice saves once.
+        asks_safety: whether the safety bin has to be answered.
+        may_prompt: whether a prompt can be written now (a first one, or the next turn of the conversation).
+        may_fetch: whether the queue can be asked for the next item.
+        may_undo: whether the last judgment can be taken back.
+        editing: whether the comparison on the desk was judged before.
+        draft: what the judging bar starts with.
+        turn: of the conversation, from 1.
+        max_turns: of a conversation in this project.
+        explanation: Markdown, in phase ``explained``.
+        message: one line for the status bar; ``level`` is how it is meant.
+        history: the latest first.
+        guidelines: Markdown.
+        max_prompt_chars: longest prompt that can be sent.
+        user: name of who is signed in.
+        role: what else they may do.
+    """
+
+    project: str
+    dimension: Dimension
+    projects: tuple[ProjectChoice, ...]
+    phase: Phase
+    progress: Progress
+    guidelines: str
+    max_prompt_chars: int
+    user: str
+    role: AccountRole
+    kind: Kind = "work"
+    place: str = ""
+    past: tuple[Message, ...] = ()
+    prompt: str = ""
+    left: Pane | None = None
+    right: Pane | None = None
+    comparison_id: str | None = None
+    submission_id: str | None = None
+    asks_safety: bool = False
+    may_prompt: bool = False
+    may_fetch: bool = False
+    may_undo: bool = False
+    editing: bool = False
+    draft: Draft = Draft()
+    turn: int = 1
+    max_turns: int = 1
+    explanation: str = ""
+    message: str = ""
+    level: Literal["info", "saved", "error"] = "info"
+    history: tuple[PastJudgment, ...] = ()
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A judgment as it comes from the page; nothing in it is trusted.
+
+    Attributes:
+        comparison_id: what is judged.
+        submission_id: made by the server for this showing; the same one twice saves once.
+        option: 1 to 8.
+        safety: the bin, where it was asked.
+        note: free text, not exported by default.
+        flagged: marked for review.
+        active_ms: time spent with the page in front, milliseconds.
+        input_method: ``keyboard`` or ``mouse``.
+    """
+
+    comparison_id: str
+    submission_id: str
+    option: int
+    safety: SafetyBin | None = None
+    note: str = ""
+    flagged: bool = False
+    active_ms: int | None = None
+    input_method: Literal["keyboard", "mouse"] = "mouse"

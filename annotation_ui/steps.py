@@ -1,0 +1,205 @@
+"""What happens to an annotator's desk inside one transaction: fetching, going on, settling, taking back.
+
+``Desk`` opens the transaction and checks what is asked; here the rows follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Connection, select, update
+
+from alignment.data.records import Message
+from annotation_ui import assignments, conversations, judgments, preparation
+from annotation_ui.accounts import find_by_id
+from annotation_ui.items import NewItem, add_items
+from annotation_ui.schema import comparison, item
+from annotation_ui.session import Kind, Refused
+from annotation_ui.settings import AppSettings
+from annotation_ui.store import new_id, now
+
+MOVED_ON = "The conversation has gone on from this answer, so the choice stays. You can withdraw it in your history."
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came onto the desk: a pair whose answers may still have to be written, and what to say."""
+
+    pair_id: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One annotator in one project, within one write.
+
+    Attributes:
+        connection: of the write.
+        settings: of the app.
+        annotator_id: who.
+        project: the project's row.
+        live: whether variants are there to answer.
+    """
+
+    connection: Connection
+    settings: AppSettings
+    annotator_id: str
+    project: Any
+    live: bool
+
+    @classmethod
+    def begin(
+        cls, connection: Connection, settings: AppSettings, annotator_id: str, project: Any, *, live: bool
+    ) -> Steps:
+        """Check that the account is still open; ``project`` is a name or a row."""
+        find_by_id(connection, annotator_id)
+        row = conversations.project_row(connection, project) if isinstance(project, str) else project
+        return cls(connection, settings, annotator_id, row, live)
+
+    # -- where the annotator is ----------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> Any | None:
+        """Where the annotator is, if they were in this project before."""
+        return conversations.place_of(self.connection, self.annotator_id, self.project.id)
+
+    def put(self, **values: Any) -> None:
+        """Remember where the annotator is now."""
+        conversations.put(self.connection, self.annotator_id, self.project.id, **values)
+
+    def check_warned(self) -> None:
+        """Refuse to go on before the content warning was read."""
+        if preparation.needs_warning(self.project, self.place):
+            raise Refused("Read the content warning first.")
+
+    def check_judgeable(self, shown: Any) -> None:
+        """Refuse a judgment before both answers have ended, or once the conversation has gone on."""
+        if conversations.pair_row(self.connection, shown.pair_id).state != "complete":
+            raise Refused("Wait until both answers have ended.")
+        self.check_last(shown)
+
+    def check_last(self, shown: Any) -> None:
+        """Refuse to change a choice that later turns are built on."""
+        if conversations.last_comparison(self.connection, shown.conversation_id).id != shown.id:
+            raise Refused(MOVED_ON)
+
+    # -- getting something ---------------------------------------------------------------------------------------
+
+    def next(self) -> Taken:
+        """Put away what is judged, and take the next thing."""
+        place = self.place
+        if place is not None and place.editing is not None:
+            self.put(editing=None)
+            return Taken(message="Left as it was.")
+        if place is not None and place.conversation_id is not None:
+            if conversations.last_comparison(self.connection, place.conversation_id).state == "open":
+                raise Refused("Judge this pair first, or skip it (S).")
+            conversations.set_state(self.connection, place.conversation_id, "finished")
+        return self.advance()
+
+    def advance(self) -> Taken:
+        """Take what was left open, else what comes before work, else the next item of the queue."""
+        waiting = conversations.unfinished(self.connection, self.annotator_id, self.project.id)
+        self.put(conversation_id=waiting, editing=None)
+        if waiting is not None:
+            return Taken(conversations.last_comparison(self.connection, waiting).pair_id)
+        required = self.settings.qualification
+        step = preparation.next_step(self.connection, required, self.annotator_id, self.project)
+        found, kind = step.item, step.kind
+        if found is None and not step.blocked and self.project.mode != "free":
+            found, kind = self._lease_next(), "work"
+        return Taken(message=step.message) if found is None else Taken(self.take(found, kind), step.message)
+
+    def _lease_next(self) -> Any | None:
+        return assignments.lease_next(
+            self.connection,
+            self.annotator_id,
+            self.project,
+            lease_minutes=self.settings.lease_minutes,
+            gold_share=preparation.gold_share(self.project),
+        )
+
+    def take(self, item_row: Any, kind: Kind) -> str:
+        """Put an item on the desk; returns its pair."""
+        if kind != "work":
+            self._lease(item_row.id)
+        begun = conversations.begin(self.connection, self.annotator_id, item_row, kind)
+        self.put(conversation_id=begun, editing=None)
+        return str(conversations.last_comparison(self.connection, begun).pair_id)
+
+    def own_conversation(self, turn: Message) -> str:
+        """Begin a conversation with a prompt of the annotator's own; returns its pair."""
+        self.clear()
+        name = new_id("own")
+        add_items(self.connection, self.project, [NewItem(name, (turn,), source="annotator")], overlap=1)
+        made = self.connection.execute(select(item).where(item.c.id == f"{self.project.name}/{name}")).one()
+        self._lease(made.id)
+        return self.take(made, "work")
+
+    def next_turn(self, turn: Message) -> str:
+        """Go on with the answer that was chosen last; returns the new pair."""
+        conversation = conversations.conversation_row(self.connection, cast(Any, self.place).conversation_id)
+        last = conversations.last_comparison(self.connection, conversation.id)
+        chosen_slot = cast(Any, judgments.current(self.connection, last.id)).chosen_slot
+        chosen = conversations.answers_of(self.connection, last.pair_id)[chosen_slot].text
+        before = conversations.prompt_of(conversations.pair_row(self.connection, last.pair_id))
+        history = (*before, Message(role="assistant", content=chosen), turn)
+        return conversations.go_on(self.connection, conversation, history)
+
+    def _lease(self, item_id: str) -> None:
+        assignments.lease(self.connection, self.annotator_id, item_id, lease_minutes=self.settings.lease_minutes)
+
+    # -- after something was said --------------------------------------------------------------------------------
+
+    def settle(self, shown: Any, state: str) -> None:
+        """A comparison was judged or skipped: it, its item and its conversation follow."""
+        values = {"state": state, "judged_at": now()}
+        self.connection.execute(update(comparison).where(comparison.c.id == shown.id).values(**values))
+        conversation = conversations.conversation_row(self.connection, shown.conversation_id)
+        if shown.turn == 1:
+            done = "done" if state == "judged" else "skipped"
+            assignments.end(self.connection, self.annotator_id, conversation.item_id, done)
+        if state == "skipped" or not self._goes_on(shown):
+            conversations.set_state(self.connection, conversation.id, "finished")
+
+    def move_on(self, shown: Any) -> Taken:
+        """After a judgment: explain an example, wait for the next turn, or put the next thing on the desk."""
+        place = self.place
+        if place is not None and place.editing == shown.id:
+            self.put(editing=None)
+            return Taken()
+        if shown.kind == "training" or self._goes_on(shown):
+            return Taken()
+        return self.advance()
+
+    def _goes_on(self, shown: Any) -> bool:
+        return shown.kind == "work" and self.live and shown.turn < self.project.max_turns
+
+    def take_back(self, shown: Any) -> None:
+        """Record that what was said about a comparison holds no longer."""
+        given = judgments.submission_id(self.connection, shown.id)
+        values = {"kind": "retraction", "flags_json": "[]"}
+        judgments.append(self.connection, shown, self.project, given, values)
+
+    def reopen(self, shown: Any) -> None:
+        """Put a comparison on the desk again as if nothing had been said."""
+        values = {"state": "open", "judged_at": None}
+        self.connection.execute(update(comparison).where(comparison.c.id == shown.id).values(**values))
+        conversation = conversations.conversation_row(self.connection, shown.conversation_id)
+        if shown.turn == 1:
+            self._lease(conversation.item_id)
+        conversations.set_state(self.connection, conversation.id, "active")
+        self.put(conversation_id=conversation.id, editing=None)
+
+    def clear(self) -> None:
+        """Put away what is on the desk: an item that was not judged goes back to the queue."""
+        place = self.place
+        if place is None or place.conversation_id is None:
+            return
+        last = conversations.last_comparison(self.connection, place.conversation_id)
+        if last.state == "open" and last.turn == 1:
+            item_id = conversations.conversation_row(self.connection, place.conversation_id).item_id
+            assignments.end(self.connection, self.annotator_id, item_id, "returned")
+        state = "abandoned" if last.state == "open" else "finished"
+        conversations.set_state(self.connection, place.conversation_id, state)
