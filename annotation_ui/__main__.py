@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from alignment.config import recipe_keys
+from alignment.data.records import GRADES, Dimension
 from alignment.errors import UserError
-from annotation_ui import commands
+from annotation_ui import commands, data_commands
+from annotation_ui.export import ExportFilter
+from annotation_ui.opening import console
 from annotation_ui.session import AccountRole
 from annotation_ui.settings import DEFAULT_SETTINGS, AppSettings, ProjectSettings, VariantSettings, load_settings
 
@@ -61,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     _add_users(added, shared)
     _add_report(added, shared)
     _add_backup(added, shared)
+    _add_import(added, shared)
+    _add_export(added, shared)
+    _add_simulate(added, shared)
     return top
 
 
@@ -117,6 +123,38 @@ def _add_backup(added: _Commands, shared: argparse.ArgumentParser) -> None:
     _command(added, "backup", commands.backup, shared).add_argument("to", type=Path, metavar="FILE")
 
 
+def _add_import(added: _Commands, shared: argparse.ArgumentParser) -> None:
+    made = _command(added, "import", data_commands.import_data, shared)
+    made.add_argument("source", metavar="FILE", help="a file in any format that the stages read, or a Hub dataset")
+    made.add_argument("--project", required=True)
+    made.add_argument("--pairs", action="store_true", help="take the answers, too: they are to be judged")
+    made.add_argument("--attention", action="store_true", help="add the app's own attention checks")
+    made.add_argument("--format", default="auto", help="auto, tandem, hh, alpaca, alpaca_eval, trl")
+    made.add_argument("--part", choices=("train", "heldout"), default="train", help="what the judgments are for")
+    made.add_argument("--batch", help="name of the batch; default: the project's")
+    made.add_argument("--priority", type=int, default=0, help="higher ones come first")
+    made.add_argument("--overlap", type=int, help="annotators per item; default: the project's")
+    made.add_argument("--limit", type=int, help="take so many at most")
+    made.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with malformed rows")
+
+
+def _add_export(added: _Commands, shared: argparse.ArgumentParser) -> None:
+    made = _command(added, "export", data_commands.export_data, shared)
+    made.add_argument("to", type=Path, metavar="FILE.jsonl")
+    for field, option, more in _EXPORT_OPTIONS:
+        told = str(ExportFilter.model_fields[field].description)
+        made.add_argument(option, dest=field, default=argparse.SUPPRESS, help=told, **more)
+
+
+def _add_simulate(added: _Commands, shared: argparse.ArgumentParser) -> None:
+    made = _command(added, "simulate", data_commands.simulate_people, shared)
+    made.add_argument("count", type=int, metavar="N", help="judgments in each project")
+    made.add_argument("--project", action="append", help="only this one; may be given more than once")
+    made.add_argument("--seed", type=int, default=0, help="of what the annotators perceive")
+    toy = "no model: put pairs with answers of the toy world's corpus into the queues first"
+    made.add_argument("--pairs-only", action="store_true", help=toy)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code: 0 done, 2 something that the user can put right, 130 Ctrl-C."""
     overrides = [word for word in argv if "=" in word and not word.startswith("-")]
@@ -127,14 +165,33 @@ def main(argv: Sequence[str]) -> int:
     try:
         arguments.do(load_settings(arguments.config, overrides), arguments)
     except UserError as error:
-        commands.console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-_NAMES = frozenset({"serve", "users", "report", "backup"})
+_NAMES = frozenset({"serve", "users", "report", "backup", "import", "export", "simulate"})
+_FLAG: dict[str, Any] = {"action": "store_true"}
+_EXPORT_OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
+    ("projects", "--project", {"action": "append"}),
+    ("dimension", "--dimension", {"choices": get_args(Dimension)}),
+    ("part", "--part", {"choices": ("train", "heldout", "all")}),
+    ("batches", "--batch", {"action": "append"}),
+    ("annotators", "--annotator", {"action": "append"}),
+    ("since", "--since", {"metavar": "DAY"}),
+    ("until", "--until", {"metavar": "DAY"}),
+    ("overlap", "--overlap", {"choices": ("all", "majority")}),
+    ("min_grade", "--min-grade", {"choices": GRADES}),
+    ("margins", "--margins", {"choices": ("small", "large", "none")}),
+    ("with_gold", "--with-gold", _FLAG),
+    ("with_unsafe_preferred", "--with-unsafe-preferred", _FLAG),
+    ("with_for_review", "--without-for-review", {"action": "store_false"}),
+    ("with_earlier_withdrawn", "--with-earlier-withdrawn", _FLAG),
+    ("with_notes", "--with-notes", _FLAG),
+]
+"""Field of ``ExportFilter``, its option, and what else ``argparse`` has to know."""
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

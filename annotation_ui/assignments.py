@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, exists, func, insert, select, update
 
 from annotation_ui.accounts import in_minutes
-from annotation_ui.schema import assignment, item
+from annotation_ui.schema import assignment, item, pair
 from annotation_ui.store import new_id, now
 
 HELD = ("leased", "done", "skipped")
@@ -21,16 +21,26 @@ _COUNTED = 200
 """The queue is counted up to this."""
 
 
-def _for(annotator_id: str, project_row: Any, source: str) -> Any:
-    """Condition: items of a source that may go to this annotator."""
+def _for(annotator_id: str, project_row: Any, source: str, *, live: bool) -> Any:
+    """Condition: items of a source that may go to this annotator; without variants, only those with answers."""
     mine = exists().where(
         assignment.c.item_id == item.c.id, assignment.c.annotator_id == annotator_id, assignment.c.state.in_(HELD)
     )
-    return and_(item.c.project_id == project_row.id, item.c.source == source, item.c.remaining > 0, ~mine)
+    ready = exists().where(
+        pair.c.item_id == item.c.id, pair.c.prompt_sha256 == item.c.prompt_sha256, pair.c.state == "complete"
+    )
+    own = (item.c.project_id == project_row.id, item.c.source == source, item.c.remaining > 0)
+    return and_(*own, ~mine) if live else and_(*own, ~mine, ready)
 
 
 def lease_next(
-    connection: Connection, annotator_id: str, project_row: Any, *, lease_minutes: float, gold_share: float
+    connection: Connection,
+    annotator_id: str,
+    project_row: Any,
+    *,
+    lease_minutes: float,
+    gold_share: float,
+    live: bool,
 ) -> Any | None:
     """Lease the next item to an annotator; returns its row, or ``None`` where the queue has nothing for them.
 
@@ -45,7 +55,7 @@ def lease_next(
     if random.Random(f"{annotator_id}/{project_row.id}/{had}").random() < gold_share:
         sources.insert(0, "gold")
     for source in sources:
-        query = select(item).where(_for(annotator_id, project_row, source))
+        query = select(item).where(_for(annotator_id, project_row, source, live=live))
         row = connection.execute(query.order_by(item.c.priority.desc(), item.c.place).limit(1)).one_or_none()
         if row is not None:
             lease(connection, annotator_id, row.id, lease_minutes=lease_minutes)
@@ -88,9 +98,9 @@ def expire(connection: Connection) -> int:
     return len(over)
 
 
-def count_left(connection: Connection, annotator_id: str, project_row: Any) -> int:
+def count_left(connection: Connection, annotator_id: str, project_row: Any, *, live: bool) -> int:
     """Items that the queue has for an annotator, counted up to 200."""
-    some = select(item.c.id).where(_for(annotator_id, project_row, "queue")).limit(_COUNTED).subquery()
+    some = select(item.c.id).where(_for(annotator_id, project_row, "queue", live=live)).limit(_COUNTED).subquery()
     return connection.execute(select(func.count()).select_from(some)).scalar_one()
 
 

@@ -184,9 +184,10 @@ def _card_parts(view: View) -> tuple[str, str, str]:
         return "", _warning_html(), button("accept", texts.ACCEPT, shortcut="Enter", look="primary") + way_out
     train = button("train", texts.TRAIN)
     if view.phase == "failed":
-        body = _paragraph(texts.FAILED) + _paragraph(view.message) + _paragraph(view.prompt, look="quote")
+        body = _paragraph(view.message or texts.FAILED) + _paragraph(view.prompt, look="quote")
         return texts.CARD_TITLES["failed"], body, button("retry", texts.RETRY, shortcut="Enter", look="primary")
-    fetch = button("fetch", texts.FETCH, shortcut="N", look="primary") if view.may_fetch else ""
+    label = texts.LOOK_AGAIN if view.phase == "empty" else texts.FETCH
+    fetch = button("fetch", label, shortcut="N", look="primary") if view.may_fetch else ""
     if view.phase == "empty":
         return texts.CARD_TITLES["empty"], _paragraph(texts.EMPTY), fetch + train
     title, hint = _idle_texts(view)

@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import getpass
 import json
 import secrets
 import sys
 from collections.abc import Callable
-from pathlib import Path
-
-from rich.console import Console
 
 from alignment.errors import UserError
 from annotation_ui import accounts, preparation
 from annotation_ui.desk import Desk
 from annotation_ui.generation import Generator
 from annotation_ui.items import project_named
-from annotation_ui.server import check_reach, keep_projects, ready
+from annotation_ui.opening import Arguments, database_of, fill_from_run, open_store, say
+from annotation_ui.server import check_reach, ready
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import Store
 from annotation_ui.variants import load_variants
-
-console = Console(stderr=True)
-Arguments = argparse.Namespace
-
-
-def say(message: str) -> None:
-    """One line on standard error."""
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def database_of(settings: AppSettings, run: Path | None) -> str:
-    """Where the store is: as the settings say, else in the run folder.
-
-    Raises:
-        UserError: neither is given, or there is no such run.
-    """
-    if settings.database is not None:
-        return settings.database
-    if run is None:
-        raise UserError("which store? Give --run RUN, or database=FILE (or a PostgreSQL URL).")
-    if not run.is_dir():
-        raise UserError(f"no such run folder: {run}. Make one with python -m stages.sft run_dir={run}")
-    return str(run / "annotation" / "annotations.db")
-
-
-def open_store(settings: AppSettings, run: Path | None) -> Store:
-    """The store, with the projects of the settings."""
-    store = Store(database_of(settings, run))
-    keep_projects(store, settings)
-    return store
-
 
 # -- serve ------------------------------------------------------------------------------------------------------------
 
@@ -63,6 +29,8 @@ def serve_app(settings: AppSettings, arguments: Arguments) -> None:
     if arguments.pairs_only:
         settings = settings.model_copy(update={"variants": None})
     variants = load_variants(settings, arguments.run)
+    if variants is not None and arguments.run is not None:
+        fill_from_run(store, settings, arguments.run)
     generator = None if variants is None else Generator(variants)
     desk = Desk(store, settings, generator)
     try:

@@ -28,7 +28,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from alignment.data.records import (
     GRADES,
@@ -50,7 +50,7 @@ from annotation_ui.selection import WITHDRAWN, ExportFilter, Outcome, Selection,
 from annotation_ui.session import Slot
 from annotation_ui.store import Store, now
 
-__all__ = ["MARGINS", "ExportFilter", "Manifest", "as_moment", "export", "features_of", "manifest_file"]
+__all__ = ["MARGINS", "ExportFilter", "Manifest", "as_moment", "comparisons", "export", "features_of", "manifest_file"]
 
 MARGINS: dict[str, dict[Grade, float]] = {
     "small": dict(zip(GRADES, (1.0, 2 / 3, 1 / 3, 0.0), strict=True)),
@@ -107,12 +107,10 @@ def export(store: Store, target: Path, filters: ExportFilter | None = None) -> M
         UserError: no judgment is left, the filter names a project or annotator that is not there, or the file cannot
             be written; a file that was there before stays.
     """
-    filters = filters or ExportFilter()  # type: ignore[call-arg]
     if target.suffix != ".jsonl":
         raise UserError(f"{target}: name a file that ends with .jsonl")
     with store.read() as connection:
-        selection = Selection.begin(connection, filters)
-        writing = _Writing(selection, {row.id: row for row in connection.execute(select(schema.variant))})
+        writing = _Writing.begin(connection, filters)
         records = writing.records()
         first = next(records, None)
         if first is None:
@@ -126,6 +124,12 @@ def export(store: Store, target: Path, filters: ExportFilter | None = None) -> M
             raise UserError(f"{target} cannot be written: {error.strerror}") from error
     _log(store, target, manifest)
     return manifest
+
+
+def comparisons(store: Store, filters: ExportFilter | None = None) -> list[Comparison]:
+    """The records that ``export`` would write; none where no judgment is left."""
+    with store.read() as connection:
+        return list(_Writing.begin(connection, filters).records())
 
 
 def _log(store: Store, target: Path, manifest: Manifest) -> None:
@@ -151,6 +155,12 @@ class _Writing:
     annotators: set[str] = field(default_factory=set)
     guidelines: set[str] = field(default_factory=set)
     written_by: set[str] = field(default_factory=set)
+
+    @classmethod
+    def begin(cls, connection: Connection, filters: ExportFilter | None) -> _Writing:
+        """From here on, nothing that is said gets into the records."""
+        selection = Selection.begin(connection, filters or ExportFilter())  # type: ignore[call-arg]
+        return cls(selection, {row.id: row for row in connection.execute(select(schema.variant))})
 
     def records(self) -> Iterator[Comparison]:
         """One record for each judgment."""

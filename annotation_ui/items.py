@@ -197,6 +197,12 @@ def _add_item(
         complete_pair(connection, pair_id, new.answers)
 
 
+def has_items(connection: Connection, project_id: str) -> bool:
+    """Whether anything was ever put into a project's queue."""
+    queued = select(item.c.id).where(item.c.project_id == project_id, item.c.source == "queue")
+    return connection.execute(queued.limit(1)).first() is not None
+
+
 # -- pairs ------------------------------------------------------------------------------------------------------------
 
 

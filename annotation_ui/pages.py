@@ -17,8 +17,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 
-from annotation_ui import accounts, quality, schema
-from annotation_ui.report import as_html
+from annotation_ui import accounts, schema
 from annotation_ui.review import flagged
 from annotation_ui.security import COOKIE, token_in
 from annotation_ui.session import AccountRole, Refused
@@ -87,9 +86,7 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
 
     @app.get("/admin/report")
     def report(request: Request) -> Response:
-        names = quality.annotator_names
-        page = lambda: HTMLResponse(as_html(quality.quality_report(store), names(store)))  # noqa: E731
-        return _only_for(request, ("admin",), page)
+        return _only_for(request, ("admin",), lambda: HTMLResponse(_report(store)))
 
     @app.get("/review")
     def review(request: Request) -> Response:
@@ -110,6 +107,14 @@ def _only_for(request: Request, roles: tuple[AccountRole, ...], make: Callable[[
 
 def _page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     return HTMLResponse(_templates.get_template(template).render(**values), status)
+
+
+def _report(store: Store) -> str:
+    """The quality report; what it takes is imported here, since a server that nobody asks for it needs none of it."""
+    from annotation_ui.quality import annotator_names, quality_report
+    from annotation_ui.report import as_html
+
+    return as_html(quality_report(store), annotator_names(store))
 
 
 def _people(store: Store) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ class PairLine(Prompt):
 def has_own_pairs(path: str) -> bool:
     """Whether the first record of a file is a pair of one's own."""
     first = next((row for _, row in iter_rows(path) if isinstance(row, Mapping)), {})
-    return "answer_a" in first
+    return not first.keys().isdisjoint({"answer_a", "answer_b"})
 
 
 def own_pairs(path: str, dimension: Dimension, report: ReadReport, on_error: OnError) -> Iterator[NewItem]:

@@ -23,7 +23,6 @@ from alignment.errors import UserError
 from alignment.resources import resource
 from alignment.toy.annotators import ANNOTATORS, Annotator, Opinion, compare
 from alignment.toy.answers import sample_answer
-from alignment.toy.simulation import queue
 from alignment.toy.world import lookup
 from annotation_ui import accounts, preparation
 from annotation_ui.desk import Desk
@@ -41,6 +40,7 @@ LOOK_EVERY_SECONDS = 0.02
 
 _NOTES = ("Hard to tell.", "Both say nearly the same.", "The other one is more polite.", "Not sure about the facts.")
 _NOTE_SHARE, _FLAG_SHARE, _KEYBOARD_SHARE = 0.03, 0.02, 0.8
+_HARMFUL_SHARE = 0.6
 _SECONDS, _SECONDS_PER_WORD, _SPREAD = 2.5, 0.25, 0.4
 """Active time: a decision, reading at 240 words a minute, and a log-normal spread."""
 
@@ -229,16 +229,20 @@ def toy_pairs(count: int, dimension: Dimension, *, seed: int = 0) -> list[NewIte
     """Pairs to be judged, without a model: prompts of the toy world with answers such as its corpus has.
 
     Args:
-        count: how many, about; shares of kinds are rounded.
-        dimension: of the project; decides which kinds of prompts there are.
+        count: how many.
+        dimension: of the project; for safety, some three in five of the prompts ask for harm, for helpfulness none.
         seed: of prompts and answers.
     """
     rng = random.Random(f"{seed}/{dimension}")
     prompts, _ = load_prompts(str(resource("data/toy/prompts.jsonl")))
-    return [
-        NewItem(f"toy-{seed}-{number:05d}", prompt.messages, answers=_toy_answers(prompt, rng), kind=prompt.kind)
-        for number, prompt in enumerate(queue(prompts, count, dimension, rng=rng))
-    ]
+    harmful = [prompt for prompt in prompts if prompt.dimension == "safety"]
+    harmless = [prompt for prompt in prompts if prompt.dimension != "safety"]
+    items = []
+    for number in range(count):
+        prompt = rng.choice(harmful if dimension == "safety" and rng.random() < _HARMFUL_SHARE else harmless)
+        answers = _toy_answers(prompt, rng)
+        items.append(NewItem(f"toy-{seed}-{number:05d}", prompt.messages, answers=answers, kind=prompt.kind))
+    return items
 
 
 def _toy_answers(prompt: Prompt, rng: random.Random) -> dict[Literal["a", "b"], NewAnswer]:

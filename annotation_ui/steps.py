@@ -118,6 +118,7 @@ class Steps:
             self.project,
             lease_minutes=self.settings.lease_minutes,
             gold_share=preparation.gold_share(self.project),
+            live=self.live,
         )
 
     def take(self, item_row: Any, kind: Kind) -> str:

@@ -33,10 +33,8 @@ CARD_TITLES: dict[Phase, str] = {
     "failed": "The answers could not be written",
     "empty": "Nothing is left for you here",
 }
-EMPTY = (
-    "You have judged everything that this project has for you. Thank you! Choose another project above, or come back."
-)
-FAILED = "One of the two models did not answer. Your prompt is kept."
+EMPTY = "You have judged everything that this project has for you now. Thank you!"
+FAILED = "A model did not answer. Your prompt is kept."
 IDLE_BOTH = ("Ready when you are", "Take the next prompt from the queue, or write one of your own below.")
 IDLE_FETCH = ("Ready when you are", "The next prompt comes with two answers, side by side.")
 IDLE_PROMPT = ("Begin a conversation", "Write a prompt below: two answers to it will appear here, side by side.")
@@ -44,6 +42,7 @@ IDLE_BLOCKED = "There is nothing to do here now"
 ACCEPT = "I understand, go on"
 LEAVE = "Leave this project"
 FETCH = "Next prompt"
+LOOK_AGAIN = "Look again"
 RETRY = "Try again"
 NEXT = "Next"
 TRAIN = "Training examples"
@@ -118,7 +117,7 @@ SCRIPT = {
     "skipReason": "Choose a reason: press 1 to 7.",
     "writePrompt": "Write a prompt first.",
     "noPrompt": "A prompt cannot be written now.",
-    "failed": "The server did not answer, and nothing is lost. Press the key again; it is saved only once.",
+    "failed": "The server does not answer. Nothing is lost: try again in a moment. It is saved only once.",
     "signedOut": "You are signed out. Sign in again in another tab, then repeat here: nothing is lost.",
     "sureWithdraw": "Withdraw for good?",
     "progress": PROGRESS,

@@ -53,7 +53,7 @@ def make_view(
     rows = conversations.all_projects(connection)
     row = _chosen_project(connection, rows, annotator_id, project_name)
     place = conversations.place_of(connection, annotator_id, row.id)
-    view = _frame(connection, settings, account, rows, row)
+    view = _frame(connection, settings, account, rows, row, live=generator is not None)
     if preparation.needs_warning(row, place):
         return replace(view, phase="warning")
     if place is not None and place.editing is not None:
@@ -74,7 +74,7 @@ def _chosen_project(connection: Connection, rows: Any, annotator_id: str, name: 
     return next((row for row in rows if row.id == last), rows[0])
 
 
-def _frame(connection: Connection, settings: AppSettings, account: Account, rows: Any, row: Any) -> View:
+def _frame(connection: Connection, settings: AppSettings, account: Account, rows: Any, row: Any, *, live: bool) -> View:
     """What every view of a project has."""
     markdown = select(guideline.c.markdown).where(guideline.c.sha256 == row.guidelines_sha256)
     history = judgments.recent(connection, account.id, row.id, _HISTORY)
@@ -86,7 +86,7 @@ def _frame(connection: Connection, settings: AppSettings, account: Account, rows
         progress=Progress(
             today=judgments.count_own(connection, account.id, row.id, since=now()[:10]),
             total=judgments.count_own(connection, account.id, row.id),
-            left_in_queue=assignments.count_left(connection, account.id, row),
+            left_in_queue=assignments.count_left(connection, account.id, row, live=live),
         ),
         guidelines=connection.execute(markdown).scalar_one(),
         max_prompt_chars=settings.max_prompt_chars,

@@ -25,7 +25,7 @@ os.environ.update(
     }
 )
 
-pytest_plugins = ("browser", "postgres")
+pytest_plugins = ("annotation_fixtures", "browser", "postgres")
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},

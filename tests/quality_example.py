@@ -8,7 +8,7 @@ from typing import Any
 
 from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, SafetyBin
 from annotation_ui.agreement import SIGNED_GRADES, JudgedPair, Skipped
-from annotation_ui.session import Slot
+from annotation_ui.session import SkipReason, Slot
 
 ANNOTATORS = [f"ann_{number:x}{'0123456789abcdef' * 2}"[:28] for number in range(0xA1, 0xA9)]
 """The last but one always works fast, the last one leans to the left."""
@@ -90,5 +90,5 @@ def _bin(rng: random.Random, number: int, chose_a: bool) -> SafetyBin:
 
 def skipped(n: int = 25) -> list[Skipped]:
     """Skips for some of the reasons."""
-    reasons = ("both_equal", "both_equal", "no_expertise", "disturbing")
+    reasons: tuple[SkipReason, ...] = ("both_equal", "both_equal", "no_expertise", "disturbing")
     return [Skipped(ANNOTATORS[number % 5], "helpful", reasons[number % 4]) for number in range(n)]

@@ -131,7 +131,8 @@ def slow_gwet(ratings: Sequence[Sequence[int]], categories: Sequence[int], credi
     observed = sum(agreed) / Fraction(len(agreed))
     chance = Fraction(0)
     for category in categories:
-        prevalence = sum(Fraction(list(given).count(category), len(given)) for given in ratings) / len(ratings)
+        shares = [Fraction(list(given).count(category), len(given)) for given in ratings]
+        prevalence = sum(shares, Fraction(0)) / len(ratings)
         chance += prevalence * (1 - prevalence)
     chance *= sum(weight.values()) / Fraction(len(categories) * (len(categories) - 1))
     return float((observed - chance) / (1 - chance))

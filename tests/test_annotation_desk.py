@@ -15,6 +15,7 @@ from annotation_fixtures import (
     VARIANTS,
     Office,
     Person,
+    Scripted,
     app_settings,
     assistant,
     change,
@@ -31,10 +32,10 @@ from annotation_fixtures import (
 from alignment.data.records import GRADES, SAFETY_LABELS
 from annotation_ui import accounts, conversations
 from annotation_ui.generation import FAILED
-from annotation_ui.items import load_messages, project_named
+from annotation_ui.items import load_messages
 from annotation_ui.judgments import MAX_ACTIVE_MS, MAX_NOTE_CHARS
 from annotation_ui.schema import answer, assignment, comparison, conversation, item, judgment, pair
-from annotation_ui.session import SKIP_REASONS, Pane, Refused, Slot, Submission, View, draw_left_slot
+from annotation_ui.session import SKIP_REASONS, Draft, Pane, Refused, Slot, Submission, View, draw_left_slot
 from annotation_ui.store import Store
 
 pytest_plugins = ("annotation_fixtures",)
@@ -191,21 +192,21 @@ def test_sides_are_drawn_fairly() -> None:
 
 def test_stored_sides_are_drawn_fairly_for_each_annotator(sqlite_store: Store) -> None:
     office = Office(sqlite_store, live=False)
-    office.add_items(200, overlap=2)
+    office.add_items(100, overlap=2)
     people = [office.person(name) for name in ("ada", "bob")]
     with sqlite_store.write() as connection:
         for item_row in connection.execute(item.select()).all():
             for person in people:
                 conversations.begin(connection, person.id, item_row, "work")
     shown = rows(sqlite_store, comparison)
-    assert len({row.order_seed for row in shown}) == 400
+    assert len({row.order_seed for row in shown}) == 200
     assert all(row.left_slot == draw_left_slot(row.order_seed) for row in shown)
-    assert within_chance(sum(row.left_slot == "a" for row in shown), 400)
+    assert within_chance(sum(row.left_slot == "a" for row in shown), 200)
     left = {(row.pair_id, row.annotator_id): row.left_slot for row in shown}
     pairs = {row.pair_id for row in shown}
-    assert len(pairs) == 200
+    assert len(pairs) == 100
     same = sum(left[each, people[0].id] == left[each, people[1].id] for each in pairs)
-    assert within_chance(same, 200)
+    assert within_chance(same, 100)
 
 
 def test_sides_stay(office: Office) -> None:
@@ -257,14 +258,12 @@ def hidden(store: Store) -> set[str]:
     return known
 
 
-def tells(view: View, store: Store) -> list[tuple[Any, str]]:
-    # Guidelines may use any word.
-    said = list(leaves(replace(view, guidelines="")))
-    found = [(leaf, word) for leaf in said if isinstance(leaf, str) for word in hidden(store) if word in leaf.lower()]
-    numbers = {word for word in hidden(store) if word.isdigit() and len(word) > 4}
-    return found + [(leaf, "a slot") for leaf in said if leaf in ("a", "b")] + [
-        (leaf, "a seed") for leaf in said if str(leaf) in numbers
-    ]
+def tells(view: View, secrets: set[str]) -> list[tuple[Any, str]]:
+    """What in a view gives something away, and what."""
+    said = list(leaves(replace(view, guidelines="")))  # guidelines may use any word
+    found = [(leaf, word) for leaf in said if isinstance(leaf, str) for word in secrets if word in leaf.lower()]
+    found += [(leaf, "a slot") for leaf in said if leaf in ("a", "b")]
+    return found + [(leaf, "a number") for leaf in said if len(str(leaf)) > 4 and str(leaf) in secrets]
 
 
 def test_no_view_tells_who_wrote_what(store: Store) -> None:
@@ -296,8 +295,9 @@ def test_no_view_tells_who_wrote_what(store: Store) -> None:
         "idle",
         "idle",
     ]
+    secrets = hidden(store)
     for view in seen:
-        assert tells(view, store) == []
+        assert tells(view, secrets) == []
     office.close()
 
 
@@ -306,9 +306,12 @@ def test_the_walk_finds_what_it_looks_for(office: Office) -> None:
     view = ada.ask("one")
     assert view.left is not None
     (shown,), (written,) = rows(office.store, comparison), rows(office.store, pair)
+    secrets = hidden(office.store)
+    assert tells(view, secrets) == []
     for leak in (VARIANTS["a"], str(shown.order_seed), shown.pair_id, written.item_id, "b"):
-        assert tells(replace(view, left=Pane(leak)), office.store), leak
-        assert tells(replace(view, message=leak), office.store), leak
+        assert tells(replace(view, left=Pane(leak)), secrets), leak
+        assert tells(replace(view, message=leak), secrets), leak
+    assert tells(replace(view, turn=shown.order_seed), secrets)
 
 
 def test_a_count_does_not_tell_gold_items_apart(store: Store) -> None:
@@ -322,9 +325,8 @@ def test_a_count_does_not_tell_gold_items_apart(store: Store) -> None:
         view = ada.judge(1)
         prompts.append(view.prompt)
         left.append(view.progress.left_in_queue)
-    steps = {"gold" in prompt: before - after for prompt, (before, after) in zip(prompts[1:], pairwise(left), strict=True)}
-    assert set(steps) == {True, False}
-    assert steps[True] == steps[False]
+    assert {"gold" in prompt for prompt in prompts} == {True, False}
+    assert len({before - after for before, after in pairwise(left)}) == 1
 
 
 # -- judgments --------------------------------------------------------------------------------------------------------
@@ -368,9 +370,7 @@ def test_a_second_tab_is_told_that_it_is_late(sqlite_store: Store, other: dict[s
     before = only(sqlite_store, judgment)
     assert "already judged" in refusal(ada.submit, replace(given, **other))
     assert only(sqlite_store, judgment) == before
-    assert "already judged" in refusal(
-        office.desk.skip, ada.id, given.comparison_id, given.submission_id, "other"
-    ) or "is judged" in refusal(office.desk.skip, ada.id, given.comparison_id, given.submission_id, "other")
+    assert "is judged" in refusal(office.desk.skip, ada.id, given.comparison_id, given.submission_id, "other")
     assert only(sqlite_store, judgment) == before
 
 
@@ -490,7 +490,7 @@ def test_a_clock_costs_no_judgment(sqlite_store: Store) -> None:
     assert rows(sqlite_store, judgment)[-1].active_ms is None
 
 
-@pytest.mark.parametrize(("method", "kept"), [("keyboard", "keyboard"), ("mouse", "mouse"), ("telepathy", None), ([], None)])
+@pytest.mark.parametrize(("method", "kept"), [("keyboard", "keyboard"), ("mouse", "mouse"), ("x", None), ([], None)])
 def test_how_it_was_entered(sqlite_store: Store, method: Any, kept: str | None) -> None:
     office = Office(sqlite_store, live=False)
     office.add_items(1)
@@ -553,7 +553,8 @@ def test_nothing_is_judged_before_both_answers_have_ended(office: Office) -> Non
     office.hold("b")
     view = office.desk.ask(ada.id, "helpfulness", "one")
     assert (view.phase, view.submission_id) == ("generating", None)
-    view = wait_for(ada.view, lambda seen: seen.left and seen.right and "red to 1: one" in (seen.left.text, seen.right.text))
+    whole = "red to 1: one"
+    view = wait_for(ada.view, lambda seen: seen.left and seen.right and whole in (seen.left.text, seen.right.text))
     panes = {pane.text: pane.done for pane in (view.left, view.right) if pane}
     assert panes == {"red to 1: one": True, "blue": False}
     given = Submission(str(view.comparison_id), f"{view.comparison_id}.0", 1)
@@ -584,13 +585,13 @@ def test_the_choice_stays_once_the_conversation_has_gone_on(office: Office) -> N
     assert "gone on" in refusal(ada.edit, first.comparison_id)
 
 
-def test_a_repeated_submission_is_recognised_after_the_conversation_has_gone_on(office: Office) -> None:
+def test_a_repeated_submission_changes_nothing_after_the_conversation_has_gone_on(office: Office) -> None:
     ada = office.person("ada")
     ada.ask("one")
     given = ada.given(1)
     ada.submit(given)
     ada.ask("two")
-    assert ada.submit(given).message.startswith("Already saved.")
+    assert "gone on" in refusal(ada.submit, given)
     assert len(rows(office.store, judgment)) == 1
 
 
@@ -618,7 +619,7 @@ def test_undo_puts_the_last_one_back_on_the_desk(quiet_office: Office) -> None:
     view = ada.judge(4)
     assert view.prompt == "ask 2"
     assert [grade for _, grade in chosen(store)] == ["slightly_better", "negligibly_better"]
-    assert [row.kind for row in rows(store, judgment)] == ["judgment", "judgment", *["retraction"] * 2, *["judgment"] * 2]
+    assert [row.kind for row in rows(store, judgment)] == [*["judgment"] * 2, *["retraction"] * 2, *["judgment"] * 2]
     for row in rows(store, comparison):
         said = rows(store, judgment, comparison_id=row.id)
         assert [each.supersedes for each in said] == [None, *[each.id for each in said]][: len(said)]
@@ -684,7 +685,7 @@ def test_edit_shows_what_was_said_and_replaces_it(store: Store) -> None:
     second = ada.judge(2, safety="both_safe", note="a note", flagged=True)
     view = ada.edit(first.comparison_id)
     assert (view.phase, view.editing, view.comparison_id) == ("open", True, first.comparison_id)
-    assert (view.draft.option, view.draft.safety, view.draft.note, view.draft.flagged) == (2, "both_safe", "a note", True)
+    assert view.draft == Draft(option=2, safety="both_safe", note="a note", flagged=True)
     assert (view.left, view.right) == (first.left, first.right)
     assert "Take the judgment back first" in refusal(ada.skip)
     assert "cannot be sent" in refusal(ada.ask, "hello")
@@ -994,17 +995,22 @@ def test_a_server_that_was_killed_is_taken_over(office: Office) -> None:
     ada = office.person("ada")
     office.hold()
     before = office.desk.ask(ada.id, "helpfulness", "one")
-    dead, (written,) = office.desk.generator, rows(office.store, pair)
+    (written,) = rows(office.store, pair)
+    dead, silent = office.desk.generator, office.variants
     assert dead is not None
-    office.variants = {slot: type(variant)(slot) for slot, variant in office.variants.items()}
-    office.desk = office._open()  # and the first one never says anything again
+    office.variants = {"a": Scripted("a"), "b": Scripted("b")}
+    office.desk = office._open()  # and the first one says nothing for now
     view = ada.settled()
     assert (view.phase, view.comparison_id, view.prompt) == ("open", before.comparison_id, "one")
     assert only(office.store, pair).id == written.id
     assert [len(variant.asked) for variant in office.variants.values()] == [1, 1]
     ada.judge(1)
     assert len(current(office.store)) == 1
+    answers = rows(office.store, answer)
+    for variant in silent.values():
+        variant.may_end.set()
     dead.close()  # what it had to say comes too late
+    assert rows(office.store, answer) == answers
     assert only(office.store, pair).state == "complete"
 
 
@@ -1025,7 +1031,7 @@ def test_answers_that_a_view_waits_for_are_written_once(office: Office) -> None:
     ada = office.person("ada")
     office.hold()
     office.desk.ask(ada.id, "helpfulness", "one")
-    together([ada.view] * 8)
+    assert {type(view) for view in together([ada.view] * 8)} == {View}
     office.let_go()
     assert ada.settled().phase == "open"
     assert [len(variant.asked) for variant in office.variants.values()] == [1, 1]
@@ -1191,5 +1197,3 @@ def test_a_double_press_sends_one_prompt(office: Office) -> None:
     ada.judge(1)
     together([lambda: ada.ask("two")] * 4)
     assert len(rows(office.store, pair)) == 2
-    with office.store.read() as connection:
-        assert project_named(connection, "helpfulness").name == "helpfulness"

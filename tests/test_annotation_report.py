@@ -117,6 +117,7 @@ def test_gold_items_do_not_touch_the_other_figures() -> None:
     assert with_gold.overall.agreement == without.overall.agreement
     assert (with_gold.batches, with_gold.days) == (without.batches, without.days)
     assert with_gold.overall.work.left == without.overall.work.left
+    assert [person.agrees for person in with_gold.annotators] == [person.agrees for person in without.annotators]
     assert without.overall.work.gold.missing == NO_DATA
 
 
@@ -178,9 +179,8 @@ def test_habits_that_deserve_a_look_are_named() -> None:
 # -- from the store ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def worked(store: Store) -> Office:
-    """Two people on two projects: replaced, retracted, skipped, gold, and somebody who withdraws."""
+def two_projects(store: Store) -> Office:
+    """Four items of helpfulness for two people each, one of safety; their answers were sampled before."""
     settings = app_settings(
         {"name": "helpfulness", "overlap": 2}, {"name": "safety", "dimension": "safety", "ask_safety": True}
     )
@@ -190,7 +190,13 @@ def worked(store: Store) -> Office:
     return office
 
 
-def test_the_store_gives_what_people_say_now(worked: Office) -> None:
+@pytest.fixture
+def worked(sqlite_store: Store) -> Office:
+    return two_projects(sqlite_store)
+
+
+def test_the_store_gives_what_people_say_now(store: Store) -> None:
+    worked = two_projects(store)
     ada, ben = worked.person("ada"), worked.person("ben")
     shown = ada.fetch()
     retracted = ada.judge(1, active_ms=1000).comparison_id
@@ -251,7 +257,8 @@ def test_a_skip_that_was_judged_after_all_is_no_skip(worked: Office) -> None:
     assert (work.n, dict(work.skips)) == (1, {})
 
 
-def test_gold_items_come_with_whether_they_were_judged_as_known(store: Store) -> None:
+def test_gold_items_come_with_whether_they_were_judged_as_known(sqlite_store: Store) -> None:
+    store = sqlite_store
     office = Office(store, app_settings({"gold_share": 1.0}), live=False)
     gold = [new_item(name, answered=True, source="gold", expected={"choice": "a"}) for name in ("first", "second")]
     office.add_items(gold)
@@ -266,6 +273,9 @@ def test_gold_items_come_with_whether_they_were_judged_as_known(store: Store) ->
     assert [(row.is_gold, row.gold_ok) for row in found] == [(True, True), (True, False)]
     work = quality_report(store).overall.work
     assert (work.n, work.gold.value, work.gold.n) == (0, 0.5, 2)
+    change(store, schema.comparison, {"turn": 2}, pair_id=found[1].pair_id)  # as if asked by the annotator
+    work = quality_report(store).overall.work
+    assert (work.n, work.gold.value, work.gold.n) == (0, 1.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -347,15 +357,17 @@ def test_the_page_is_one_safe_file(page: str) -> None:
     assert re.findall(r"#[0-9a-f]{6}\b(?!\))", re.sub(r'(href="|url\()#\w+', "", drawn)) == []
 
 
-def test_names_are_shown_to_those_who_may_know_only(report: Report) -> None:
+def test_names_are_shown_to_those_who_may_know_only(report: Report, page: str) -> None:
     names = {ANNOTATORS[0]: "ada", ANNOTATORS[1]: "<b>ben$x$</b>"}
-    for show in (as_html, as_text):
-        hidden, seen = show(report), show(report, names)
+    named, text = as_html(report, names), as_text(report, names)
+    for seen, hidden in ((named, page), (text, as_text(report))):
         assert "ada" not in hidden and "ada" in seen
         assert ANNOTATORS[0][:9] in hidden and ANNOTATORS[0][:9] not in seen
         assert ANNOTATORS[2][:9] in seen
-    assert "<b>" not in as_html(report, names)
-    assert as_html(report, names).count("&lt;b&gt;ben$x$&lt;/b&gt;") >= 2  # in the table and in the plot
+    assert "<b>" not in named
+    plots = re.findall(r"<svg.*?</svg>", named, flags=re.DOTALL)
+    assert any("&lt;b&gt;ben$x$&lt;/b&gt;" in plot for plot in plots)
+    assert '<th scope="row">&lt;b&gt;ben$x$&lt;/b&gt;</th>' in named
     assert "ada" not in json.dumps(as_json(report))
 
 

@@ -158,7 +158,7 @@ class TestPoliciesOfARun:
 
         monkeypatch.setattr("alignment.models.streaming.stream_answer", scripted)
         both_wait = threading.Event()
-        first._turns.submit(both_wait.wait)
+        first._turns.submit(both_wait.wait, 10)
         threads = [
             threading.Thread(target=lambda v=variant, s=seed: list(v.stream(ASK, seed=s)))
             for seed, variant in enumerate((first, second))
@@ -349,7 +349,8 @@ class TestEndpoints:
 
     def test_blocks_may_end_anywhere_and_lines_only_where_they_do(self, server: Server) -> None:
         text = "one\u2028two\x85three é€😀"  # the first two end a line for Python's splitlines
-        raw = b": a comment\r\nevent: message\r\n" + chunk(text).replace(b"\n", b"\r\n") + chunk(finish="stop") + DONE
+        lines = b": a comment\nevent: message\n" + chunk(text) + chunk(finish="stop") + DONE + b"data: garbage\n\n"
+        raw = lines.replace(b"\n", b"\r\n")
         assert answers(server, *(raw[place : place + 1] for place in range(len(raw))))[-1].text == text
         assert answers(server, raw)[-1].text == text
 

@@ -256,13 +256,15 @@ class TestTheBeginningAndTheEnd:
 
     def test_leaving_in_the_middle_computes_nothing_more(self, backbone: Backbone) -> None:
         never_stops(backbone)
-        passes: list[int] = []
-        backbone.base.base_model.register_forward_hook(lambda *unused: passes.append(1))
+        read: list[int] = []
+        backbone.base.base_model.register_forward_pre_hook(
+            lambda module, args, given: read.append(given["input_ids"].numel()), with_kwargs=True
+        )
         stream = answer(backbone, None)
         for _ in range(3):
             next(stream)
         stream.close()  # type: ignore[attr-defined]
-        assert len(passes) == 3
+        assert read == [len(backbone.encoder.encode_prompt(ASK)), 1, 1], "each token is read once"
         assert list(stream) == []
 
     def test_no_gradient_is_kept(self, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ const tandem = (() => {
   "use strict";
   const TEXTS = TANDEM_TEXTS;
   const IDLE_MS = 60_000; // without input for so long, time stops counting
-  const RESEND_MS = 4_000; // an action that was not answered for so long may be sent again
-  const AFTER_SAVE_MS = 600; // an Enter so soon after a save was meant for it
+  const RESEND_MS = 3_000; // an action that was not answered for so long may be sent again
+  const AFTER_SAVE_MS = 400; // an Enter so soon after a save was meant for the save
   const DEPENDS_ON_SIDE = ["preferred_safe_other_unsafe", "preferred_unsafe_other_safe"];
   const page = document.documentElement;
   const find = (selector) => document.querySelector(selector);
@@ -58,9 +58,11 @@ const tandem = (() => {
 
   function act(name, more = {}) {
     if (performance.now() - (pending[name] ?? -Infinity) < RESEND_MS) return;
-    pending[name] = performance.now();
+    const at = performance.now();
+    pending[name] = at;
     outgoing[name] = { project: view?.project ?? null, has, ...more };
     raise(`desk_${name}`);
+    if (name !== "watch") setTimeout(() => { if (pending[name] === at) failed(name); }, RESEND_MS);
   }
 
   const parcel = (name) => outgoing[name]; // what Gradio sends along
@@ -276,7 +278,8 @@ const tandem = (() => {
   }
 
   function onEnter() { // with the focus on nothing in particular
-    if (performance.now() - savedAt < AFTER_SAVE_MS) return undefined;
+    const complete = view?.phase === "open" && chosen("option") !== null;
+    if (!complete && performance.now() - savedAt < AFTER_SAVE_MS) return undefined;
     const does = { open: submit, warning: () => act("accept"), failed: () => act("retry"), explained: next, idle: next };
     if (view?.phase === "judged") return view.may_prompt ? find("#prompt").focus() : next();
     return does[view?.phase]?.();

@@ -174,7 +174,7 @@ class Annotator:
         """What is to be judged."""
         if self.view["phase"] != "open":
             raise Wrong(f"there is nothing to judge in phase {self.view['phase']}")
-        left, right = (_slot_and_item(pane) for pane in self.panes)
+        left, right = (slot_and_item(pane) for pane in self.panes)
         return Shown(self.view["comparison_id"], self.view["submission_id"], left, right)
 
     async def until_answered(self, action: str, **values: Any) -> str:
@@ -275,7 +275,8 @@ class Annotator:
         return Saved(self.name, chosen[1], shown.submission_id, shown.left[0], chosen[0], grade, ms, known)
 
 
-def _slot_and_item(pane: str) -> tuple[str, int]:
+def slot_and_item(pane: str) -> tuple[str, int]:
+    """Slot and item that an answer of the queue names."""
     found = ANSWER.search(pane)
     if found is None:
         raise Wrong(f"this is no answer of the queue: {pane[:200]}")

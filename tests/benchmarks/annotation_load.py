@@ -25,9 +25,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,39 +169,36 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Memory:
-    """What the server held, in MiB: once all sessions were open, at most, and at the end."""
-
-    open_mb: float | None = None
-    seen: list[float] = field(default_factory=list)
-
-    def follow(self, server: Served, clients: Clients) -> None:
-        """Look again and again until the annotators have ended."""
-        while clients.at_work():
-            self.seen.append(server.rss_mb())
-            if self.open_mb is None and clients.are_open():
-                self.open_mb = server.rss_mb()
-            time.sleep(0.2)
-        self.seen.append(server.rss_mb())
+def _follow(server: Served, clients: Clients, is_over: Callable[[], bool]) -> float:
+    """Look again and again until something is over; returns the largest memory that was seen, in MiB."""
+    largest = server.rss_mb()
+    while clients.at_work() and not is_over():
+        time.sleep(0.1)
+        largest = max(largest, server.rss_mb())
+    return largest
 
 
 def measure(server: Served, clients: Clients) -> dict[str, Any]:
     """Wait for the annotators; what the server needed, and how long saving took."""
-    began, memory = time.monotonic(), Memory()
-    memory.follow(server, clients)
-    seconds = time.monotonic() - began
-    tally, times = clients.tally(), [one.ms for one in clients.saved() if one.ms is not None]
+    signing_in = _follow(server, clients, clients.are_open)
+    opened, began, used = server.rss_mb(), time.monotonic(), server.cpu_seconds()
+    largest = _follow(server, clients, lambda: False)
+    seconds, used = time.monotonic() - began, server.cpu_seconds() - used
+    tally, saved = clients.tally(), clients.saved()
+    times = [one.ms for one in saved if one.ms is not None]
     return {
         **{f"p{round(100 * share)}_ms": percentile(times, share) for share in (0.5, 0.95, 0.99)},
         "max_ms": percentile(times, 1),
         "requests_failed": tally["unanswered"] + len(tally["wrong"]),
         "went_wrong": tally["wrong"],
         "resent": tally["resent"],
+        "timed": len(times),
         "seconds": round(seconds, 1),
-        "rss_mb_sessions_open": memory.open_mb,
-        "rss_mb_peak": max(memory.seen),
-        "rss_mb": memory.seen[-1],
+        "cpu_ms_per_judgment": round(1000 * used / max(1, len(saved)), 1),
+        "rss_mb_signing_in": signing_in,
+        "rss_mb_sessions_open": opened,
+        "rss_mb_largest_after": largest,
+        "rss_mb": server.rss_mb(),
         "torch_loaded": server.has_torch(),
         "outgoing": server.outgoing,
     }
@@ -237,7 +234,8 @@ def bench(arguments: argparse.Namespace, folder: Path, database: str) -> dict[st
     server = Served(folder, *options, f"database={database}")
     server.start()
     try:
-        plan = Plan(server.url, names, PASSWORD, PROJECT, judgments, thinks, arguments.seed, ask=asks)
+        again = arguments.resend_every
+        plan = Plan(server.url, names, PASSWORD, PROJECT, judgments, thinks, arguments.seed, again, ask=asks)
         clients = Clients(folder, plan)
         found = measure(server, clients)
     finally:
@@ -270,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sessions", type=int, default=32, help="annotators at the same time")
     parser.add_argument("--judgments", type=int, default=30, help="of each")
     parser.add_argument("--think-seconds", type=float, default=3.0, help="mean time before each, exponential")
+    parser.add_argument("--resend-every", type=int, default=10, help="judgments of each, of which one is sent twice")
     parser.add_argument("--seed", type=int, default=0, help="of times and choices")
     parser.add_argument("--memory", action="store_true", help="measure memory; few judgments without a pause")
     parser.add_argument("--run", type=Path, help="with --memory: load the models of this run")

@@ -159,6 +159,11 @@ class Served:
         one = self._running()
         return round(sum(each.memory_info().rss for each in (one, *one.children(recursive=True))) / MIB, 1)
 
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used since its start."""
+        times = self._running().cpu_times()
+        return times.user + times.system
+
     def has_torch(self) -> bool:
         """Whether the libraries of torch are in its memory."""
         return any("libtorch" in Path(mapped.path).name for mapped in self._running().memory_maps())

@@ -10,20 +10,24 @@ import os
 import sys
 from typing import Any
 
-# Where the host stands among the arguments of an audit event: alone, or first in an address.
-_HOST = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "socket.gethostbyaddr": 0, "socket.getnameinfo": 0}
-_ADDRESS = {"socket.connect": 1, "socket.sendto": 1, "socket.sendmsg": 1}
+# Where the host, or the address that begins with it, stands among the arguments of an audit event.
+_WATCHED = {
+    "socket.getaddrinfo": 0,
+    "socket.gethostbyname": 0,
+    "socket.gethostbyaddr": 0,
+    "socket.getnameinfo": 0,
+    "socket.connect": 1,
+    "socket.sendto": 1,
+    "socket.sendmsg": 1,
+}
 
 
 def host_in(event: str, arguments: tuple[Any, ...]) -> Any:
-    """The host that an event is about; ``None`` for other events, and for sockets that are files."""
-    if event in _HOST:
-        host = arguments[_HOST[event]]
-    elif event in _ADDRESS:
-        host = arguments[_ADDRESS[event]]
-    else:
-        return None
-    return host[0] if isinstance(host, tuple) else host if event in _HOST else None
+    """The host that a watched event is about; ``None`` for sockets that are files."""
+    host = arguments[_WATCHED[event]]
+    if isinstance(host, tuple):
+        return host[0]
+    return None if event.startswith(("socket.connect", "socket.send")) else host
 
 
 def is_here(host: Any) -> bool:
@@ -38,8 +42,7 @@ def is_here(host: Any) -> bool:
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    host = host_in(event, arguments)
-    if not is_here(host):
+    if event in _WATCHED and not is_here(host := host_in(event, arguments)):
         with open(os.environ["OUTGOING_LOG"], "a", encoding="utf-8") as log:
             log.write(f"{event} {host}\n")
 
