@@ -18,12 +18,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import gradio as gr
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, StrictInt, ValidationError
 
 from alignment.data.records import SafetyBin
 from annotation_ui import blocks_html, texts
@@ -74,19 +74,19 @@ class SkipForm(ComparisonForm):
     submission_id: str
     reason: str
     note: str = ""
-    active_ms: int | None = None
+    active_ms: Any = None
 
 
 class JudgmentForm(ComparisonForm):
-    """A judgment; the fields of ``Submission``."""
+    """A judgment; the fields of ``Submission``. No judgment is refused over its clock, so the desk checks that."""
 
     submission_id: str
-    option: int
+    option: StrictInt
     safety: SafetyBin | None = None
     note: str = ""
     flagged: bool = False
-    active_ms: int | None = None
-    input_method: Literal["keyboard", "mouse"] = "mouse"
+    active_ms: Any = None
+    input_method: Any = "mouse"
 
     def submission(self) -> Submission:
         """As the desk takes it."""

@@ -18,7 +18,7 @@ from sqlalchemy import select, update
 from alignment.data.records import Message
 from annotation_ui import conversations, judgments, preparation
 from annotation_ui.accounts import in_minutes
-from annotation_ui.generation import Generator, Outcome
+from annotation_ui.generation import STOPPED, Generator, Outcome
 from annotation_ui.items import NewAnswer, complete_pair, fail_pair
 from annotation_ui.schema import comparison, pair
 from annotation_ui.session import SKIP_REASONS, Refused, Submission, View
@@ -259,7 +259,12 @@ class Desk:
         self.generator.start(pair_id, messages, seed=row.seed or 0, finish=lambda found: self._finished(pair_id, found))
 
     def _finished(self, pair_id: str, outcome: Outcome) -> None:
-        """Both answers are on disk before anybody can judge them, or the failure is."""
+        """Both answers are on disk before anybody can judge them, or the failure is.
+
+        A job that a stopping server ended is no failure: the pair waits for the next server.
+        """
+        if outcome.error == STOPPED:
+            return
         with self.store.write() as connection:
             if conversations.pair_row(connection, pair_id).state != "generating":
                 return

@@ -83,10 +83,10 @@ def simulate(
         count: judgments to make; default: until the queue has nothing more for any of them.
         annotators: who judges, by their names in the toy world; default: all of them.
         seed: of what they perceive, and how long they take.
-        generator: answers prompts that have no answers yet; without it, there must be none.
+        generator: answers prompts that have no answers yet; without it, these stay in the queue.
 
     Raises:
-        UserError: there is no such project or annotator, it has no queue, or nobody is there to answer a prompt.
+        UserError: there is no such project or annotator, it has no queue, or a model fails to answer.
     """
     desk = Desk(store, settings, generator)
     people = [_Person(desk, project, person, _account(desk, project, person), seed) for person in _who(annotators)]
@@ -184,7 +184,7 @@ class _Person:
             time.sleep(LOOK_EVERY_SECONDS)
             view = self._look()
         if view.phase == "failed":
-            raise UserError(f"{view.prompt[:80]!r} has no answers ({view.message}) Import pairs, or name variants.")
+            raise UserError(f"{view.prompt[:80]!r} got no answers. {view.message}")
         return view
 
     def _look(self) -> View:

@@ -236,6 +236,7 @@ class Person:
     def __init__(self, office: Office, account: Account, project: str) -> None:
         self.office, self.account, self.project = office, account, project
         self.id = account.id
+        self.seen: View | None = None
 
     @property
     def desk(self) -> Desk:
@@ -247,14 +248,16 @@ class Person:
 
     def view(self) -> View:
         """What is on the desk, whole or not."""
-        return self.desk.view(self.id, self.project)
+        self.seen = self.desk.view(self.id, self.project)
+        return self.seen
 
     def settled(self) -> View:
         """What is on the desk once nothing is being written."""
         return wait_for(self.view, lambda view: view.phase != "generating")
 
     def _after(self, view: View) -> View:
-        return self.settled() if view.phase == "generating" else view
+        self.seen = self.settled() if view.phase == "generating" else view
+        return self.seen
 
     def fetch(self) -> View:
         return self._after(self.desk.fetch(self.id, self.project))
@@ -263,8 +266,8 @@ class Person:
         return self._after(self.desk.ask(self.id, self.project, prompt))
 
     def given(self, option: Any = 1, **changes: Any) -> Submission:
-        """A judgment of what is on the desk."""
-        view = self.view()
+        """A judgment of what was on the desk when this person looked last."""
+        view = self.seen or self.view()
         ids = {"comparison_id": view.comparison_id, "submission_id": view.submission_id}
         return Submission(**{**ids, "option": option, **changes})
 
@@ -275,7 +278,7 @@ class Person:
         return self.submit(self.given(option, **changes))
 
     def skip(self, reason: str = "other", **changes: Any) -> View:
-        view = self.view()
+        view = self.seen or self.view()
         comparison, submission = str(view.comparison_id), str(view.submission_id)
         return self._after(self.desk.skip(self.id, comparison, submission, reason, **changes))
 
@@ -283,7 +286,7 @@ class Person:
         return self._after(self.desk.undo(self.id, self.project))
 
     def edit(self, comparison_id: str | None) -> View:
-        return self.desk.edit(self.id, str(comparison_id))
+        return self._after(self.desk.edit(self.id, str(comparison_id)))
 
     def retract(self, comparison_id: str | None) -> View:
         return self._after(self.desk.retract(self.id, str(comparison_id)))
@@ -292,13 +295,13 @@ class Person:
         return self._after(self.desk.retry(self.id, self.project))
 
     def leave(self) -> View:
-        return self.desk.leave(self.id, self.project)
+        return self._after(self.desk.leave(self.id, self.project))
 
     def train(self) -> View:
-        return self.desk.train(self.id, self.project)
+        return self._after(self.desk.train(self.id, self.project))
 
     def accept(self) -> View:
-        return self.desk.accept_warning(self.id, self.project)
+        return self._after(self.desk.accept_warning(self.id, self.project))
 
 
 class Office:

@@ -45,7 +45,7 @@ for (const name of ["pointerdown", "pointermove", "mousedown", "mousemove", "whe
 CUT_OFF_STREAM = ("BodyStreamBuffer was aborted", "Connection errored out")
 
 PROMPT_BOX, NOTE_BOX, STATUS, BAR, COMPOSER = "#prompt", "#note", "#status", "#bar", "#composer"
-JUDGING, REASONS, SUBMIT, HELP, CARD = "#judging", "#reasons", "#submit", "dialog#help", "#scene .card"
+REASONS, SUBMIT, HELP, CARD = "#reasons", "#submit", "dialog#help", "#scene .card"
 SCENE, HISTORY, SIDE_PANEL, PROGRESS = "#scene", "#history", "#side", "#progress"
 PAST, NOW = "#scene .past", "#scene .turn.now .said"
 MODEL_TEXT = "#left .body, #right .body, #scene .said, #history"
@@ -219,7 +219,10 @@ class DeskPage:
 
     @property
     def may_judge(self) -> bool:
-        return self.find(JUDGING).is_enabled()
+        """Whether the options can be chosen; either all of them or none."""
+        enabled = self.find("input[name=option]:enabled").count()
+        assert enabled in (0, 8)
+        return enabled == 8
 
     @property
     def focus(self) -> str:
@@ -256,7 +259,7 @@ class DeskPage:
         return self.type(text).press("Enter")
 
     def ask(self, text: str) -> DeskPage:
-        """Send a prompt, and wait for both answers."""
+        """Send a prompt, and wait for both answers, which repeat it."""
         return self.send(text).wait_for_phase("open").wait_for_prompt(text)
 
     def judge(self, option: int, *more: str) -> DeskPage:

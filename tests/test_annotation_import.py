@@ -16,7 +16,7 @@ from alignment.errors import UserError
 from annotation_ui import importing, schema
 from annotation_ui.export import ExportFilter, export
 from annotation_ui.importing import Filing, Imported, attention_items, import_items, read_pairs, read_prompts
-from annotation_ui.items import NewItem, add_items, project_named
+from annotation_ui.items import NewAnswer, NewItem, add_items, project_named
 from annotation_ui.qualification import exercises
 from annotation_ui.quality import as_known
 from annotation_ui.store import Store
@@ -27,6 +27,7 @@ HH = {
     "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant: Good bye.",
     "rejected": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant: No.",
 }
+SAME = {slot: NewAnswer("Same.", importing.IMPORTED) for slot in ("a", "b")}
 OWN = {"id": "p1", "prompt": "Why is the sky blue?", "answer_a": "Scattering.", "answer_b": "Paint."}
 
 
@@ -272,6 +273,7 @@ def test_answers_made_meanwhile_do_not_matter(sqlite_store: Store, tmp_path: Pat
     [
         (NewItem("x", (assistant("Hi"),)), "x: .*expected 'user'"),
         (NewItem("x", (user(" "),)), "x: .*empty"),
+        (NewItem("x", (user("Hi"),), answers=SAME), "x: an answer is empty, or both are the same"),
     ],
 )
 def test_items_that_nobody_could_judge(sqlite_store: Store, bad: NewItem, complaint: str) -> None:

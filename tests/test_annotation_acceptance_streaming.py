@@ -1,0 +1,158 @@
+"""Answers that come in, answers that do not, and pages that are loaded again in between (checks 10 and 11)."""
+
+from __future__ import annotations
+
+import pytest
+from annotation_fixtures import COLOURS, new_item, only, rows, wait_for
+from annotation_page import BADGE, CARD, PANES, SIDES, WRITING, DeskPage
+from annotation_server import Site
+
+from annotation_ui import schema
+
+pytest_plugins = ("annotation_page",)
+
+
+# -- 10: streaming ----------------------------------------------------------------------------------------------------
+
+
+def test_10_both_answers_grow_and_grading_opens_when_both_have_ended(site: Site, desk: DeskPage) -> None:
+    ada = site.person()
+    site.models.hold()
+    desk.enter(ada, site.project(mode="free")).send("How do I bake bread?").wait_for_phase("generating")
+    begun = {"red to 1: How ", "blue to 1: How "}
+    desk.wait_for("n => document.querySelector(n).innerText.includes('to 1: How')", f"{PANES['left']} .body")
+    desk.wait_for("n => document.querySelector(n).innerText.includes('to 1: How')", f"{PANES['right']} .body")
+    assert {answer[:9] for answer in desk.answers().values()} == {text[:9] for text in begun}
+    assert "bread" not in "".join(desk.answers().values())
+    assert rows(site.store, schema.answer, pair_id=_pair(site, ada.id)) == []
+    assert not desk.may_judge
+
+    site.models.let_go("a")
+    slots = {slot: side for side, slot in desk.slots().items()}
+    desk.wait_for_text(PANES[slots["a"]], "red to 1: How do I bake bread?")
+    assert desk.find(f"{PANES[slots['a']]} {WRITING}").count() == 0
+    assert desk.find(f"{PANES[slots['b']]} {WRITING}").is_visible()
+    desk.press("1")
+    assert (desk.phase, desk.may_judge, desk.option) == ("generating", False, None)
+
+    site.models.let_go("b")
+    desk.wait_for_phase("open").wait_for_prompt("How do I bake bread?")
+    assert desk.may_judge
+    assert desk.slots() == {side: slot for slot, side in slots.items()}
+    assert len(rows(site.store, schema.answer, pair_id=_pair(site, ada.id))) == 2
+    desk.judge(1)
+
+
+def _pair(site: Site, annotator_id: str) -> str:
+    return str(only(site.store, schema.comparison, annotator_id=annotator_id).pair_id)
+
+
+def test_10_a_cut_off_answer_says_so(site: Site, desk: DeskPage) -> None:
+    site.models["b"].finish_reason = "length"
+    desk.enter(site.person(), site.project(mode="free")).ask("Go on for ever.")
+    badges = {side: desk.find(f"{PANES[side]} {BADGE}").count() for side in SIDES}
+    assert {desk.slots()[side]: badge for side, badge in badges.items()} == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("slot", ["a", "b"])
+def test_10_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
+    site: Site, desk: DeskPage, slot: str
+) -> None:
+    ada = site.person()
+    failing, other = (site.models[one] for one in (slot, "b" if slot == "a" else "a"))  # type: ignore[index]
+    failing.failures = 2
+    desk.enter(ada, site.project(mode="free")).send("Try this.").wait_for_phase("failed")
+    card = desk.text(CARD)
+    assert "did not answer" in card and "Try this." in card and "Try again" in card
+    assert "overloaded" not in card and "13b" not in card and "7b" not in card
+    assert rows(site.store, schema.answer, pair_id=_pair(site, ada.id)) == []
+    desk.press("1", "2")
+    assert desk.option is None
+
+    other.ends.clear()
+    desk.press("Enter").wait_for_phase("generating")
+    other.ends.set()
+    desk.wait_for_phase("failed").press("Enter").wait_for_phase("open").wait_for_prompt("Try this.")
+    assert only(site.store, schema.pair, id=_pair(site, ada.id)).state == "complete"
+    assert len(rows(site.store, schema.answer, pair_id=_pair(site, ada.id))) == 2
+    assert rows(site.store, schema.judgment, annotator_id=ada.id) == []
+    desk.judge(8)
+
+
+def test_10_one_persons_answers_do_not_wait_for_anothers(site: Site, desk: DeskPage) -> None:
+    ben, project = site.person(), site.project(mode="free")
+    site.models.hold()
+    desk.enter(site.person(), project).send("First.").wait_for_phase("generating")
+    site.models.scripts = {slot: type(script)(script.colour) for slot, script in site.models.scripts.items()}
+    site.models.let_go()
+    site.act(ben, "ask", project=project, text="Second.")
+    wait_for(lambda: site.act(ben, "view", project=project)["view"]["phase"], lambda phase: phase == "open")
+    assert desk.phase == "generating"
+
+
+# -- 11: loading the page again ---------------------------------------------------------------------------------------
+
+
+def test_11_every_phase_comes_back_as_it_was(site: Site, desk: DeskPage) -> None:
+    ada, project = site.person(), site.project(max_turns=2)
+    site.add_items(project, [new_item("ask the queue")])
+    desk.enter(ada, project)
+    assert desk.reload().phase == "idle"
+
+    site.models.hold()
+    desk.press("n").wait_for_phase("generating")
+    for side in SIDES:
+        desk.wait_for_text(PANES[side], "to 1:")
+    before = desk.slots()
+    with desk.leaving_a_stream():
+        desk.reload().wait_for_phase("generating")
+    for side in SIDES:
+        desk.wait_for_text(PANES[side], "to 1:")
+    assert desk.slots() == before
+    site.models.let_go()
+    desk.wait_for_phase("open").wait_for_prompt("ask the queue")
+
+    whole = desk.answers()
+    desk.press("7", "f", "m").type("so far").press("Escape")
+    desk.reload().wait_for_prompt("ask the queue")
+    assert (desk.answers(), desk.slots()) == (whole, before)
+    assert (desk.option, desk.flagged, desk.note) == (7, True, "so far")
+    assert desk.may_judge
+
+    desk.press("7").save().wait_for_phase("judged")
+    history = desk.history
+    assert len(history) == 1
+    desk.reload().wait_for_phase("judged").wait_for_prompt("ask the queue")
+    assert (desk.answers(), desk.history, desk.option) == (whole, history, 7)
+    assert not desk.may_judge
+
+    desk.ask("And then?")
+    past, whole, before, history = desk.past, desk.answers(), desk.slots(), desk.history
+    assert "ask the queue" in past
+    desk.reload().wait_for_prompt("And then?")
+    assert (desk.past, desk.answers(), desk.slots(), desk.history) == (past, whole, before, history)
+    desk.judge(2)
+    assert [len(script.asked) for script in site.models.scripts.values()] == [2, 2]  # nothing was drawn again
+    assert len(rows(site.store, schema.judgment, annotator_id=ada.id)) == 2
+
+
+def test_11_an_unsent_prompt_comes_back_and_is_only_the_writers(site: Site, desk: DeskPage) -> None:
+    project = site.project(mode="free")
+    desk.enter(site.person(), project).press("/").type("Half a thou")
+    desk.reload()
+    assert desk.find("#prompt").input_value() == "Half a thou"
+    desk.enter(site.person(), project)
+    assert desk.find("#prompt").input_value() == ""
+
+
+def test_11_another_browser_shows_the_same(site: Site, desk: DeskPage) -> None:
+    """As after a crash: nothing is needed of the page that was lost."""
+    ada, project = site.person(), site.project(mode="queue", max_turns=1)
+    site.add_items(project, [new_item("ask", answered=True), new_item("another", answered=True)])
+    desk.enter(ada, project).fetch().wait_for_prompt("ask")
+    before = desk.answers()
+    desk.page.evaluate("sessionStorage.clear()")
+    other = desk.another_tab()
+    other.open(project).wait_for_prompt("ask")
+    assert other.answers() == before
+    assert set(other.slots().values()) == set(COLOURS)
