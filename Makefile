@@ -15,7 +15,7 @@ $(PIP) install --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean test test-slow bench-ppo bench-reward lint format clean
+.PHONY: help venv demo demo-clean test test-slow bench-ppo bench-reward bench-annotation lint format clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -53,6 +53,9 @@ bench-ppo: .venv/bench-trl/trl ## Measure PPO against TRL's, with nothing else r
 
 bench-reward: .venv/.installed ## Measure the training of a reward model against TRL's, on pairs in ARGS="--data FILE".
 	@$(BIN)/python tests/benchmarks/reward_speed.py $(ARGS)
+
+bench-annotation: .venv/.installed ## Measure the annotation app under load: 32 sessions, 30 judgments each.
+	@$(BIN)/python tests/benchmarks/annotation_load.py $(ARGS)
 
 lint: .venv/.installed ## Check style, formatting, types and import rules.
 	$(BIN)/ruff check .

@@ -155,12 +155,18 @@ def _add_simulate(added: _Commands, shared: argparse.ArgumentParser) -> None:
     made.add_argument("--pairs-only", action="store_true", help=toy)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run one command; returns the exit code: 0 done, 2 something that the user can put right, 130 Ctrl-C."""
+def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command, ``serve`` where none is named, and the settings among them."""
     overrides = [word for word in argv if "=" in word and not word.startswith("-")]
     words = [word for word in argv if word not in overrides]
     if not any(word in _NAMES for word in words) and not {"-h", "--help"} & set(words):
         words = ["serve", *words]
+    return words, overrides
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; returns the exit code: 0 done, 2 something that the user can put right, 130 Ctrl-C."""
+    words, overrides = split_words(argv)
     arguments = parser().parse_args(words, argparse.Namespace(run=None, config=None))
     try:
         arguments.do(load_settings(arguments.config, overrides), arguments)

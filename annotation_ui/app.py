@@ -34,6 +34,8 @@ from annotation_ui.session import Refused, Submission, View
 _log = logging.getLogger(__name__)
 _ASSETS = Path(__file__).parent / "assets"
 POLL_SECONDS = 0.08
+POLL_SHARE = 4.0
+"""A busy server is asked less often: between two looks at the answers lies at least so many times what one took."""
 WATCH_SECONDS = 30.0
 """How long one ``watch`` follows the answers; the script then starts another."""
 Sent = tuple[Any, ...]
@@ -159,7 +161,7 @@ def _stamped(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "stamp": time.time_ns()}
 
 
-def _trouble(error: Exception) -> str:
+def trouble(error: Exception) -> str:
     """What to tell the annotator about an error; one that nobody expected is logged, and its text stays here."""
     if isinstance(error, Refused):
         return str(error)
@@ -178,7 +180,7 @@ def _handler(desk: Desk, action: Action) -> Callable[[Any, gr.Request], Sent]:
             form = action.form.model_validate(parcel)
             return sent_view(action.do(desk, request.username or "", form), form.has, whole=action.whole)
         except Exception as error:
-            return sent_message(_trouble(error), whole=action.whole)
+            return sent_message(trouble(error), whole=action.whole)
 
     return handle
 
@@ -190,16 +192,17 @@ def _watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[Sent]]:
             form = PlaceForm.model_validate(parcel)
             until, shown = time.monotonic() + WATCH_SECONDS, None
             while True:
+                asked = time.monotonic()
                 view = await anyio.to_thread.run_sync(desk.view, request.username or "", form.project)
                 if view.phase != "generating" or time.monotonic() > until:
                     break
                 if (view.left, view.right) != shown:
                     shown = (view.left, view.right)
                     yield _sent_answers(view)
-                await anyio.sleep(POLL_SECONDS)
+                await anyio.sleep(max(POLL_SECONDS, POLL_SHARE * (time.monotonic() - asked)))
             yield sent_view(view, form.has)
         except Exception as error:
-            yield sent_message(_trouble(error))
+            yield sent_message(trouble(error))
 
     return watch
 

@@ -65,7 +65,7 @@ def lay_out(actions: Sequence[str]) -> Parts:
             with gr.Row(elem_id="answers"):
                 left = _html("left", answer_pane("left", None))
                 right = _html("right", answer_pane("right", None))
-            _html("foot", _composer() + _judging() + _status_line() + _help())
+            _html("foot", composer() + judging_bar() + _status_line() + help_dialog())
         with gr.Column(elem_id="side"):
             guidelines = _html("guidelines")
             history = _html("history")
@@ -80,7 +80,7 @@ def _html(name: str, value: str = "") -> gr.HTML:
 # -- what never changes -----------------------------------------------------------------------------------------------
 
 
-def _composer() -> str:
+def composer() -> str:
     """The prompt box, and how to go on without writing a prompt."""
     send = button("ask", texts.SEND, shortcut="Enter", look="primary")
     return (
@@ -91,7 +91,7 @@ def _composer() -> str:
     )
 
 
-def _judging() -> str:
+def judging_bar() -> str:
     """The judging bar: eight options, safety, note, and what to do with it all."""
     note = (
         f'<textarea id="note" rows="1" maxlength="{MAX_NOTE_CHARS}" placeholder="{texts.NOTE_HINT}" '
@@ -170,7 +170,7 @@ def _keys(names: str) -> str:
     return "".join(key(name) for name in names.split())
 
 
-def _help() -> str:
+def help_dialog() -> str:
     title, close = texts.SHORTCUTS_TITLE, button("help", texts.CLOSE, shortcut="Esc", look="primary")
     return (
         f'<dialog id="help" aria-label="{title}"><h2>{title}</h2>{_shortcuts()}<p class="buttons">{close}</p></dialog>'

@@ -79,7 +79,7 @@ def own_pairs(path: str, dimension: Dimension, report: ReadReport, on_error: OnE
         except ValueError as error:
             problem = explain(error) if isinstance(error, ValidationError) else str(error)
             if on_error == "raise":
-                raise UserError(f"{path}, {where}: {problem}. Mend it, or leave malformed rows out.") from error
+                raise UserError(f"{path}, {where}: {problem}. Mend it, or pass data.on_error=skip.") from error
             report.skip("malformed", f"{where}: {problem}")
             continue
         if line.dimension != dimension:

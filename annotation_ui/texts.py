@@ -109,6 +109,7 @@ SCRIPT = {
     "chooseFirst": "Choose an answer first: press 1 to 8.",
     "safetyFirst": "Say which answers are safe: press Q, W, E or R.",
     "notOpen": "There is nothing to judge now.",
+    "judgeFirst": "Judge this pair first, or skip it (S).",
     "wait": "Wait until both answers have ended.",
     "ready": "Both answers are complete. Press 1 to 8, then Enter.",
     "saving": "Saving…",

@@ -24,7 +24,7 @@ from annotation_server import Site, Visitor
 from browser import Chromium, Tab
 
 from annotation_ui.security import COOKIE
-from annotation_ui.session import Side, Slot
+from annotation_ui.session import SKIP_REASONS, Side, Slot
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -279,7 +279,7 @@ class DeskPage:
         self.press("s")
         assert self.find(REASONS).is_visible()
         self.press(str(number), "Enter")
-        return self.wait_for_status("Skipped")
+        return self.wait_for_status(f"Skipped: {list(SKIP_REASONS.values())[number - 1].lower()}.")
 
     def undo(self) -> DeskPage:
         """Take the last judgment back, and wait until it was, or until it is refused."""

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_fixtures import COLOURS, new_item, only, rows
+from annotation_fixtures import COLOURS, new_item, rows
 from annotation_page import DeskPage
 from annotation_server import Site, Visitor
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from alignment.errors import UserError
 from annotation_ui import schema
-from annotation_ui.export import ExportFilter, export
+from annotation_ui.export import export
+from annotation_ui.selection import ExportFilter
 
 pytest_plugins = ("annotation_page",)
 
@@ -22,7 +24,7 @@ pytest_plugins = ("annotation_page",)
 def exported(site: Site, folder: Path, project: str, **filters: Any) -> list[dict[str, Any]]:
     """What an export of a project holds now."""
     target = folder / "comparisons.jsonl"
-    export(site.store, target, ExportFilter.model_validate({"project": project, **filters}))
+    export(site.store, target, ExportFilter.model_validate({"projects": [project], **filters}))
     return [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
 
 
@@ -119,8 +121,10 @@ def test_13_withdrawing_asks_once_more_and_marks_the_turns_after(site: Site, des
     first.press("Enter")
     desk.wait_for_status("Withdrawn.")
     assert [row.kind for row in judgments_of(site, ada)] == ["judgment", "judgment", "retraction"]
-    (record,) = exported(site, tmp_path, project)
-    assert record["turn"] == 2 and "earlier_turn_withdrawn" in record["collected"]["flags"]
+    with pytest.raises(UserError, match="1 earlier turn withdrawn"):
+        exported(site, tmp_path, project)
+    (record,) = exported(site, tmp_path, project, with_earlier_withdrawn=True)
+    assert record["turn"] == 2
 
 
 @pytest.mark.parametrize("change", ["UPDATE judgment SET grade = 'better'", "DELETE FROM judgment"])
@@ -142,7 +146,7 @@ def test_18_a_conversation_made_in_the_browser_is_exported_the_same_each_time(
     ada, project = site.person(), site.project(mode="free", max_turns=2)
     desk.enter(ada, project).ask("What is bread?").judge(1).ask("And butter?")
     slots = desk.slots()
-    desk.judge(6, "m").press("Escape")
+    desk.press("6", "m").type("a private note").press("Escape").save()
     (tmp_path / "again").mkdir()
     records = exported(site, tmp_path, project)
     assert exported(site, tmp_path / "again", project) == records
@@ -156,7 +160,7 @@ def test_18_a_conversation_made_in_the_browser_is_exported_the_same_each_time(
         False,
     )
     assert last["chosen_source"]["variant"].startswith("aardvark" if slots["right"] == "a" else "zeppelin")
-    assert ada.name not in whole.decode()
+    assert ada.name not in whole.decode() and "private" not in whole.decode()
 
 
 # -- 19: safety -------------------------------------------------------------------------------------------------------

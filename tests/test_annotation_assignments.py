@@ -21,6 +21,7 @@ from annotation_fixtures import (
     only,
     rows,
     slot_of,
+    together,
 )
 
 from annotation_ui import assignments
@@ -77,6 +78,30 @@ def test_a_second_annotator_waits_for_the_same_answers(store: Store) -> None:
     assert texts[0] == texts[1]
     assert len(office.variants["a"].asked) == 1
     assert one.comparison_id != two.comparison_id
+    office.close()
+
+
+def test_fetched_at_the_same_moment_it_is_one_pair(store: Store) -> None:
+    office = Office(store, app_settings({"overlap": 2}))
+    office.add_items(1)
+    people = [office.person(name) for name in ("ada", "bob", "cem")]
+    assert sorted(view.phase for view in together([person.fetch for person in people])) == ["idle", "open", "open"]
+    assert len(rows(store, pair)) == 1
+    assert len(office.variants["a"].asked) == 1
+    office.close()
+
+
+def test_a_pair_that_failed_for_one_is_tried_again_for_the_next(store: Store) -> None:
+    office = Office(store, app_settings({"overlap": 2}))
+    office.add_items(1)
+    ada, bob = office.person("ada"), office.person("bob")
+    office.variants["a"].failures = 1
+    assert ada.fetch().phase == "failed"
+    assert bob.fetch().phase == "open"
+    if ada.view().phase == "failed":
+        ada.retry()
+    assert ada.view().phase == "open"
+    assert len({row.pair_id for row in rows(store, comparison)}) == 1  # else they judge different answers
     office.close()
 
 
@@ -229,7 +254,7 @@ def drawn(office: Office, person: Person, count: int, share: float) -> list[str]
     with office.store.write() as connection:
         project = project_named(connection, "helpfulness")
         for _ in range(count):
-            row = assignments.lease_next(connection, person.id, project, lease_minutes=60, gold_share=share)
+            row = assignments.lease_next(connection, person.id, project, lease_minutes=60, gold_share=share, live=False)
             assert row is not None
             assignments.end(connection, person.id, row.id, "done")
             sources.append(row.source)

@@ -13,10 +13,12 @@ import yaml
 from alignment.config import load_recipe, recipe_keys, save_recipe
 from alignment.errors import UserError
 from alignment.recipe import Recipe
+from annotation_ui.settings import load_settings
 from stages.runner import MISSING, parser_for, recipe_from
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
+APP_SETTINGS = ROOT / "configs" / "annotation.yaml"
+RECIPES = sorted(set((ROOT / "configs").rglob("*.yaml")) - {APP_SETTINGS})
 REQUIRED = {
     "llama2-7b-qlora.yaml": [
         "data.prompts",
@@ -226,3 +228,12 @@ def test_a_wrong_setting_on_the_command_line_ends_with_code_2_and_no_traceback()
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ")
     assert "did you mean ppo.kl_beta?" in done.stderr
+
+
+def test_the_settings_of_the_annotation_app_are_valid() -> None:
+    settings = load_settings(str(APP_SETTINGS))
+    assert {project.dimension: project.ask_safety for project in settings.projects} == {
+        "helpfulness": False,
+        "safety": True,
+    }
+    assert settings.host == "127.0.0.1"

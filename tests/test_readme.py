@@ -14,6 +14,8 @@ import pytest
 
 from alignment.config import recipe_keys
 from alignment.recipe import TOY_MODEL
+from annotation_ui.__main__ import parser, split_words
+from annotation_ui.settings import AppSettings
 from stages.runner import recipe_from
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +83,15 @@ def test_every_setting_on_a_command_line_is_one_that_exists() -> None:
         if (key := setting.partition("=")[0]) not in keys and not key.startswith(open_ended)
     }
     assert unknown == set()
+
+
+def test_every_command_of_the_annotation_app_is_one_that_it_takes() -> None:
+    given = [rest for _, module, rest in commands() if module == "annotation_ui" and "..." not in rest]
+    assert len(given) >= 10
+    for rest in given:
+        words, overrides = split_words(shlex.split(rest.split("|")[0], comments=True))
+        assert parser().parse_args(words) is not None
+        assert {word.partition("=")[0].split(".")[0] for word in overrides} <= AppSettings.model_fields.keys()
 
 
 def test_every_recipe_on_a_command_line_is_there() -> None:

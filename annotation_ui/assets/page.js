@@ -123,6 +123,7 @@ const tandem = (() => {
     if (fresh || view.phase !== before.phase) document.activeElement?.blur(); // so that the keys work at once
     if (view.phase === "generating") act("watch");
     setTimeout(localTimes);
+    remember();
     const address = new URL(location);
     address.searchParams.set("project", view.project);
     history.replaceState(null, "", address);
@@ -288,6 +289,7 @@ const tandem = (() => {
   function next() {
     if (view.may_fetch || view.editing) act("fetch");
     else if (view.may_prompt) find("#prompt").focus();
+    else if (view.phase === "open") say(TEXTS.judgeFirst);
   }
 
   function withdraw(button) { // asks once more, in place
@@ -330,6 +332,7 @@ const tandem = (() => {
   }
 
   async function logout() {
+    view = null; // so that nothing is remembered any more
     sessionStorage.clear();
     await fetch("logout", { method: "POST" });
     location.assign("login");
