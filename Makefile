@@ -15,7 +15,7 @@ $(PIP) install --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean test test-slow bench-ppo bench-reward bench-annotation lint format clean
+.PHONY: help venv demo demo-clean test test-slow bench-ppo bench-reward bench-annotation screenshots lint format clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -56,6 +56,9 @@ bench-reward: .venv/.installed ## Measure the training of a reward model against
 
 bench-annotation: .venv/.installed ## Measure the annotation app under load: 32 sessions, 30 judgments each.
 	@$(BIN)/python tests/benchmarks/annotation_load.py $(ARGS)
+
+screenshots: .venv/.installed ## Make the screenshots in docs/images again.
+	@$(BIN)/python tests/benchmarks/annotation_screenshots.py $(ARGS)
 
 lint: .venv/.installed ## Check style, formatting, types and import rules.
 	$(BIN)/ruff check .

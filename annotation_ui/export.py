@@ -46,11 +46,21 @@ from alignment.errors import UserError
 from alignment.files import write_json
 from annotation_ui import schema
 from annotation_ui.items import load_messages
-from annotation_ui.selection import WITHDRAWN, ExportFilter, Outcome, Selection, as_moment, flags_of
+from annotation_ui.selection import WITHDRAWN, ExportFilter, Outcome, Selection, as_moment, filter_from, flags_of
 from annotation_ui.session import Slot
 from annotation_ui.store import Store, now
 
-__all__ = ["MARGINS", "ExportFilter", "Manifest", "as_moment", "comparisons", "export", "features_of", "manifest_file"]
+__all__ = [
+    "MARGINS",
+    "ExportFilter",
+    "Manifest",
+    "as_moment",
+    "comparisons",
+    "export",
+    "features_of",
+    "filter_from",
+    "manifest_file",
+]
 
 MARGINS: dict[str, dict[Grade, float]] = {
     "small": dict(zip(GRADES, (1.0, 2 / 3, 1 / 3, 0.0), strict=True)),

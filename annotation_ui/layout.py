@@ -171,6 +171,7 @@ def _keys(names: str) -> str:
 
 
 def help_dialog() -> str:
+    """All keys, over the page."""
     title, close = texts.SHORTCUTS_TITLE, button("help", texts.CLOSE, shortcut="Esc", look="primary")
     return (
         f'<dialog id="help" aria-label="{title}"><h2>{title}</h2>{_shortcuts()}<p class="buttons">{close}</p></dialog>'

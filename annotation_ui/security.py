@@ -36,7 +36,7 @@ HEADERS = {
         "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
         "form-action 'self'; frame-ancestors 'none'; object-src 'none'; base-uri 'self'"
     ),
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send a null origin with the sign-in form
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }

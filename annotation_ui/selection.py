@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from sqlalchemy import Connection, Select, case, exists, func, select
 
-from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, SafetyBin
+from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, SafetyBin, explain
 from alignment.errors import UserError
 from alignment.settings import Section
 from annotation_ui.items import project_named
@@ -82,6 +82,14 @@ class ExportFilter(Section):
     @classmethod
     def _is_moment(cls, value: str | None) -> str | None:
         return None if value is None else as_moment(value)
+
+
+def filter_from(values: Mapping[str, object]) -> ExportFilter:
+    """A filter from plain values, such as those of a command line; raise ``UserError`` that names every mistake."""
+    try:
+        return ExportFilter.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(explain(error)) from error
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ pytest_plugins = ("annotation_fixtures",)
 
 PASSWORD = "correct horse 7"
 SETTINGS = AccountSettings(session_hours=12, max_failures=3, lock_minutes=15)
+FIVE, PATIENT = (AccountSettings(session_hours=12, max_failures=n, lock_minutes=15) for n in (5, 99))
 WRONG = "Wrong name or password."
 
 
@@ -119,7 +120,12 @@ def test_wrong_name_wrong_password_and_closed_account_look_alike(
     set_active(store, "closed", False)
     hashed: list[bytes] = []
     scrypt = hashlib.scrypt
-    monkeypatch.setattr(hashlib, "scrypt", lambda password, **how: hashed.append(password) or scrypt(password, **how))
+
+    def counted(password: bytes, **how: Any) -> bytes:
+        hashed.append(password)
+        return scrypt(password, **how)
+
+    monkeypatch.setattr(hashlib, "scrypt", counted)
     accounts._nobody()
     for name, password in (("ada", "wrong guess"), ("eve", PASSWORD), ("closed", PASSWORD)):
         hashed.clear()
@@ -137,7 +143,7 @@ def test_odd_names_and_passwords_are_wrong_ones(store: Store, ada: accounts.Acco
     for name in ("", "ADA", "ada ", "ada' OR 1=1 --", "ädä", "x" * 10_000, "a\0da"):
         assert refusal(store, name, PASSWORD) == WRONG, name
     for password in ("", PASSWORD.upper(), f"{PASSWORD} ", "x" * 10_000, "a\0b"):
-        assert refusal(store, "ada", password, AccountSettings(max_failures=9)) == WRONG, password
+        assert refusal(store, "ada", password, PATIENT) == WRONG, password
 
 
 def test_surrogates_from_a_form_are_a_wrong_password(store: Store, ada: accounts.Account) -> None:
@@ -196,7 +202,7 @@ def test_a_new_password_unlocks(store: Store, ada: accounts.Account) -> None:
 
 
 def test_failures_at_the_same_moment_are_all_counted(store: Store, ada: accounts.Account) -> None:
-    results = together([lambda: sign_in(store, AccountSettings(max_failures=5), "ada", "wrong guess")] * 5)
+    results = together([lambda: sign_in(store, FIVE, "ada", "wrong guess")] * 5)
     assert [str(result) for result in results] == [WRONG] * 5
     assert only(store, login_failure).failures == 5
     assert "Too many" in refusal(store, "ada", PASSWORD)

@@ -37,6 +37,7 @@ from annotation_ui.export import (
     comparisons,
     export,
     features_of,
+    filter_from,
     manifest_file,
 )
 from annotation_ui.items import project_named
@@ -500,6 +501,11 @@ def test_days(varied: Office, tmp_path: Path) -> None:
     assert as_moment("2026-03-31T18:30+02:00") == "2026-03-31T16:30:00.000Z"
     with pytest.raises(UserError, match="no day or moment"):
         as_moment("yesterday")
+    with pytest.raises(UserError, match=r"since: 'yesterday' is no day.*; min_grade: "):
+        filter_from({"since": "yesterday", "min_grade": "good"})
+    assert filter_from({"batches": ["b1"], "since": "2026-03-31"}) == ExportFilter(
+        batches=("b1",), since="2026-03-31T00:00:00.000Z"
+    )
 
 
 def test_names_that_are_not_there(varied: Office, tmp_path: Path) -> None:

@@ -254,16 +254,25 @@ def test_another_record_under_a_known_id(sqlite_store: Store, tmp_path: Path) ->
     assert [row.id for row in rows(sqlite_store, schema.item)] == ["helpfulness/p1"]
 
 
-def test_answers_made_meanwhile_do_not_matter(sqlite_store: Store, tmp_path: Path) -> None:
-    """A prompt whose answers a model has written since is still the same prompt."""
+@pytest.mark.parametrize("answered", [False, True])
+def test_answers_made_meanwhile_do_not_matter(sqlite_store: Store, answered: bool) -> None:
+    """A prompt whose answers a model has written since, to it or to a later turn, is still the same item."""
     office = Office(sqlite_store)
-    import_items(sqlite_store, "helpfulness", [new_item("sky")])
+    import_items(sqlite_store, "helpfulness", [new_item("sky", answered=answered)])
     ada = office.person("ada")
     ada.fetch()
     ada.judge()
     ada.ask("and then")
     office.close()
-    assert import_items(sqlite_store, "helpfulness", [new_item("sky")]) == Imported(0, 1)
+    assert len(rows(sqlite_store, schema.pair)) == 2
+    assert import_items(sqlite_store, "helpfulness", [new_item("sky", answered=answered)]) == Imported(0, 1)
+
+
+def test_answers_of_a_model_are_not_those_of_a_file(sqlite_store: Store) -> None:
+    office = Office(sqlite_store)
+    import_items(sqlite_store, "helpfulness", [new_item("sky")])
+    office.person("ada").fetch()
+    office.close()
     with pytest.raises(UserError, match="says something else"):
         import_items(sqlite_store, "helpfulness", [new_item("sky", answered=True)])
 

@@ -99,7 +99,9 @@ def answer(person: Person, *, rightly: bool = True, safety: SafetyBin | None = N
 
 def go_through_training(person: Person) -> View:
     """Do all training examples; returns the view of the first question."""
-    view = person.fetch() if person.view().phase == "idle" else person.view()
+    view = person.view()
+    if view.phase != "open":
+        view = person.fetch()
     while view.kind == "training":
         answer(person)
         view = person.fetch()
@@ -162,7 +164,7 @@ def test_from_the_first_example_to_the_first_item(school: Office) -> None:
     assert [kinds[row.comparison_id] for row in current(school.store)].count("work") == 1
 
 
-@pytest.mark.parametrize(("agreed", "passed"), [(0, False), (1, False), (2, True), (3, True)])
+@pytest.mark.parametrize(("agreed", "passed"), [(1, False), (2, True)])
 def test_how_many_have_to_agree(quick_school: Office, agreed: int, passed: bool) -> None:
     ada = quick_school.person("ada")
     go_through_training(ada)

@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
+from operator import lt
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +195,11 @@ def next_version(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def adds(name: str) -> Callable[[Connection], None]:
     """A step that adds a column."""
-    return lambda connection: connection.execute(text(f"ALTER TABLE annotator ADD COLUMN {name} INTEGER"))  # type: ignore[func-returns-value]
+
+    def step(connection: Connection) -> None:
+        connection.execute(text(f"ALTER TABLE annotator ADD COLUMN {name} INTEGER"))
+
+    return step
 
 
 def columns(store: Store) -> set[str]:
@@ -224,7 +230,11 @@ def test_an_earlier_store_is_brought_up_to_date_once(opened: Any, next_version: 
     first = opened()
     old = version(first)
     before, ada = columns(first), add_person(first, "ada")
-    next_version(adds("age"), lambda connection: connection.execute(text("UPDATE annotator SET age = 40")))
+
+    def fills(connection: Connection) -> None:
+        connection.execute(text("UPDATE annotator SET age = 40"))
+
+    next_version(adds("age"), fills)
     for _ in range(2):  # a second time it would fail: the column is there
         store = opened()
         assert version(store) == old + 2
@@ -386,7 +396,8 @@ def test_a_backup_is_whole_while_the_store_is_written(sqlite_store: Store, tmp_p
     writer.start()
     try:
         for number in range(5):
-            acknowledged = wait_for(lambda: written[0], lambda seen, least=10 * number + 5: seen > least)
+            least = 10 * number + 5
+            acknowledged = wait_for(lambda: written[0], partial(lt, least))
             sqlite_store.backup(tmp_path / "backups" / f"{number}.db")
             copy = Store(tmp_path / "backups" / f"{number}.db")
             names = [row.sha256 for row in rows(copy, schema.guideline)]

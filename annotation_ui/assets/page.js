@@ -283,6 +283,7 @@ const tandem = (() => {
     if (!complete && performance.now() - savedAt < AFTER_SAVE_MS) return undefined;
     const does = { open: submit, warning: () => act("accept"), failed: () => act("retry"), explained: next, idle: next };
     if (view?.phase === "judged") return view.may_prompt ? find("#prompt").focus() : next();
+    if (view?.phase === "generating") return say(TEXTS.wait);
     return does[view?.phase]?.();
   }
 
@@ -367,7 +368,10 @@ const tandem = (() => {
     lastInput = "keyboard";
     clock.touch();
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat || !view) return;
-    if (find("dialog#help").open && event.key !== "?") return;
+    if (find("dialog#help").open) {
+      onKeyInHelp(event);
+      return;
+    }
     if (isTyping(event.target)) {
       onKeyInField(event);
       return;
@@ -377,6 +381,12 @@ const tandem = (() => {
     if (!does) return;
     event.preventDefault();
     does();
+  }
+
+  function onKeyInHelp(event) {
+    if (!["Escape", "?"].includes(event.key)) return;
+    event.preventDefault();
+    toggleHelp();
   }
 
   function onKeyInField(event) {
