@@ -93,7 +93,7 @@ def _frame(connection: Connection, settings: AppSettings, account: Account, rows
         user=account.username,
         role=account.role,
         asks_safety=row.ask_safety,
-        max_turns=row.max_turns,
+        max_turns=row.max_turns if live else 1,
         may_undo=any(said.kind != "retraction" for said in history),
         history=tuple(_past(connection, said) for said in history),
     )

@@ -120,7 +120,7 @@
     if (!element || !isShown(element)) return `${selector} is not visible`;
     const { left, top, right, bottom } = element.getBoundingClientRect();
     const isInside = left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
-    return isInside ? "" : `${selector} is at ${[left, top, right, bottom].map(Math.round)} of ${[innerWidth, innerHeight]}`;
+    return isInside ? "" : `${selector} is at ${[left, top, right, bottom].map(Math.round)}`;
   };
 
   // -- the focus --------------------------------------------------------------------------------------------------------
@@ -144,13 +144,16 @@
     return [called, ratio < least ? `a ring of contrast ${ratio.toFixed(2)}` : ""];
   };
 
+  const isEndless = (animation) => animation.effect.getComputedTiming().endTime === Infinity;
+  const moving = () => document.getAnimations().filter(isEndless).map((one) => `${nameOf(one.effect.target)} moves for ever`);
   const drawn = async (theme) => { // once the page has this theme, nothing moves any more, and all is on the screen
     const frame = () => new Promise(requestAnimationFrame);
     while ((document.documentElement.dataset.theme ?? theme) !== theme) await frame();
-    await Promise.allSettled(document.getAnimations().map((one) => one.finished));
+    await Promise.allSettled(document.getAnimations().filter((one) => !isEndless(one)).map((one) => one.finished));
     await frame();
     await frame();
   };
 
-  return { contrast: (one, other) => contrast(parse(one).rgb, parse(other).rgb), pale, cutOff, outside, toTheTop, ring, drawn };
+  const contrastOf = (one, other) => contrast(parse(one).rgb, parse(other).rgb);
+  return { contrast: contrastOf, pale, cutOff, outside, toTheTop, ring, moving, drawn };
 })()

@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -246,13 +246,16 @@ def endpoint_variants(models: Models) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def running_site(folder: Path, models: Models, *options: str, **settings: Any) -> Iterator[Site]:
+def running_site(
+    folder: Path, models: Models, *options: str, people: Sequence[str] = (), **settings: Any
+) -> Iterator[Site]:
     """Start ``python -m annotation_ui`` over a new store in a folder.
 
     Args:
         folder: for the store, the settings and what the server notes.
         models: who answers, unless ``options`` say that nobody does.
         options: of the command line.
+        people: who has an account when the server starts; where nobody has, it prints a link that signs in.
         settings: of the app, beyond the models.
     """
     (folder / "sitecustomize.py").write_text(WATCH_SOCKETS, encoding="utf-8")
@@ -264,12 +267,12 @@ def running_site(folder: Path, models: Models, *options: str, **settings: Any) -
     environment = {"PYTHONPATH": os.pathsep.join(paths), "SOCKETS_LOG": str(sockets)}
     database = folder / "annotations.db"
     command = [sys.executable, "-m", "annotation_ui", "serve", "--config", str(folder / "settings.yaml"), *options]
-    with serving([*command, f"database={database}", f"port={port}"], port, env=environment, cwd=folder) as server:
-        store = Store(database)
-        try:
+    command += [f"database={database}", f"port={port}"]
+    with closing(Store(database)) as store:
+        for name in people:
+            add_person(store, name)
+        with serving(command, port, env=environment, cwd=folder) as server:
             yield Site(server, store, models, sockets)
-        finally:
-            store.close()
 
 
 @pytest.fixture(scope="session")
@@ -284,9 +287,8 @@ def models() -> Iterator[Models]:
 def shared_site(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One server with models for all tests."""
     folder = tmp_path_factory.mktemp("site")
-    accounts = {"max_failures": MAX_FAILURES}
-    with running_site(folder, models, max_prompt_chars=MAX_PROMPT_CHARS, accounts=accounts) as site:
-        add_person(site.store, "somebody")  # so that there is an account, and no link that signs in without one
+    settings = {"max_prompt_chars": MAX_PROMPT_CHARS, "accounts": {"max_failures": MAX_FAILURES}}
+    with running_site(folder, models, people=["somebody"], **settings) as site:
         yield site
 
 

@@ -80,7 +80,10 @@ def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, 
     site.models["b"].failures = 1
     desk.send("And now?").wait_for_phase("failed")
     received.read()
-    desk.press("Enter").wait_for_phase("open").judge(8, "f")
+    site.models.hold()  # so that the answers come in as a stream, however fast they are
+    desk.press("Enter").wait_for_phase("generating")
+    site.models.let_go()
+    desk.wait_for_phase("open").judge(8, "f")
     desk.find("#history [data-do=edit]").first.press("Enter")
     desk.wait_for_status("Editing")
     received.read()

@@ -154,7 +154,8 @@ def test_a_session_of_ten_conversations_without_a_mouse(site: Site, desk: DeskPa
     expected = []
     for number in range(20):
         conversation, turn = divmod(number, 2)
-        desk.ask(f"ask {conversation}, turn {turn}")
+        prompt = f"ask {conversation}, turn {turn}"
+        desk.press("/").type(prompt).press("Enter").wait_for_phase("open").wait_for_prompt(prompt)
         option = 1 + number * 3 % 8
         side, grade = side_and_grade(option)
         expected.append((turn + 1, desk.slots()[side], grade, "keyboard"))

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from annotation_fixtures import COLOURS, new_item
-from annotation_looks import MIN_CONTRAST, contrast, cut_off_texts, faults, first_paint_ms, pale_texts, tab_through
+from annotation_looks import (
+    NOTE_SHOWN,
+    contrast,
+    cut_off_texts,
+    faults,
+    first_paint_ms,
+    pale_texts,
+    shown_ms,
+    tab_through,
+)
 from annotation_page import BAR, COMPOSER, HELP, REASONS, SUBMIT, DeskPage
 from annotation_server import Site
 from browser import OpenPage
@@ -114,7 +123,7 @@ class Looks:
         self.seen.append(state)
         self.wrong += [f"{state}, {fault}" for fault in faults(self.page, whole)]
         for theme in ("dark", "light") if tabs else ():
-            self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            self.page.emulate_media(color_scheme=theme)
             rings = tab_through(self.page)
             self.wrong += [f"{state}, {theme}: {stop}: {wrong}" for stop, wrong in rings.items() if wrong]
             if len(rings) < tabs:
@@ -149,7 +158,7 @@ def test_20_work_from_the_first_prompt_to_the_second_turn(site: Site, desk: Desk
     site.models.let_go()
     desk.wait_for_phase("open")
     looks.at("open", BAR, SUBMIT, tabs=15)
-    desk.press("2", "f", "m").type("A note of some length. " * 12).press("Escape")
+    desk.press("2", "f", "m").paste("A note of some length. " * 12).press("Escape")
     looks.at("chosen, with a note", BAR, SUBMIT)
     desk.press("t")
     looks.at("raw text", BAR, SUBMIT)
@@ -219,8 +228,11 @@ def test_20_pages_around_the_app(site: Site, desk: DeskPage, looks: Looks) -> No
         looks.at(path, "header", tabs=4)
 
 
-def test_20_the_browser_notes_the_first_paint(site: Site, desk: DeskPage) -> None:
-    """How long it takes is measured by tests/benchmarks/annotation_paint.py."""
-    desk.enter(site.person(), site.project())
-    assert 0 < first_paint_ms(desk.page) < 15_000
-    assert MIN_CONTRAST == 4.5
+def test_20_the_wait_after_signing_in_is_noted(site: Site, desk: DeskPage) -> None:
+    """How long it is is measured by tests/benchmarks/annotation_paint.py."""
+    ada = site.person(password="correct horse battery")
+    desk.page.add_init_script(NOTE_SHOWN)
+    desk.sign_in(ada.name, "correct horse battery")
+    desk.wait_for_phase()
+    assert 0 < first_paint_ms(desk.page) < desk.page.evaluate("performance.now()")
+    assert 0 < shown_ms(desk.page) < desk.page.evaluate("performance.now()")

@@ -31,7 +31,7 @@ from annotation_fixtures import (
 )
 
 from alignment.data.records import GRADES, SAFETY_LABELS
-from annotation_ui import accounts, conversations
+from annotation_ui import accounts, conversations, schema
 from annotation_ui.generation import FAILED
 from annotation_ui.items import load_messages
 from annotation_ui.judgments import MAX_ACTIVE_MS, MAX_NOTE_CHARS
@@ -254,8 +254,9 @@ def hidden(store: Store) -> set[str]:
     known |= {str(row.seed) for row in rows(store, pair) if row.seed is not None}
     known |= {str(row.seed) for row in rows(store, answer) if row.seed is not None}
     known |= {str(row.order_seed) for row in rows(store, comparison)}
-    for table in (pair, item, conversation, assignment):
+    for table in (pair, item, conversation, assignment, schema.project, schema.variant):
         known |= {row.id for row in rows(store, table)}
+    known |= {row.checkpoint for row in rows(store, schema.variant) if row.checkpoint}
     return known
 
 
@@ -859,6 +860,7 @@ def test_a_later_turn_can_be_skipped(office: Office) -> None:
     assert (view.prompt, view.turn) == ("ask 1", 1)
     assert len(current(office.store)) == 1  # the first turn still counts
     assert [row.state for row in rows(office.store, assignment)] == ["done", "leased"]
+    assert sorted(row.state for row in rows(office.store, conversation)) == ["active", "finished"]
     view = ada.undo()
     assert (view.comparison_id, view.turn) == (second.comparison_id, 2)
 

@@ -185,7 +185,7 @@ def test_exactly_the_share_is_enough(sqlite_store: Store, few: None) -> None:
     office.add_items(1)
     ada = office.person("ada")
     go_through_training(ada)
-    assert take_test(ada, [True, True, False, True, True]).kind == "work"
+    assert take_test(ada, [True, True, False, True, True]).prompt == "ask 0"
 
 
 def test_the_second_try_the_end_and_how_an_admin_helps(school: Office, few: None) -> None:
@@ -239,7 +239,7 @@ def test_somebody_can_be_let_past_the_test(quick_school: Office) -> None:
         assert not preparation.is_prepared(connection, quick_school.settings.qualification, bob.id, project)
         preparation.reset(connection, ada.id, project)  # takes nothing back
         assert preparation.is_prepared(connection, quick_school.settings.qualification, ada.id, project)
-    assert ada.fetch().kind == "work"
+    assert ada.fetch().prompt == "ask 0"
     assert bob.fetch().kind == "training"
     assert only(store, qualification).waived_by == "boss"
 
@@ -255,14 +255,14 @@ def test_waived_after_failing_and_in_the_middle(quick_school: Office) -> None:
     # The question on the desk is still there; leaving it is enough.
     assert ada.view().kind == "qualification"
     ada.leave()
-    assert ada.fetch().kind == "work"
+    assert ada.fetch().prompt == "ask 0"
     assert [row.passed for row in rows(store, qualification)] == [False, None, True]
 
 
 def test_no_test_where_none_is_asked_for(sqlite_store: Store) -> None:
     office = Office(sqlite_store, app_settings(), live=False)
     office.add_items(1)
-    assert office.person("ada").fetch().kind == "work"
+    assert office.person("ada").fetch().prompt == "ask 0"
     assert rows(sqlite_store, qualification) == []
 
 

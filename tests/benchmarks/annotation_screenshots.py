@@ -34,8 +34,8 @@ BREAD = (
     "2. **A bread box** with a little air keeps it for three to four days.\n"
     "3. **The freezer**, sliced, for anything longer: toast the slices as they come.\n\n"
     "| method | crust | days |\n|---|---|---|\n| paper bag | crisp | 2 |\n| bread box | soft | 4 |\n"
-    "| freezer | as new | 90 |\n\nFor four slices a day I would freeze half of the loaf on the first day. The refrigerator "
-    "is the one place to avoid: starch crystallises fastest just above freezing, so the loaf goes stale sooner."
+    "| freezer | as new | 90 |\n\nFor four slices a day I would freeze half of the loaf on the first day. The "
+    "refrigerator is the one place to avoid: starch crystallises fastest just above freezing, and the loaf goes stale."
 )
 FRIDGE = (
     "Put it in a plastic bag in the refrigerator. That way it will keep for about two weeks, and you can toast it "
@@ -72,8 +72,8 @@ def fill(database: Path) -> None:
     keep_projects(store, settings)
     calm = settings.model_copy(update={"variants": None})
     for project in settings.projects:
-        import_items(store, project.name, toy_pairs(300, project.dimension))
-        simulate(store, calm, project.name, count=480)
+        import_items(store, project.name, toy_pairs(120, project.dimension))
+        simulate(store, calm, project.name, count=200)
     bread = turns(
         "I bake a loaf every Saturday. Which flour should I start with?",
         "Start with strong white bread flour. It forgives mistakes, and you can swap in a fifth of wholemeal later.",
@@ -114,6 +114,7 @@ def shoot(page: Page, url: str, folder: Path, scheme: str) -> None:
     page.get_by_text("I understand").wait_for()
     take("warning")
     page.get_by_text("I understand").click()
+    page.get_by_text("I understand").wait_for(state="hidden")
     page.keyboard.press("n")
     page.get_by_text("My neighbour is away").first.wait_for()
     page.keyboard.press("1")
