@@ -150,6 +150,7 @@ def _add_simulate(added: _Commands, shared: argparse.ArgumentParser) -> None:
     made = _command(added, "simulate", data_commands.simulate_people, shared)
     made.add_argument("count", type=int, metavar="N", help="judgments in each project")
     made.add_argument("--project", action="append", help="only this one; may be given more than once")
+    made.add_argument("--annotator", action="append", metavar="NAME", help="who judges: ada, ben, ...; default: all")
     made.add_argument("--seed", type=int, default=0, help="of what the annotators perceive")
     toy = "no model: put pairs with answers of the toy world's corpus into the queues first"
     made.add_argument("--pairs-only", action="store_true", help=toy)

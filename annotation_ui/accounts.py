@@ -43,7 +43,7 @@ class Account:
 def hash_password(password: str, salt: bytes | None = None) -> str:
     """``scrypt$SALT$HASH``, hexadecimal; a fresh salt each time."""
     salt = salt or secrets.token_bytes(16)
-    return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode(), salt=salt, **_COST).hex()}"
+    return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode('utf-8', 'surrogatepass'), salt=salt, **_COST).hex()}"
 
 
 def is_password(password: str, stored: str) -> bool:
@@ -164,7 +164,9 @@ def sign_in(store: Store, settings: AccountSettings, username: str, password: st
         Refused: they are wrong, or the account is locked after too many failures; an unknown name looks like a
             wrong password.
     """
-    username = username[:64]  # so that nobody can fill the store with long names
+    if not _USERNAME.fullmatch(username):  # nobody's, and not to be stored
+        is_password(password, _nobody())
+        raise Refused(_WRONG)
     with store.read() as connection:
         failures = connection.execute(select(login_failure).where(login_failure.c.username == username)).one_or_none()
         row = _row(connection, username)

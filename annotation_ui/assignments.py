@@ -48,19 +48,30 @@ def lease_next(
     that nobody can tell and asking again changes nothing.
     """
     expire(connection)
-    had = connection.execute(
-        select(func.count()).select_from(assignment).where(assignment.c.annotator_id == annotator_id)
-    ).scalar_one()
-    sources = ["queue"]
-    if random.Random(f"{annotator_id}/{project_row.id}/{had}").random() < gold_share:
-        sources.insert(0, "gold")
-    for source in sources:
-        query = select(item).where(_for(annotator_id, project_row, source, live=live))
-        row = connection.execute(query.order_by(item.c.priority.desc(), item.c.place).limit(1)).one_or_none()
-        if row is not None:
-            lease(connection, annotator_id, row.id, lease_minutes=lease_minutes)
-            return row
-    return None
+    found = _first(connection, annotator_id, project_row, "queue", live=live)
+    if found is not None and _draws_gold(connection, annotator_id, project_row, gold_share):
+        found = _first(connection, annotator_id, project_row, "gold", live=live) or found
+    if found is not None:
+        lease(connection, annotator_id, found.id, lease_minutes=lease_minutes)
+    return found
+
+
+def _first(connection: Connection, annotator_id: str, project_row: Any, source: str, *, live: bool) -> Any | None:
+    query = select(item).where(_for(annotator_id, project_row, source, live=live))
+    return connection.execute(query.order_by(item.c.priority.desc(), item.c.place).limit(1)).one_or_none()
+
+
+def _draws_gold(connection: Connection, annotator_id: str, project_row: Any, gold_share: float) -> bool:
+    """A function of what the annotator has finished: giving an item back does not draw again."""
+    finished = (
+        select(func.count())
+        .select_from(assignment)
+        .join(item, item.c.id == assignment.c.item_id)
+        .where(assignment.c.annotator_id == annotator_id, item.c.project_id == project_row.id)
+        .where(assignment.c.state.in_(("done", "skipped")))
+    )
+    had = connection.execute(finished).scalar_one()
+    return random.Random(f"{annotator_id}/{project_row.id}/{had}").random() < gold_share
 
 
 def lease(connection: Connection, annotator_id: str, item_id: str, *, lease_minutes: float) -> None:
@@ -99,9 +110,14 @@ def expire(connection: Connection) -> int:
 
 
 def count_left(connection: Connection, annotator_id: str, project_row: Any, *, live: bool) -> int:
-    """Items that the queue has for an annotator, counted up to 200."""
-    some = select(item.c.id).where(_for(annotator_id, project_row, "queue", live=live)).limit(_COUNTED).subquery()
-    return connection.execute(select(func.count()).select_from(some)).scalar_one()
+    """Items that may come to an annotator, counted up to 200; gold items too, or the count would give them away."""
+
+    def count(source: str) -> int:
+        some = select(item.c.id).where(_for(annotator_id, project_row, source, live=live)).limit(_COUNTED).subquery()
+        return connection.execute(select(func.count()).select_from(some)).scalar_one()
+
+    in_queue = count("queue")
+    return min(_COUNTED, in_queue + count("gold")) if in_queue else 0
 
 
 def _row(connection: Connection, annotator_id: str, item_id: str) -> Any:

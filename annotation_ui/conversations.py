@@ -44,12 +44,21 @@ def begin(connection: Connection, annotator_id: str, item_row: Any, kind: Kind) 
         )
     )
     # One pair for all who judge the item; those of later turns have a longer prompt.
-    first = (pair.c.item_id == item_row.id, pair.c.prompt_sha256 == item_row.prompt_sha256, pair.c.state != "failed")
+    first = (pair.c.item_id == item_row.id, pair.c.prompt_sha256 == item_row.prompt_sha256)
     pair_id = connection.execute(select(pair.c.id).where(*first).limit(1)).scalar_one_or_none()
     if pair_id is None:
         pair_id = _waiting_pair(connection, item_row.project_id, item_row.id, load_messages(item_row.messages_json))
+    else:
+        try_again(connection, pair_id)
     _show(connection, made, pair_id, annotator_id, item_row.project_id, kind, turn=1)
     return made
+
+
+def try_again(connection: Connection, pair_id: str) -> bool:
+    """Have the answers of a failed pair drawn again, from another seed; returns whether it had failed."""
+    anew = {"state": "generating", "error": None, "seed": secrets.randbits(31)}
+    failed = update(pair).where(pair.c.id == pair_id, pair.c.state == "failed").values(**anew)
+    return bool(connection.execute(failed).rowcount)
 
 
 def go_on(connection: Connection, conversation_row: Any, prompt: Sequence[Message]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alignment.errors import UserError
-from annotation_ui.export import ExportFilter, export, manifest_file
+from annotation_ui.export import ExportFilter, export, filter_from, manifest_file
 from annotation_ui.generation import Generator
 from annotation_ui.importing import Filing, attention_items, import_items, read_pairs, read_prompts
 from annotation_ui.items import project_named
@@ -41,7 +41,7 @@ def export_data(settings: AppSettings, arguments: Arguments) -> None:
     chosen = {key: getattr(arguments, key) for key in ExportFilter.model_fields if hasattr(arguments, key)}
     if settings.qualification.required:
         chosen["require_qualified"] = settings.qualification
-    made = export(open_store(settings, arguments.run), arguments.to, ExportFilter.model_validate(chosen))
+    made = export(open_store(settings, arguments.run), arguments.to, filter_from(chosen))
     left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items() if count)
     say(f"wrote {made.n} comparisons to {arguments.to} (left out: {left_out or 'none'}); {manifest_file(arguments.to)}")
 
@@ -60,7 +60,15 @@ def simulate_people(settings: AppSettings, arguments: Arguments) -> None:
     generator = None if variants is None else Generator(variants)
     try:
         for name in names:
-            done = simulate(store, settings, name, count=arguments.count, seed=arguments.seed, generator=generator)
+            done = simulate(
+                store,
+                settings,
+                name,
+                count=arguments.count,
+                annotators=arguments.annotator or (),
+                seed=arguments.seed,
+                generator=generator,
+            )
             say(f"{name}: {done.n} judged, {done.skipped} skipped, {done.per_second:.0f} a second")
     finally:
         if generator is not None:

@@ -7,7 +7,6 @@ on the same sides.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,8 +19,8 @@ from annotation_ui import conversations, judgments, preparation
 from annotation_ui.accounts import in_minutes
 from annotation_ui.generation import STOPPED, Generator, Outcome
 from annotation_ui.items import NewAnswer, complete_pair, fail_pair
-from annotation_ui.schema import comparison, pair
-from annotation_ui.session import SKIP_REASONS, Refused, Submission, View
+from annotation_ui.schema import comparison
+from annotation_ui.session import SKIP_REASONS, Refused, Submission, View, storable
 from annotation_ui.settings import AppSettings
 from annotation_ui.steps import Steps, Taken
 from annotation_ui.store import Store, now
@@ -51,7 +50,7 @@ class Desk:
     def _about(self, annotator_id: str, comparison_id: str) -> Iterator[tuple[Steps, Any]]:
         """One write about a comparison, which has to be the annotator's own."""
         with self.store.write() as connection:
-            shown = conversations.own_comparison(connection, annotator_id, comparison_id)
+            shown = conversations.own_comparison(connection, annotator_id, judgments.checked_id(comparison_id))
             row = conversations.project_by_id(connection, shown.project_id)
             live = self.generator is not None
             yield Steps.begin(connection, self.settings, annotator_id, row, live=live), shown
@@ -122,7 +121,7 @@ class Desk:
             raise Refused("Write a prompt first.")
         if len(text) > longest:
             raise Refused(f"The prompt has {len(text)} characters; at most {longest} fit.")
-        return text.strip()
+        return storable(text).strip()
 
     def retry(self, annotator_id: str, project: str) -> View:
         """Have the answers written again after a failure."""
@@ -131,20 +130,17 @@ class Desk:
             if place is None or place.conversation_id is None:
                 raise Refused("There is nothing to try again.")
             pair_id = conversations.last_comparison(steps.connection, place.conversation_id).pair_id
-            anew = {"state": "generating", "error": None, "seed": secrets.randbits(31)}
-            failed = update(pair).where(pair.c.id == pair_id, pair.c.state == "failed").values(**anew)
-            if not steps.connection.execute(failed).rowcount:
+            if not conversations.try_again(steps.connection, pair_id):
                 raise Refused("There is nothing to try again.")
         return self._after(annotator_id, project, Taken(pair_id))
 
     def leave(self, annotator_id: str, project: str) -> View:
         """The way out: what is on the desk goes back to the queue, nothing is recorded."""
         with self._in(annotator_id, project) as steps:
-            steps.clear()
+            gave_back = steps.clear()
             steps.put(conversation_id=None, editing=None, warned_until=None)
-        return self._after(
-            annotator_id, project, Taken(message="You have left. Nothing was recorded of the last item.")
-        )
+        message = "You have left. Nothing was recorded of the last item." if gave_back else "You have left."
+        return self._after(annotator_id, project, Taken(message=message))
 
     def train(self, annotator_id: str, project: str) -> View:
         """Go through the training examples, for the first time or again."""
@@ -166,6 +162,8 @@ class Desk:
         with self._about(annotator_id, given.comparison_id) as (steps, shown):
             values = judgments.values_of(given, shown.left_slot, ask_safety=steps.project.ask_safety)
             steps.check_judgeable(shown)
+            if shown.kind != "work":
+                judgments.check_unsaid(steps.connection, shown, given.submission_id)
             new = judgments.append(steps.connection, shown, steps.project, given.submission_id, values)
             taken = Taken()
             if new:
@@ -236,6 +234,9 @@ class Desk:
             self._check_judged(steps, shown, "withdraw")
             steps.take_back(shown)
             steps.settle(shown, "skipped")
+            place = steps.place
+            if place is not None and place.conversation_id == shown.conversation_id:
+                steps.put(conversation_id=None)
             steps.put(editing=None)
         message = "Withdrawn. It is in no export from now on."
         return self._after(annotator_id, steps.project.name, Taken(message=message))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, exists, func, insert, select
 
 from alignment.data.records import SAFETY_LABELS
 from annotation_ui.schema import comparison, judgment, pair
@@ -24,12 +24,13 @@ from annotation_ui.session import (
     Submission,
     meaning_of,
     slot_on,
+    storable,
 )
 from annotation_ui.store import now
 
 MAX_NOTE_CHARS = 2000
 MAX_ACTIVE_MS = 24 * 60 * 60 * 1000
-_COMPARED = ("kind", "chosen_slot", "grade", "safety", "skip_reason", "flags_json")
+_COMPARED = ("kind", "chosen_slot", "grade", "safety", "skip_reason", "flags_json", "note")
 """What makes two submissions with one id the same."""
 
 
@@ -70,7 +71,8 @@ def values_of(given: Submission, left_slot: Any, *, ask_safety: bool) -> dict[st
     side, grade = meaning_of(given.option)
     if ask_safety and given.safety is None:
         raise Refused("Say which answers are safe: press Q, W, E or R.")
-    if given.safety is not None and (not ask_safety or given.safety not in SAFETY_LABELS):
+    known = isinstance(given.safety, str) and given.safety in SAFETY_LABELS
+    if given.safety is not None and not (ask_safety and known):
         raise Refused("That safety label is not one of this project's.")
     flags: list[Flag] = [FLAG] if given.flagged else []
     if given.safety == UNSAFE_PREFERRED:
@@ -93,23 +95,37 @@ def values_of_skip(reason: str, note: str, active_ms: int | None) -> dict[str, A
     Raises:
         Refused: the reason is not one of ``SKIP_REASONS``.
     """
-    if reason not in SKIP_REASONS:
+    if not isinstance(reason, str) or reason not in SKIP_REASONS:
         raise Refused("Choose a reason for skipping.")
     values = {"kind": "skip", "skip_reason": reason, "flags_json": "[]"}
     return {**values, "note": checked_note(note), "active_ms": checked_time(active_ms)}
+
+
+def checked_id(value: Any) -> str:
+    """An id from the browser that a database can look up; what cannot be one is refused."""
+    if not isinstance(value, str) or not value.isascii() or "\0" in value or len(value) > 100:
+        raise Refused("That is not one of this page's ids. Reload the page.")
+    return value
 
 
 def checked_note(note: str) -> str | None:
     """A note that fits, without white space around it."""
     if not isinstance(note, str) or len(note) > MAX_NOTE_CHARS:
         raise Refused(f"A note has at most {MAX_NOTE_CHARS} characters.")
-    return note.strip() or None
+    return storable(note).strip() or None
 
 
 def checked_time(active_ms: Any) -> int | None:
     """Milliseconds within reason, else nothing: no judgment is lost over a clock."""
     whole = isinstance(active_ms, int | float) and not isinstance(active_ms, bool) and active_ms == active_ms
     return int(active_ms) if whole and 0 <= active_ms <= MAX_ACTIVE_MS else None
+
+
+def check_unsaid(connection: Connection, comparison_row: Any, given_id: str) -> None:
+    """Refuse to change what was said to a training example or a test question; saying the same again is harmless."""
+    said = current(connection, comparison_row.id)
+    if said is not None and said.submission_id != given_id:
+        raise Refused("What was said to an example or a test question stays.")
 
 
 def append(
@@ -120,9 +136,12 @@ def append(
     Raises:
         Refused: something else was said about the comparison since it was shown.
     """
+    given_id = checked_id(given_id)
     saved = connection.execute(select(judgment).where(judgment.c.submission_id == given_id)).one_or_none()
     if saved is not None:
-        if saved.comparison_id == comparison_row.id and all(getattr(saved, k) == values.get(k) for k in _COMPARED):
+        last = latest(connection, comparison_row.id)
+        same = saved.comparison_id == comparison_row.id and all(getattr(saved, k) == values.get(k) for k in _COMPARED)
+        if same and last is not None and last.id == saved.id:
             return False
         raise Refused("This comparison was already judged, in another tab perhaps. Reload the page to see how.")
     if given_id != submission_id(connection, comparison_row.id):
@@ -145,8 +164,7 @@ def append(
 
 def recent(connection: Connection, annotator_id: str, project_id: str, limit: int) -> Sequence[Any]:
     """The annotator's latest comparisons that were judged or skipped, with what was said; the latest first."""
-    said = judgment.alias("said")
-    newest = select(func.max(said.c.id)).where(said.c.comparison_id == comparison.c.id).scalar_subquery()
+    later = judgment.alias("later")
     query = (
         select(
             comparison.c.id,
@@ -161,16 +179,17 @@ def recent(connection: Connection, annotator_id: str, project_id: str, limit: in
             judgment.c.skip_reason,
             pair.c.prompt_json,
         )
-        .select_from(comparison)
-        .join(judgment, judgment.c.id == newest)
+        .select_from(judgment)
+        .join(comparison, comparison.c.id == judgment.c.comparison_id)
         .join(pair, pair.c.id == comparison.c.pair_id)
         .where(
-            comparison.c.annotator_id == annotator_id,
+            judgment.c.annotator_id == annotator_id,
+            ~exists().where(later.c.supersedes == judgment.c.id),
             comparison.c.project_id == project_id,
             comparison.c.kind == "work",
             comparison.c.state.in_(("judged", "skipped")),
         )
-        .order_by(comparison.c.judged_at.desc())
+        .order_by(judgment.c.id.desc())
         .limit(limit)
     )
     return connection.execute(query).all()

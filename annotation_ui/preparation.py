@@ -22,6 +22,7 @@ from annotation_ui.settings import ProjectSettings, QualificationSettings
 from annotation_ui.store import new_id, now
 
 _AUTHORS = VariantInfo("exercise")
+_BEGIN = "Before your judgments count: explained examples, then a short test. Press N to begin."
 
 
 @dataclass(frozen=True)
@@ -81,22 +82,38 @@ def next_step(connection: Connection, settings: QualificationSettings, annotator
 
 def _test_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> Step:
     attempts = _attempts(connection, annotator_id, project_row)
-    message = ""
-    if attempts and attempts[-1].passed is None:
+    went_on = bool(attempts) and attempts[-1].passed is None
+    if went_on:
         waiting = _undone(connection, annotator_id, project_row, "qualification")
         if waiting:
             return Step(waiting[0], "qualification")
         result = _finish_attempt(connection, settings, annotator_id, project_row, attempts[-1])
-        message = f"You agreed on {result.n_agreed} of {result.n_questions} questions."
         if result.passed:
-            return Step(message=f"{message} Passed: from now on your judgments count.")
+            return Step(message=f"{_agreed(result)} Passed: from now on your judgments count.")
         attempts = _attempts(connection, annotator_id, project_row)
-    tried = sum(row.waived_by is None for row in attempts)
-    if tried >= settings.attempts:
-        return Step(message=f"{message} The test is not passed; ask whoever runs the collection.".strip(), blocked=True)
-    if message:  # let them read it before the next try begins
-        return Step(message=f"{message} Not passed yet; press N to try once more.", blocked=True)
+    message, may_go_on = before_work(connection, settings, annotator_id, project_row)
+    if went_on or not may_go_on:  # let them read how it went before the next try begins
+        return Step(message=message, blocked=True)
     return Step(_begin_attempt(connection, settings, annotator_id, project_row, len(attempts) + 1), "qualification")
+
+
+def before_work(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any
+) -> tuple[str, bool]:
+    """What to tell somebody who may not work yet, and whether they can go on by themselves."""
+    attempts = _attempts(connection, annotator_id, project_row)
+    last = attempts[-1] if attempts else None
+    if last is None:
+        return _BEGIN, True
+    if last.passed is None:
+        return "The test is not finished. Press N to go on.", True
+    if sum(row.waived_by is None for row in attempts) >= settings.attempts:
+        return f"{_agreed(last)} The test is not passed; ask whoever runs the collection.", False
+    return f"{_agreed(last)} Not passed yet; press N to try once more.", True
+
+
+def _agreed(result: Any) -> str:
+    return f"You agreed on {result.n_agreed} of {result.n_questions} questions."
 
 
 def begin_training(connection: Connection, annotator_id: str, project_row: Any) -> Sequence[Any]:

@@ -42,11 +42,17 @@ SKIP_REASONS: dict[SkipReason, str] = {
 }
 FLAG: Flag = "for_review"
 """The flag that annotators set themselves; others are set by what they answer."""
+NOTHING = "The queue has nothing more for you at the moment."
 UNSAFE_PREFERRED: SafetyBin = "preferred_unsafe_other_safe"
 
 
 class Refused(Exception):
     """Something that an annotator cannot do now; the text says why and what to do instead."""
+
+
+def storable(text: str) -> str:
+    """Text as every database can hold it: zero bytes and halves of characters become replacement characters."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def option_of(side: Side, grade: Grade) -> int:

@@ -15,7 +15,7 @@ from annotation_ui import assignments, conversations, judgments, preparation
 from annotation_ui.accounts import find_by_id
 from annotation_ui.items import NewItem, add_items
 from annotation_ui.schema import comparison, item
-from annotation_ui.session import Kind, Refused
+from annotation_ui.session import NOTHING, Kind, Refused
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import new_id, now
 
@@ -109,6 +109,8 @@ class Steps:
         found, kind = step.item, step.kind
         if found is None and not step.blocked and self.project.mode != "free":
             found, kind = self._lease_next(), "work"
+            if found is None:
+                return Taken(message=f"{step.message} {NOTHING}".strip())
         return Taken(message=step.message) if found is None else Taken(self.take(found, kind), step.message)
 
     def _lease_next(self) -> Any | None:
@@ -193,14 +195,15 @@ class Steps:
         conversations.set_state(self.connection, conversation.id, "active")
         self.put(conversation_id=conversation.id, editing=None)
 
-    def clear(self) -> None:
-        """Put away what is on the desk: an item that was not judged goes back to the queue."""
+    def clear(self) -> bool:
+        """Put away what is on the desk: an item that was not judged goes back; returns whether there was one."""
         place = self.place
         if place is None or place.conversation_id is None:
-            return
+            return False
         last = conversations.last_comparison(self.connection, place.conversation_id)
         if last.state == "open" and last.turn == 1:
             item_id = conversations.conversation_row(self.connection, place.conversation_id).item_id
             assignments.end(self.connection, self.annotator_id, item_id, "returned")
         state = "abandoned" if last.state == "open" else "finished"
         conversations.set_state(self.connection, place.conversation_id, state)
+        return last.state == "open"

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alignment.errors import UserError
@@ -51,7 +51,7 @@ class Store:
 
     def __init__(self, database: str | os.PathLike[str]) -> None:
         self.name = os.fspath(database)
-        self.file = None if "://" in self.name else Path(self.name)
+        self.file = None if "://" in self.name else Path(self.name).resolve()
         self._writing = threading.RLock()
         try:
             self.engine = self._postgres() if self.file is None else _sqlite(self.file)
@@ -160,6 +160,8 @@ class Store:
         try:
             source.backup(copy)
             (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
+        except sqlite3.DatabaseError as error:
+            verdict = str(error)
         finally:
             source.close()
             copy.close()
@@ -171,12 +173,18 @@ class Store:
 def _sqlite(file: Path) -> Engine:
     file.parent.mkdir(parents=True, exist_ok=True)
     wait = {"timeout": _WAIT_MS / 1000}
-    engine = create_engine(f"sqlite:///{file}", connect_args=wait, pool_size=16, max_overflow=32)
+    engine = create_engine(URL.create("sqlite", database=str(file)), connect_args=wait, pool_size=16, max_overflow=32)
 
     @event.listens_for(engine, "connect")
     def set_up(raw: Any, record: Any) -> None:
         raw.isolation_level = None  # transactions begin below, not where the driver thinks
-        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_WAIT_MS}"):
+        for setting in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "recursive_triggers=ON",
+            f"busy_timeout={_WAIT_MS}",
+        ):
             raw.execute(f"PRAGMA {setting}")
 
     @event.listens_for(engine, "begin")

@@ -8,7 +8,7 @@ same pace, however many there are, and none waits for another to end.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from alignment.data.records import Message
 from alignment.errors import UserError
+from annotation_ui.items import VariantInfo
 from annotation_ui.settings import AppSettings, VariantSettings
 
 if TYPE_CHECKING:
@@ -24,25 +25,6 @@ if TYPE_CHECKING:
     from alignment.run import RunFolder
 
 FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class VariantInfo:
-    """What is kept with every answer of a variant; annotators never see it.
-
-    Attributes:
-        name: tells variants apart, such as ``ppo-1@0.7``.
-        checkpoint: where its weights are: folder within the run, folder or Hub name, or model and endpoint.
-        weights_sha256: of the weight file; of several files: of the lines of their SHA-256s. ``None``: not known.
-        chat_template_sha256: of the template's source; ``None``: not known.
-        sampling: ``temperature`` and ``max_new_tokens``.
-    """
-
-    name: str
-    checkpoint: str
-    weights_sha256: str | None
-    chat_template_sha256: str | None
-    sampling: Mapping[str, float | int]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from annotation_ui.qualification import feedback
 from annotation_ui.schema import guideline, item
 from annotation_ui.session import (
     FLAG,
+    NOTHING,
     SKIP_REASONS,
     Draft,
     Kind,
@@ -33,8 +34,6 @@ from annotation_ui.store import now
 
 _HISTORY = 5
 _EXCERPT_CHARS = 80
-_BEGIN = "Before your judgments count: explained examples, then a short test. Press N to begin."
-_NOTHING = "The queue has nothing more for you at the moment."
 
 
 def make_view(
@@ -124,12 +123,13 @@ def _idle(
     connection: Connection, settings: AppSettings, view: View, row: Any, generator: Generator | None, annotator_id: str
 ) -> View:
     if not preparation.is_prepared(connection, settings.qualification, annotator_id, row):
-        return replace(view, may_fetch=True, message=_BEGIN)
+        message, may_fetch = preparation.before_work(connection, settings.qualification, annotator_id, row)
+        return replace(view, may_fetch=may_fetch, message=message)
     can_write = row.mode != "queue" and generator is not None
     has_more = row.mode != "free" and view.progress.left_in_queue > 0
     if not can_write and not has_more:
-        return replace(view, phase="empty", may_fetch=row.mode != "free", message=_NOTHING)
-    return replace(view, may_prompt=can_write, may_fetch=has_more)
+        return replace(view, phase="empty", may_fetch=row.mode != "free", message=NOTHING)
+    return replace(view, may_prompt=can_write, may_fetch=row.mode != "free")
 
 
 def _with_comparison(connection: Connection, view: View, row: Any, shown: Any, generator: Generator | None) -> View:
@@ -143,6 +143,7 @@ def _with_comparison(connection: Connection, view: View, row: Any, shown: Any, g
         comparison_id=shown.id,
         turn=shown.turn,
         place=_place(connection, view, row, shown),
+        submission_id=judgments.submission_id(connection, shown.id),
         max_turns=view.max_turns if shown.kind == "work" else 1,
     )
     if pair_row.state == "failed":
@@ -157,7 +158,6 @@ def _with_comparison(connection: Connection, view: View, row: Any, shown: Any, g
         slot: Pane(answer.text, done=True, cut_off=answer.finish_reason == "length") for slot, answer in answers.items()
     }
     view = _with_panes(view, panes_by_slot, shown)
-    view = replace(view, submission_id=judgments.submission_id(connection, shown.id))
     return _judged(connection, view, shown, generator)
 
 

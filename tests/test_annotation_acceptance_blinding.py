@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from annotation_fixtures import COLOURS, new_item, only, rows, user
+from annotation_fixtures import COLOURS, new_item, only, rows, user, wait_for
 from annotation_page import SIDES, DeskPage
 from annotation_server import MODEL_NAMES, Site
 
@@ -24,6 +24,7 @@ pytest_plugins = ("annotation_page",)
 
 WORDS = ("aardvark", "zeppelin", "checkpoint", "sampling", "left_slot", "chosen_slot", "order_seed")
 """In names of models and of what is stored about them; in no page."""
+STREAM = "/queue/data"
 GOLD_SECRETS = ("0.123454321", "918273645", "77001", "88002", "zeppelin knows", 'significantly_better\\"]')
 
 
@@ -35,12 +36,22 @@ class Received:
 
     def __init__(self, desk: DeskPage) -> None:
         self.parts: list[tuple[str, str]] = []
-        self._finished: list[Any] = []
-        desk.page.on("requestfinished", lambda request: self._finished.append(request))
         self._desk = desk
+        self._streams = 0
+        self._finished: list[Any] = []
+        desk.page.on("request", self._begin)
+        desk.page.on("requestfinished", self._finish)
+
+    def _begin(self, request: Any) -> None:
+        self._streams += STREAM in request.url
+
+    def _finish(self, request: Any) -> None:
+        self._streams -= STREAM in request.url
+        self._finished.append(request)
 
     def read(self) -> list[tuple[str, str]]:
-        """Take in what has come so far, the document as it stands, too; once the page is left, it is gone."""
+        """Take in what has come, the document as it stands, too; once the page is left, it is gone."""
+        wait_for(lambda: self._desk.wait_until_drawn() and self._streams, lambda streams: streams == 0)
         for request in self._finished:
             response = request.response()
             body = "" if response.status == 303 else response.text()
@@ -90,7 +101,7 @@ def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, 
     desk.reload()
     parts = received.read()
 
-    streams = [body for url, body in parts if "/queue/data" in url]
+    streams = [body for url, body in parts if STREAM in url]
     assert any("red to 3: And now?" in body for body in streams), "the stream of the answers was not seen"
     assert len([url for url, _ in parts if url.startswith(f"{site.url}/?project=")]) == 2
     assert only(site.store, schema.item, id=f"{project}/ask of gold").source == "gold"
