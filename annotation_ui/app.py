@@ -29,7 +29,7 @@ from alignment.data.records import SafetyBin
 from annotation_ui import blocks_html, texts
 from annotation_ui.desk import Desk
 from annotation_ui.layout import Parts, event_name, lay_out
-from annotation_ui.session import Refused, Submission, View
+from annotation_ui.session import Pane, Refused, Submission, View
 
 _log = logging.getLogger(__name__)
 _ASSETS = Path(__file__).parent / "assets"
@@ -151,8 +151,8 @@ def sent_message(message: str, *, whole: bool = False) -> Sent:
     return (_stamped({"message": message, "level": "error"}), *[gr.skip()] * (6 if whole else 4))
 
 
-def _sent_answers(view: View) -> Sent:
-    left, right = blocks_html.answer_pane("left", view.left), blocks_html.answer_pane("right", view.right)
+def _sent_answers(panes: tuple[Pane, Pane]) -> Sent:
+    left, right = blocks_html.answer_pane("left", panes[0]), blocks_html.answer_pane("right", panes[1])
     return (gr.skip(), gr.skip(), left, right, gr.skip())
 
 
@@ -190,17 +190,18 @@ def _watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[Sent]]:
         """Send both answers as they grow, then the whole view."""
         try:
             form = PlaceForm.model_validate(parcel)
-            until, shown = time.monotonic() + WATCH_SECONDS, None
-            while True:
+            who, until, shown = request.username or "", time.monotonic() + WATCH_SECONDS, None
+            view = await anyio.to_thread.run_sync(desk.view, who, form.project)
+            while view.phase == "generating" and view.comparison_id is not None and time.monotonic() < until:
                 asked = time.monotonic()
-                view = await anyio.to_thread.run_sync(desk.view, request.username or "", form.project)
-                if view.phase != "generating" or time.monotonic() > until:
+                panes = await anyio.to_thread.run_sync(desk.being_written, who, view.comparison_id)
+                if panes is None:
                     break
-                if (view.left, view.right) != shown:
-                    shown = (view.left, view.right)
-                    yield _sent_answers(view)
+                if panes != shown:
+                    shown = panes
+                    yield _sent_answers(panes)
                 await anyio.sleep(max(POLL_SECONDS, POLL_SHARE * (time.monotonic() - asked)))
-            yield sent_view(view, form.has)
+            yield sent_view(await anyio.to_thread.run_sync(desk.view, who, form.project), form.has)
         except Exception as error:
             yield sent_message(trouble(error))
 

@@ -264,10 +264,12 @@ def history(entries: Sequence[PastJudgment]) -> str:
 def _past_judgment(entry: PastJudgment) -> str:
     about = {"data_comparison": entry.comparison_id, "look": "small"}
     prompt, said = escape(entry.prompt), escape(entry.said)
-    edit = button("edit", texts.EDIT, aria_label=f"{texts.EDIT}: {entry.prompt}", **about) if entry.can_edit else ""
-    withdraw = button("retract", texts.WITHDRAW, aria_label=f"{texts.WITHDRAW}: {entry.prompt}", **about)
+    offered = (("edit", texts.EDIT, entry.can_edit), ("retract", texts.WITHDRAW, entry.can_withdraw))
+    acts = "".join(
+        button(name, label, aria_label=f"{label}: {entry.prompt}", **about) for name, label, may in offered if may
+    )
     at = escape(entry.judged_at)
     return (
         f'<li><time datetime="{at}">{at[11:16]}</time><span class="asked" title="{prompt}">{prompt}</span>'
-        f'<span class="did" title="{said}">{said}</span><span class="acts">{edit}{withdraw}</span></li>'
+        f'<span class="did" title="{said}">{said}</span><span class="acts">{acts}</span></li>'
     )

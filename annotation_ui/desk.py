@@ -20,7 +20,7 @@ from annotation_ui.accounts import in_minutes
 from annotation_ui.generation import STOPPED, Generator, Outcome
 from annotation_ui.items import NewAnswer, complete_pair, fail_pair
 from annotation_ui.schema import comparison
-from annotation_ui.session import SKIP_REASONS, Refused, Submission, View, storable
+from annotation_ui.session import SKIP_REASONS, SLOTS, Pane, Refused, Submission, View, slot_on, storable
 from annotation_ui.settings import AppSettings
 from annotation_ui.steps import Steps, Taken
 from annotation_ui.store import Store, now
@@ -69,6 +69,18 @@ class Desk:
         if view.phase == "open" and view.comparison_id is not None:
             self._note_shown(view.comparison_id)
         return view
+
+    def being_written(self, annotator_id: str, comparison_id: str) -> tuple[Pane, Pane] | None:
+        """The left and the right answer as they stand, from memory; ``None`` once they have ended."""
+        if self.generator is None:
+            return None
+        with self.store.read() as connection:
+            shown = conversations.own_comparison(connection, annotator_id, judgments.checked_id(comparison_id))
+        panes = self.generator.peek(shown.pair_id)
+        if panes is None:
+            return None
+        by_slot = dict(zip(SLOTS, panes, strict=True))
+        return by_slot[slot_on("left", shown.left_slot)], by_slot[slot_on("right", shown.left_slot)]
 
     def _note_shown(self, comparison_id: str) -> None:
         new = (comparison.c.id == comparison_id, comparison.c.first_shown_at.is_(None))
@@ -234,10 +246,7 @@ class Desk:
             self._check_judged(steps, shown, "withdraw")
             steps.take_back(shown)
             steps.settle(shown, "skipped")
-            place = steps.place
-            if place is not None and place.conversation_id == shown.conversation_id:
-                steps.put(conversation_id=None)
-            steps.put(editing=None)
+            steps.put_away(shown)
         message = "Withdrawn. It is in no export from now on."
         return self._after(annotator_id, steps.project.name, Taken(message=message))
 

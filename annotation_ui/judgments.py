@@ -164,7 +164,10 @@ def append(
 
 def recent(connection: Connection, annotator_id: str, project_id: str, limit: int) -> Sequence[Any]:
     """The annotator's latest comparisons that were judged or skipped, with what was said; the latest first."""
-    later = judgment.alias("later")
+    later, next_turn = judgment.alias("later"), comparison.alias("next_turn")
+    goes_on = exists().where(
+        next_turn.c.conversation_id == comparison.c.conversation_id, next_turn.c.turn > comparison.c.turn
+    )
     query = (
         select(
             comparison.c.id,
@@ -172,6 +175,7 @@ def recent(connection: Connection, annotator_id: str, project_id: str, limit: in
             comparison.c.left_slot,
             comparison.c.judged_at,
             comparison.c.conversation_id,
+            (~goes_on).label("is_last"),
             judgment.c.kind,
             judgment.c.chosen_slot,
             judgment.c.grade,

@@ -109,13 +109,17 @@ class Draft:
 
 @dataclass(frozen=True)
 class PastJudgment:
-    """A line of the annotator's own history. ``can_edit``: the conversation has not moved past it."""
+    """A line of the annotator's own history.
+
+    ``can_edit``: it is a judgment, and the conversation has not moved past it. ``can_withdraw``: it is a judgment.
+    """
 
     comparison_id: str
     judged_at: str
     prompt: str
     said: str
     can_edit: bool
+    can_withdraw: bool
 
 
 @dataclass(frozen=True)

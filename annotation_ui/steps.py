@@ -163,7 +163,8 @@ class Steps:
         if shown.turn == 1:
             done = "done" if state == "judged" else "skipped"
             assignments.end(self.connection, self.annotator_id, conversation.item_id, done)
-        if state == "skipped" or not self._goes_on(shown):
+        is_last = conversations.last_comparison(self.connection, conversation.id).id == shown.id
+        if is_last and (state == "skipped" or not self._goes_on(shown)):
             conversations.set_state(self.connection, conversation.id, "finished")
 
     def move_on(self, shown: Any) -> Taken:
@@ -184,6 +185,14 @@ class Steps:
         given = judgments.submission_id(self.connection, shown.id)
         values = {"kind": "retraction", "flags_json": "[]"}
         judgments.append(self.connection, shown, self.project, given, values)
+
+    def put_away(self, shown: Any) -> None:
+        """Take a comparison that was withdrawn off the desk, unless its conversation has gone on from it."""
+        place = self.place
+        last = conversations.last_comparison(self.connection, shown.conversation_id)
+        if place is not None and place.conversation_id == shown.conversation_id and last.id == shown.id:
+            self.put(conversation_id=None)
+        self.put(editing=None)
 
     def reopen(self, shown: Any) -> None:
         """Put a comparison on the desk again as if nothing had been said."""

@@ -32,7 +32,7 @@ from annotation_ui.session import (
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import now
 
-_HISTORY = 5
+_HISTORY = 8
 _EXCERPT_CHARS = 80
 
 
@@ -94,19 +94,19 @@ def _frame(connection: Connection, settings: AppSettings, account: Account, rows
         asks_safety=row.ask_safety,
         max_turns=row.max_turns if live else 1,
         may_undo=any(said.kind != "retraction" for said in history),
-        history=tuple(_past(connection, said) for said in history),
+        history=tuple(_past(said) for said in history),
     )
 
 
-def _past(connection: Connection, said: Any) -> PastJudgment:
+def _past(said: Any) -> PastJudgment:
     prompt = conversations.prompt_of(said)[-1].content
-    last = conversations.last_comparison(connection, said.conversation_id).id == said.id
     return PastJudgment(
         comparison_id=said.id,
         judged_at=said.judged_at,
         prompt=prompt if len(prompt) <= _EXCERPT_CHARS else prompt[: _EXCERPT_CHARS - 1] + "…",
         said=_in_words(said),
-        can_edit=last and said.kind == "judgment",
+        can_edit=bool(said.is_last) and said.kind == "judgment",
+        can_withdraw=said.kind == "judgment",
     )
 
 

@@ -124,10 +124,11 @@ class DeskPage:
         return self.wait_for(expression, [selector, text])
 
     def wait_for_prompt(self, text: str) -> DeskPage:
-        """Wait until a comparison of this prompt is on the desk, whole."""
+        """Wait until a comparison of this prompt is on the desk, whole; its answers have to repeat the prompt."""
         self.wait_for_text(NOW, text)
         for pane in PANES.values():
             self.wait_for_text(pane, text)
+        self.wait_for("document.documentElement.dataset.phase !== 'generating'")
         return self.wait_until_drawn()
 
     def wait_for_status(self, text: str) -> DeskPage:

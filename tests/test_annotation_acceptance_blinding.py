@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from annotation_fixtures import COLOURS, new_item, only, rows, user, wait_for
+from annotation_fixtures import COLOURS, new_item, only, rows, user
 from annotation_page import SIDES, DeskPage
 from annotation_server import MODEL_NAMES, Site
 
@@ -31,30 +31,37 @@ GOLD_SECRETS = ("0.123454321", "918273645", "77001", "88002", "zeppelin knows", 
 # -- 6: nothing that tells --------------------------------------------------------------------------------------------
 
 
+NOTE_FETCHED = """
+window.fetched = [];
+const fetchAsBefore = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await fetchAsBefore(...asked);
+  const entry = [answer.url, ""];
+  window.fetched.push(entry);
+  const decoder = new TextDecoder(), keep = (part) => { entry[1] += decoder.decode(part, { stream: true }); };
+  answer.clone().body?.pipeTo(new WritableStream({ write: keep })).catch(() => {}); // cut off by the script
+  return answer;
+};
+"""
+"""Notes what scripts get, streams included, of which the browser keeps nothing when a script ends them."""
+
+
 class Received:
-    """Everything that a browser got, headers and bodies, streams included."""
+    """Everything that a page got: documents, headers, whatever its scripts fetched, and what they made of it."""
 
     def __init__(self, desk: DeskPage) -> None:
         self.parts: list[tuple[str, str]] = []
         self._desk = desk
-        self._streams = 0
         self._finished: list[Any] = []
-        desk.page.on("request", self._begin)
-        desk.page.on("requestfinished", self._finish)
-
-    def _begin(self, request: Any) -> None:
-        self._streams += STREAM in request.url
-
-    def _finish(self, request: Any) -> None:
-        self._streams -= STREAM in request.url
-        self._finished.append(request)
+        desk.page.add_init_script(NOTE_FETCHED)
+        desk.page.on("requestfinished", lambda request: self._finished.append(request))
 
     def read(self) -> list[tuple[str, str]]:
-        """Take in what has come, the document as it stands, too; once the page is left, it is gone."""
-        wait_for(lambda: self._desk.wait_until_drawn() and self._streams, lambda streams: streams == 0)
+        """Take in what has come; once the page is left, it is gone."""
+        self.parts += [(url, body) for url, body in self._desk.page.evaluate("window.fetched")]
         for request in self._finished:
             response = request.response()
-            body = "" if response.status == 303 else response.text()
+            body = response.text() if request.resource_type == "document" and response.status == 200 else ""
             self.parts.append((request.url, f"{response.all_headers()} {body}"))
         self._finished.clear()
         self.parts.append(("document", self._desk.page.content()))
@@ -85,6 +92,7 @@ def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, 
     project = site.project(max_turns=2, gold_share=1.0)
     site.add_items(project, [gold_item("ask of gold"), new_item("ask of the queue")])
     ada = site.person()
+    desk = desk.another_tab()
     received = Received(desk)
     desk.enter(ada, project).fetch().wait_for_prompt("ask of gold").judge(4)
     desk.press("n").wait_for_prompt("ask of the queue").judge(6)
@@ -103,7 +111,9 @@ def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, 
 
     streams = [body for url, body in parts if STREAM in url]
     assert any("red to 3: And now?" in body for body in streams), "the stream of the answers was not seen"
-    assert len([url for url, _ in parts if url.startswith(f"{site.url}/?project=")]) == 2
+    whole_pages = [body for url, body in parts if url.startswith(f"{site.url}/?project=") and "gradio_config" in body]
+    assert len(whole_pages) == 2
+    assert len([url for url, _ in parts if "/gradio_api/run/" in url]) >= 9, "the answers to actions were not seen"
     assert only(site.store, schema.item, id=f"{project}/ask of gold").source == "gold"
     seeds = secrets_of(site, ada.id) | {str(seed) for slot in COLOURS for seed in site.models[slot].seeds}
     assert len(seeds) >= 9
@@ -115,6 +125,7 @@ def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, 
 
 def test_06_training_examples_keep_their_key_until_they_are_judged(site: Site, desk: DeskPage) -> None:
     ada, project = site.person(), site.project()
+    desk = desk.another_tab()
     received = Received(desk)
     desk.enter(ada, project)
     desk.find(".card [data-do=train]").press("Enter")
@@ -136,7 +147,7 @@ SHOWINGS, IN_BROWSER = 200, 20
 
 @pytest.fixture
 def shown_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
-    """Somebody with 200 comparisons before them, whose sides were drawn from the seeds 0, 1, 2, ..."""
+    """Somebody with 200 comparisons before them, whose sides are drawn from seeds that count up."""
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item(f"ask {number}", answered=True) for number in range(SHOWINGS)])
     ada, seeds = site.person(), count()
@@ -176,11 +187,11 @@ def test_07_sides_are_drawn_evenly_and_stored_as_they_were_shown(
             assert sent[0]["level"] == "saved"
 
     shown = sorted(rows(site.store, schema.comparison, annotator_id=ada.id), key=lambda row: row.order_seed)
-    assert [row.order_seed for row in shown] == list(range(SHOWINGS))
+    assert len({row.order_seed for row in shown}) == SHOWINGS
     assert [COLOURS[row.left_slot] for row in shown] == [panes["left"] for panes in seen]
     assert all(panes["left"] != panes["right"] for panes in seen)
     on_the_left = [row.left_slot == "a" for row in shown]
-    assert on_the_left == [random.Random(seed).random() < 0.5 for seed in range(SHOWINGS)]
+    assert on_the_left == [random.Random(row.order_seed).random() < 0.5 for row in shown]
     assert 0.4 <= sum(on_the_left) / SHOWINGS <= 0.6
     said = {row.comparison_id: row for row in rows(site.store, schema.judgment, annotator_id=ada.id)}
     chosen = [said[row.id].chosen_slot for row in shown]

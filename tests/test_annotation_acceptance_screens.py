@@ -230,7 +230,7 @@ def test_20_pages_around_the_app(site: Site, desk: DeskPage, looks: Looks) -> No
 
 def test_20_the_wait_after_signing_in_is_noted(site: Site, desk: DeskPage) -> None:
     """How long it is is measured by tests/benchmarks/annotation_paint.py."""
-    ada = site.person(password="correct horse battery")
+    ada, desk = site.person(password="correct horse battery"), desk.another_tab()
     desk.page.add_init_script(NOTE_SHOWN)
     desk.sign_in(ada.name, "correct horse battery")
     desk.wait_for_phase()

@@ -372,9 +372,8 @@ def check_view(view: View, shown: dict[str, Any]) -> None:
 def act(rng: random.Random, office: Office, person: Person) -> str:
     """Something that somebody might do, what fits the moment more often than not; what is refused is not done."""
     view = person.view()
-    known = [line.comparison_id for line in view.history] or ["cmp_unknown"]
-    if view.comparison_id is not None:
-        known.append(view.comparison_id)
+    known = [line.comparison_id for line in view.history if line.can_edit or rng.random() < 0.3]
+    known.append(view.comparison_id or "cmp_unknown")
     actions: dict[str, Callable[[], Any]] = {
         "fetch": person.fetch,
         "ask": lambda: person.ask(f"prompt {rng.randrange(10**9)}"),
@@ -386,7 +385,9 @@ def act(rng: random.Random, office: Office, person: Person) -> str:
         "leave": person.leave,
         "time passes": lambda: expire_all(office),
     }
-    fitting = ["judge", "judge", "skip"] if view.phase == "open" else ["fetch", "fetch", "ask", "retract"]
+    fitting = ["judge", "judge", "judge", "skip", "edit"]
+    if view.phase != "open":
+        fitting = ["fetch", "fetch", "ask", "edit", "retract"]
     name = rng.choice(fitting if rng.random() < 0.6 else list(actions))
     try:
         actions[name]()

@@ -210,7 +210,7 @@ def test_a_pane_says_which_answer_it_is_whether_it_was_cut_off_and_whether_it_go
 def test_no_text_of_models_people_or_projects_becomes_an_element() -> None:
     projects = (ProjectChoice("help", EVIL, "helpfulness"), ProjectChoice(EVIL, EVIL, "safety"))
     past = (Message(role="user", content=EVIL), Message(role="assistant", content=EVIL))
-    entry = PastJudgment(EVIL, EVIL, EVIL, EVIL, can_edit=True)
+    entry = PastJudgment(EVIL, EVIL, EVIL, EVIL, can_edit=True, can_withdraw=True)
     view = make_view(
         projects=projects,
         past=past,
@@ -265,7 +265,14 @@ def test_own_progress_is_in_the_top() -> None:
 
 def test_history_offers_a_change_only_where_there_can_be_one() -> None:
     entries = [
-        PastJudgment(f"cmp_{number}", "2026-03-04T05:06:07.000Z", f"prompt {number}", "A better", can_edit=number == 1)
+        PastJudgment(
+            f"cmp_{number}",
+            "2026-03-04T05:06:07.000Z",
+            f"prompt {number}",
+            "A better",
+            can_edit=number == 1,
+            can_withdraw=True,
+        )
         for number in (1, 2)
     ]
     outline = Outline(blocks_html.history(entries))
@@ -334,7 +341,9 @@ def test_everything_that_buttons_do_is_known_to_the_script() -> None:
     for view in (make_view("warning", dimension="safety"), make_view("idle", may_fetch=True), make_view("failed")):
         html += blocks_html.top(view) + blocks_html.scene(view) + blocks_html.guidelines(view)
     html += blocks_html.scene(make_view("explained", explanation="x"))
-    html += blocks_html.history([PastJudgment("c", "2026-03-04T05:06:07Z", "p", "A better", can_edit=True)])
+    html += blocks_html.history(
+        [PastJudgment("c", "2026-03-04T05:06:07Z", "p", "A better", can_edit=True, can_withdraw=True)]
+    )
     for name in {name for name in does(html) if name}:
         assert re.search(rf'(?:[\s{{,"]){re.escape(name)}"?(?:,|:)', table), name
 
