@@ -76,6 +76,8 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """A connection that sees one state of the database throughout."""
         with self.engine.connect() as connection:
+            if self.file is None:  # SQLite reads are like this anyway
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager
