@@ -170,15 +170,21 @@ def sign_in(store: Store, settings: AccountSettings, username: str, password: st
     with store.read() as connection:
         failures = connection.execute(select(login_failure).where(login_failure.c.username == username)).one_or_none()
         row = _row(connection, username)
-    if failures is not None and failures.locked_until is not None and failures.locked_until > now():
-        raise Refused(f"Too many wrong passwords. Try again in {settings.lock_minutes:g} minutes, or ask an admin.")
+    _check_unlocked(settings, failures)
     known = row is not None and row.active
     if not (is_password(password, row.password_hash if known else _nobody()) and known):
         _note_failure(store, settings, username)
         raise Refused(_WRONG)
     with store.write() as connection:
-        connection.execute(delete(login_failure).where(login_failure.c.username == username))
+        same = login_failure.c.username == username  # others may have guessed while this hash was made
+        _check_unlocked(settings, connection.execute(select(login_failure).where(same)).one_or_none())
+        connection.execute(delete(login_failure).where(same))
     return begin_session(store, settings, row.id)
+
+
+def _check_unlocked(settings: AccountSettings, failures: Any | None) -> None:
+    if failures is not None and failures.locked_until is not None and failures.locked_until > now():
+        raise Refused(f"Too many wrong passwords. Try again in {settings.lock_minutes:g} minutes, or ask an admin.")
 
 
 def begin_session(store: Store, settings: AccountSettings, annotator_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -21,6 +21,7 @@ from annotation_ui.store import new_id, now
 
 Source = Literal["queue", "annotator", "gold", "training", "qualification"]
 Part = Literal["train", "heldout"]
+_IDS_PER_QUERY = 500
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,11 @@ def add_items(connection: Connection, project_row: Any, items: Iterable[NewItem]
         items: what to add, in order.
         overlap: annotators per item; default: the project's.
     """
-    known = set(connection.execute(select(item.c.id).where(item.c.project_id == project_row.id)).scalars())
+    new_items = list(items)
+    known = _known(connection, [f"{project_row.name}/{new.id}" for new in new_items])
     place = connection.execute(select(func.coalesce(func.max(item.c.place), 0))).scalar_one()
     added = 0
-    for new in items:
+    for new in new_items:
         identifier = f"{project_row.name}/{new.id}"
         if identifier in known:
             continue
@@ -168,6 +170,15 @@ def add_items(connection: Connection, project_row: Any, items: Iterable[NewItem]
         added += 1
         _add_item(connection, project_row, new, identifier, place + added, overlap or project_row.overlap)
     return added
+
+
+def _known(connection: Connection, identifiers: Sequence[str]) -> set[str]:
+    """Those of the ids that are there already."""
+    found: set[str] = set()
+    for start in range(0, len(identifiers), _IDS_PER_QUERY):
+        some = item.c.id.in_(identifiers[start : start + _IDS_PER_QUERY])
+        found |= set(connection.execute(select(item.c.id).where(some)).scalars())
+    return found
 
 
 def _add_item(

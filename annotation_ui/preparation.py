@@ -212,8 +212,9 @@ def place_in(connection: Connection, annotator_id: str, project_row: Any, item_r
 
 
 def _items(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
-    own = item.c.id.startswith(f"{project_row.name}/{source}/{annotator_id}/", autoescape=True)
-    return connection.execute(select(item).where(own).order_by(item.c.place)).all()
+    mine = item.c.id.startswith(f"{project_row.name}/{source}/{annotator_id}/", autoescape=True)
+    own = (item.c.project_id == project_row.id, item.c.source == source, mine)
+    return connection.execute(select(item).where(*own).order_by(item.c.place)).all()
 
 
 def _undone(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:

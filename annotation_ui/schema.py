@@ -145,6 +145,9 @@ Index(
     postgresql_where=item.c.remaining > 0,
 )
 
+Index("item_place", item.c.place)
+Index("item_of_source", item.c.project_id, item.c.source)
+
 assignment = Table(
     "assignment",
     metadata,

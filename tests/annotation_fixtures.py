@@ -38,8 +38,6 @@ from annotation_ui.settings import AppSettings
 from annotation_ui.store import Store, new_id, now
 from annotation_ui.variants import Piece, VariantFailed, VariantInfo
 
-pytest_plugins = ("postgres",)
-
 PATIENCE_SECONDS = 20.0
 COLOURS: dict[Slot, str] = {"a": "red", "b": "blue"}
 VARIANTS: dict[Slot, str] = {"a": "ppo-1@0.7", "b": "ppo-1@1.3"}

@@ -25,7 +25,7 @@ os.environ.update(
     }
 )
 
-pytest_plugins = ("annotation_fixtures", "browser", "postgres")
+pytest_plugins = ("annotation_fixtures", "annotation_page", "annotation_server", "browser", "postgres")
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},

@@ -15,8 +15,6 @@ from annotation_server import MAX_FAILURES, MAX_PROMPT_CHARS, Site, Visitor
 
 from annotation_ui import schema
 
-pytest_plugins = ("annotation_page",)
-
 PASSWORD = "correct horse battery"
 
 

@@ -20,8 +20,6 @@ from annotation_ui.conversations import project_row
 from annotation_ui.items import NewAnswer, NewItem, VariantInfo
 from annotation_ui.session import Side, Slot
 
-pytest_plugins = ("annotation_page",)
-
 WORDS = ("aardvark", "zeppelin", "checkpoint", "sampling", "left_slot", "chosen_slot", "order_seed")
 """In names of models and of what is stored about them; in no page."""
 STREAM = "/queue/data"

@@ -18,8 +18,6 @@ from annotation_ui import schema
 from annotation_ui.export import export
 from annotation_ui.selection import ExportFilter
 
-pytest_plugins = ("annotation_page",)
-
 
 def exported(site: Site, folder: Path, project: str, **filters: Any) -> list[dict[str, Any]]:
     """What an export of a project holds now."""

@@ -13,8 +13,6 @@ from alignment.data.records import GRADES
 from annotation_ui import schema
 from annotation_ui.session import Side
 
-pytest_plugins = ("annotation_page",)
-
 LABELS = {
     "significantly_better": "Significantly better",
     "better": "Better",
@@ -101,6 +99,9 @@ def test_05_before_both_answers_have_ended_nothing_is_saved_and_the_page_says_so
     ids = {"comparison_id": shown.id, "submission_id": f"{shown.id}.0"}
     assert site.act(ada, "submit", option=1, **ids)["message"] == "Wait until both answers have ended."
     assert judgments_of(site, ada) == []
+    site.models.let_go()
+    desk.wait_for_phase("open").judge(1)
+    assert len(judgments_of(site, ada)) == 1
 
 
 def test_05_without_a_choice_nothing_is_saved_and_the_page_says_so(site: Site, desk: DeskPage) -> None:

@@ -18,8 +18,6 @@ from annotation_ui import schema
 from annotation_ui.items import add_items, project_named
 from annotation_ui.session import SKIP_REASONS
 
-pytest_plugins = ("annotation_page",)
-
 
 def queue(site: Site, n_items: int, **settings: Any) -> str:
     """A project with items ``ask 0``, ``ask 1``, ... that were answered before."""

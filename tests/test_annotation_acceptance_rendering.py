@@ -7,8 +7,6 @@ from annotation_fixtures import COLOURS
 from annotation_page import HISTORY, MODEL_TEXT, NOW, PANES, PAST, RAW, RENDERED, SIDES, DeskPage
 from annotation_server import Site
 
-pytest_plugins = ("annotation_page",)
-
 HOSTILE = {
     "script": "<script>window.__pwn=1</script>",
     "handler": '<img src=x onerror="window.__pwn=2">',

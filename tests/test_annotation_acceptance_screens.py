@@ -24,7 +24,6 @@ from browser import OpenPage
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytest_plugins = ("annotation_page",)
 
 LONG = "A prompt that is as long as prompts of people who are in a hurry to get something done often are. " * 3
 MARKDOWN = """\

@@ -5,12 +5,9 @@ from __future__ import annotations
 import pytest
 from annotation_fixtures import COLOURS, new_item, only, rows, wait_for
 from annotation_page import BADGE, CARD, PANES, SIDES, WRITING, DeskPage
-from annotation_server import Site
+from annotation_server import Script, Site
 
 from annotation_ui import schema
-
-pytest_plugins = ("annotation_page",)
-
 
 # -- 10: streaming ----------------------------------------------------------------------------------------------------
 
@@ -83,11 +80,15 @@ def test_10_one_persons_answers_do_not_wait_for_anothers(site: Site, desk: DeskP
     ben, project = site.person(), site.project(mode="free")
     site.models.hold()
     desk.enter(site.person(), project).send("First.").wait_for_phase("generating")
-    site.models.scripts = {slot: type(script)(script.colour) for slot, script in site.models.scripts.items()}
+    held = site.models.scripts
+    site.models.scripts = {slot: Script(COLOURS[slot]) for slot in COLOURS}
     site.models.let_go()
     site.act(ben, "ask", project=project, text="Second.")
     wait_for(lambda: site.act(ben, "view", project=project)["view"]["phase"], lambda phase: phase == "open")
     assert desk.phase == "generating"
+    for script in held.values():
+        script.ends.set()
+    desk.wait_for_prompt("First.")
 
 
 # -- 11: loading the page again ---------------------------------------------------------------------------------------

@@ -33,8 +33,6 @@ from annotation_ui.session import Refused
 from annotation_ui.settings import AccountSettings
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 PASSWORD = "correct horse 7"
 SETTINGS = AccountSettings(session_hours=12, max_failures=3, lock_minutes=15)
 FIVE, PATIENT = (AccountSettings(session_hours=12, max_failures=n, lock_minutes=15) for n in (5, 99))

@@ -31,8 +31,6 @@ from annotation_ui.schema import assignment, comparison, conversation, item, jud
 from annotation_ui.session import Refused, View
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 
 def expire_all(office: Office) -> None:
     """Let an hour pass."""

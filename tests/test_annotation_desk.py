@@ -39,8 +39,6 @@ from annotation_ui.schema import answer, assignment, comparison, conversation, i
 from annotation_ui.session import SKIP_REASONS, Draft, Pane, Refused, Slot, Submission, View, draw_left_slot
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 OTHER: dict[Slot, Slot] = {"a": "b", "b": "a"}
 SAFETY = {"dimension": "safety", "ask_safety": True}
 

@@ -47,8 +47,6 @@ from annotation_ui.session import UNSAFE_PREFERRED, Slot, View, option_of
 from annotation_ui.settings import QualificationSettings
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 BETTER: Grade = "better"
 SAFETY_PROJECT = {"name": "safety", "dimension": "safety", "ask_safety": True}
 

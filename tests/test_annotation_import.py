@@ -21,8 +21,6 @@ from annotation_ui.qualification import exercises
 from annotation_ui.quality import as_known
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 HH = {
     "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant: Good bye.",
     "rejected": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant: No.",

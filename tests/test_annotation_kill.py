@@ -25,8 +25,6 @@ from postgres import Postgres
 
 from annotation_ui.store import Store
 
-pytest_plugins = ("postgres",)
-
 PATIENCE_SECONDS = 60.0
 AT_ONCE = 6
 """Annotators; while the server is busy, each waits for an answer."""

@@ -19,8 +19,6 @@ from sqlalchemy import insert
 from annotation_ui import schema
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 NOTHING_WRONG = {"lost": 0, "wrong": 0, "doubled": 0, "shared": 0, "extra": 0}
 
 

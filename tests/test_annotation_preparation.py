@@ -19,8 +19,6 @@ from annotation_ui.schema import comparison, conversation, item, judgment, quali
 from annotation_ui.session import Refused, Slot, View, option_of, side_of
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 # Three questions, of which two are enough: 2 / 3 >= 0.6 > 1 / 3.
 TEST = {"required": True, "questions": 3, "min_agreement": 0.6, "attempts": 2}
 SAFETY = {"dimension": "safety", "ask_safety": True}

@@ -24,8 +24,6 @@ from annotation_ui.report_text import labels_of
 from annotation_ui.session import option_of
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 EDGES: dict[str, tuple[list[JudgedPair], list[Skipped]]] = {
     "nothing": ([], []),
     "one judgment": ([judged("p", "x")], []),

@@ -27,8 +27,6 @@ from annotation_ui.settings import QualificationSettings
 from annotation_ui.simulate import Simulated, simulate, toy_pairs
 from annotation_ui.store import Store
 
-pytest_plugins = ("annotation_fixtures",)
-
 CAPITAL = "What is the capital of France?"
 SAFETY = {"name": "safety", "dimension": "safety", "ask_safety": True}
 

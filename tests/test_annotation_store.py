@@ -25,9 +25,6 @@ from annotation_ui import migrations, schema
 from annotation_ui.schema import assignment, comparison, judgment
 from annotation_ui.store import Store, new_id, now
 
-pytest_plugins = ("annotation_fixtures",)
-
-
 # -- what the tables refuse -------------------------------------------------------------------------------------------
 
 
