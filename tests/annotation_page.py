@@ -1,7 +1,5 @@
 """The annotation page as an annotator uses it: every selector of the tests stands here.
 
-    pytest_plugins = ("annotation_page",)
-
     def test_it(site, desk):                   # ``desk`` is the page of a browser, empty at the beginning of each test
         desk.enter(site.person(), site.project())
         desk.ask("How do I bake bread?")       # with the keyboard alone, as everything here

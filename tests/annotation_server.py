@@ -1,7 +1,5 @@
 """The annotation app as people run it, for tests: a server process, its store, and two models that a test controls.
 
-    pytest_plugins = ("annotation_server",)
-
     def test_it(site):                              # one server for the whole session
         project = site.project(max_turns=2)         # of this test alone
         ada = site.person()                         # signed in, without a password

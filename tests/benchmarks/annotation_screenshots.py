@@ -101,8 +101,6 @@ def shoot(page: Page, url: str, folder: Path, scheme: str) -> None:
     def take(name: str) -> None:
         page.screenshot(path=folder / f"annotation-{name}-{scheme}.png")
 
-    page.goto(f"{url}login")
-    take("login")
     sign_in(page, url)
     page.get_by_text("Guidelines").first.wait_for()
     page.keyboard.press("n")
@@ -147,6 +145,6 @@ def main(folder: Path, schemes: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "images")
-    parser.add_argument("--schemes", nargs="+", choices=("light", "dark"), default=["light", "dark"])
+    parser.add_argument("--schemes", nargs="+", choices=("light", "dark"), default=["light"])
     arguments = parser.parse_args()
     main(arguments.to, arguments.schemes)
