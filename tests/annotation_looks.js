@@ -144,7 +144,9 @@
     return [called, ratio < least ? `a ring of contrast ${ratio.toFixed(2)}` : ""];
   };
 
-  const isEndless = (animation) => animation.effect.getComputedTiming().endTime === Infinity;
+  // A sign that an answer is being written may move as long as it is (WCAG 2.2.2 excepts signs of loading).
+  const isEndless = (animation) =>
+    animation.effect.getComputedTiming().endTime === Infinity && !animation.effect.target.closest(".writing");
   const moving = () => document.getAnimations().filter(isEndless).map((one) => `${nameOf(one.effect.target)} moves for ever`);
   const drawn = async (theme) => { // once the page has this theme, nothing moves any more, and all is on the screen
     const frame = () => new Promise(requestAnimationFrame);
