@@ -7,7 +7,7 @@
   const isShown = (element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true });
   const stage = () => document.querySelector("dialog[open]") ?? document.body; // a dialog makes the rest inert
 
-  // -- colours: relative luminance and contrast as in WCAG 2.2 ----------------------------------------------------------
+  // -- colours: relative luminance and contrast as in WCAG 2.2 ------------------------------------------------------
 
   const parse = (text) => {
     if (!/^(rgba?|color\(srgb )/.test(text)) throw Error(`what colour is ${text}?`);
@@ -36,7 +36,7 @@
   const opacity = (element) =>
     element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1;
 
-  // -- text -------------------------------------------------------------------------------------------------------------
+  // -- text ---------------------------------------------------------------------------------------------------------
 
   const texts = () => { // text nodes that are visible
     const found = [];
@@ -123,7 +123,7 @@
     return isInside ? "" : `${selector} is at ${[left, top, right, bottom].map(Math.round)}`;
   };
 
-  // -- the focus --------------------------------------------------------------------------------------------------------
+  // -- the focus ----------------------------------------------------------------------------------------------------
 
   const toTheTop = () => { // the next Tab goes to the first thing on the page
     const first = document.createElement("span");
@@ -145,9 +145,11 @@
   };
 
   // A sign that an answer is being written may move as long as it is (WCAG 2.2.2 excepts signs of loading).
-  const isEndless = (animation) =>
-    animation.effect.getComputedTiming().endTime === Infinity && !animation.effect.target.closest(".writing");
-  const moving = () => document.getAnimations().filter(isEndless).map((one) => `${nameOf(one.effect.target)} moves for ever`);
+  const isEndless = (animation) => animation.effect.getComputedTiming().endTime === Infinity;
+  const moving = () => {
+    const endless = document.getAnimations().filter(isEndless).map((one) => one.effect.target);
+    return endless.filter((one) => !one.closest(".writing")).map((one) => `${nameOf(one)} moves for ever`);
+  };
   const drawn = async (theme) => { // once the page has this theme, nothing moves any more, and all is on the screen
     const frame = () => new Promise(requestAnimationFrame);
     while ((document.documentElement.dataset.theme ?? theme) !== theme) await frame();

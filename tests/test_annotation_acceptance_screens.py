@@ -165,7 +165,7 @@ def test_20_work_from_the_first_prompt_to_the_second_turn(site: Site, desk: Desk
     looks.at("reasons for a skip", BAR, REASONS)
     desk.press("Escape", "?")
     looks.at("keys", HELP)
-    desk.press("Escape", "2").save().wait_for_phase("judged")
+    desk.press("Escape").wait_until_drawn().press("2").save().wait_for_phase("judged")
     looks.at("judged", BAR, COMPOSER, tabs=10)
     desk.send("And then?").wait_for_phase("open")
     looks.at("second turn", BAR, SUBMIT)

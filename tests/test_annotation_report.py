@@ -260,6 +260,7 @@ def test_gold_items_come_with_whether_they_were_judged_as_known(sqlite_store: St
     office = Office(store, app_settings({"gold_share": 1.0}), live=False)
     gold = [new_item(name, answered=True, source="gold", expected={"choice": "a"}) for name in ("first", "second")]
     office.add_items(gold)
+    office.add_items(1)  # without ordinary items no gold item comes either
     ada = office.person("ada")
     ada.fetch()
     for side_of_a in (True, False):

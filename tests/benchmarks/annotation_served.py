@@ -22,6 +22,7 @@ from alignment.data.records import Message
 from annotation_ui.accounts import add_account
 from annotation_ui.items import NewAnswer, NewItem, VariantInfo, add_items, project_named
 from annotation_ui.server import keep_projects
+from annotation_ui.session import Slot
 from annotation_ui.settings import load_settings
 from annotation_ui.store import Store
 
@@ -30,7 +31,7 @@ ROOT = HERE.parent.parent
 PROJECT = "helpfulness"
 PASSWORD = "annotate under load"
 NO_TEST = "qualification.required=false"
-VARIANTS = {"a": VariantInfo("one"), "b": VariantInfo("other")}
+VARIANTS: dict[Slot, VariantInfo] = {"a": VariantInfo("one"), "b": VariantInfo("other")}
 START_SECONDS = 60.0
 MIB = 2**20
 PROMPT = """How would you explain to a child of ten why the sky is blue at noon and red in the evening? (question {})"""
