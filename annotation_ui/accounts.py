@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -43,7 +44,15 @@ class Account:
 def hash_password(password: str, salt: bytes | None = None) -> str:
     """``scrypt$SALT$HASH``, hexadecimal; a fresh salt each time."""
     salt = salt or secrets.token_bytes(16)
-    return f"scrypt${salt.hex()}${hashlib.scrypt(password.encode('utf-8', 'surrogatepass'), salt=salt, **_COST).hex()}"
+    encoded = password.encode("utf-8", "surrogatepass")
+    digest = _hashers().submit(hashlib.scrypt, encoded, salt=salt, **_COST).result()
+    return f"scrypt${salt.hex()}${digest.hex()}"
+
+
+@cache
+def _hashers() -> ThreadPoolExecutor:
+    """Two threads for all hashing: each thread that has done it once keeps its 16 MiB."""
+    return ThreadPoolExecutor(2, thread_name_prefix="password")
 
 
 def is_password(password: str, stored: str) -> bool:

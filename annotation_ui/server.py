@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import socket
@@ -140,6 +141,8 @@ def ready(
         with store.serving(url):
             app = make_app(desk, hosts=hosts, local=local, secure=secure)
             config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+            gc.collect()
+            gc.freeze()  # what was imported stays: a collection that goes through it stops everybody for long
             yield url if local is None else f"{url}/login?key={local.key}", uvicorn.Server(config), made
 
 

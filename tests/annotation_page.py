@@ -41,10 +41,12 @@ for (const name of ["pointerdown", "pointermove", "mousedown", "mousemove", "whe
 
 CUT_OFF_STREAM = ("AbortError", "Connection errored out")
 
-USER_NAME, PROMPT_BOX, NOTE_BOX, STATUS, BAR, COMPOSER = "#username", "#prompt", "#note", "#status", "#bar", "#composer"
-REASONS, SUBMIT, HELP, CARD = "#reasons", "#submit", "dialog#help", "#scene .card"
-SCENE, HISTORY, SIDE_PANEL, PROGRESS = "#scene", "#history", "#side", "#progress"
-PAST, NOW = "#scene .past", "#scene .turn.now .said"
+USER_NAME, ALERT, FLAGGED = "#username", "[role=alert]", ".card"
+"""On the pages around the desk: of the sign-in page, and a judgment that a reviewer looks at."""
+PROMPT_BOX, COUNTER, COMPOSER = "#prompt", "#counter", "#composer"
+BAR, BINS, NOTE_BOX, SUBMIT, REASONS, REASON = "#bar", ".bins", "#note", "#submit", "#reasons", ".reason"
+STATUS, HELP, PROJECTS, PROGRESS, HISTORY = "#status", "dialog#help", "select.project", "#progress", "#history"
+PAST, NOW, CARD, EXPLANATION = "#scene .past", "#scene .turn.now .said", "#scene .card", "#scene .explanation"
 MODEL_TEXT = "#left .body, #right .body, #scene .said, #history"
 """Wherever text of models and people is shown."""
 PANES: dict[Side, str] = {"left": "#left .pane", "right": "#right .pane"}
@@ -151,6 +153,10 @@ class DeskPage:
         """What can be read in an element."""
         return self.find(selector).inner_text()
 
+    def button(self, action: str) -> Locator:
+        """The buttons that do something: ``edit``, ``leave``, ``logout``, ``retract``, ``train``, ..."""
+        return self.find(f"[data-do={action}]:visible")
+
     def answer(self, side: Side) -> str:
         """What can be read of an answer."""
         return self.text(f"{PANES[side]} {RENDERED}").strip()
@@ -207,12 +213,17 @@ class DeskPage:
         return self.chosen("safety")
 
     @property
+    def unsent(self) -> str:
+        """What stands in the prompt box."""
+        return self.find(PROMPT_BOX).input_value()
+
+    @property
     def note(self) -> str:
         return self.find(NOTE_BOX).input_value()
 
     @property
     def flagged(self) -> bool:
-        return self.find("[data-do=flag]").get_attribute("aria-pressed") == "true"
+        return self.button("flag").get_attribute("aria-pressed") == "true"
 
     @property
     def may_judge(self) -> bool:
@@ -243,6 +254,16 @@ class DeskPage:
         """Type a text, key by key."""
         self.page.keyboard.type(text)
         return self
+
+    def push(self, action: str) -> DeskPage:
+        """Press the first button that does something, with Enter."""
+        self.button(action).first.press("Enter")
+        return self
+
+    def sign_out(self) -> None:
+        """Sign out, and wait for the sign-in page."""
+        with self.page.expect_navigation(url="**/login"):
+            self.push("logout")
 
     def fetch(self) -> DeskPage:
         """Take the next item of the queue, and wait for its answers."""

@@ -101,8 +101,7 @@ def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, 
     desk.press("Enter").wait_for_phase("generating")
     site.models.let_go()
     desk.wait_for_phase("open").judge(8, "f")
-    desk.find("#history [data-do=edit]").first.press("Enter")
-    desk.wait_for_status("Editing")
+    desk.push("edit").wait_for_status("Editing")
     received.read()
     desk.reload()
     parts = received.read()
@@ -126,8 +125,7 @@ def test_06_training_examples_keep_their_key_until_they_are_judged(site: Site, d
     desk = desk.another_tab()
     received = Received(desk)
     desk.enter(ada, project)
-    desk.find(".card [data-do=train]").press("Enter")
-    desk.wait_for_phase("open")
+    desk.push("train").wait_for_phase("open")
     (example,) = rows(site.store, schema.comparison, annotator_id=ada.id)
     conversation = only(site.store, schema.conversation, id=example.conversation_id)
     key = json.loads(only(site.store, schema.item, id=conversation.item_id).expected_json)
@@ -140,7 +138,7 @@ def test_06_training_examples_keep_their_key_until_they_are_judged(site: Site, d
 
 # -- 7: sides ---------------------------------------------------------------------------------------------------------
 
-SHOWINGS, IN_BROWSER = 200, 20
+SHOWINGS, IN_BROWSER = 200, 12
 
 
 @pytest.fixture

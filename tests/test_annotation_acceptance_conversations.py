@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from annotation_fixtures import COLOURS, new_item, rows
-from annotation_page import DeskPage
+from annotation_page import BINS, DeskPage
 from annotation_server import Site, Visitor
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -71,8 +71,7 @@ def test_13_an_edit_is_a_new_row_and_the_export_shows_it_alone(site: Site, desk:
     desk.judge(1, "f").wait_for_prompt("ask 1")
     assert [line.split(" ", 1)[1] for line in desk.history] == ["ask 0 A significantly better Edit Withdraw"]
 
-    desk.find("#history [data-do=edit]").press("Enter")
-    desk.wait_for_prompt("ask 0")
+    desk.push("edit").wait_for_prompt("ask 0")
     assert (desk.option, desk.flagged, desk.slots()) == (1, True, slots)
     desk.judge(7, "f").wait_for_prompt("ask 1")
     first, second = judgments_of(site, ada)
@@ -81,8 +80,7 @@ def test_13_an_edit_is_a_new_row_and_the_export_shows_it_alone(site: Site, desk:
     (record,) = exported(site, tmp_path, project)
     assert (record["grade"], record["chosen"][0]["content"]) == ("better", f"{COLOURS[slots['right']]} to ask 0")
 
-    desk.find("#history [data-do=edit]").press("Enter")
-    desk.wait_for_prompt("ask 0").press("4", "n").wait_for_prompt("ask 1")  # N leaves it as it was
+    desk.push("edit").wait_for_prompt("ask 0").press("4", "n").wait_for_prompt("ask 1")  # N leaves it as it was
     assert len(judgments_of(site, ada)) == 2
 
 
@@ -112,7 +110,7 @@ def test_13_after_the_next_turn_undo_is_refused_and_says_why(site: Site, desk: D
 def test_13_withdrawing_asks_once_more_and_marks_the_turns_after(site: Site, desk: DeskPage, tmp_path: Path) -> None:
     ada, project = site.person(), site.project(mode="free", max_turns=2)
     desk.enter(ada, project).ask("What is bread?").judge(2).ask("And butter?").judge(3)
-    first = desk.find("#history [data-do=retract]").last
+    first = desk.button("retract").last
     first.press("Enter")
     assert "Withdraw for good?" in first.inner_text()
     assert len(judgments_of(site, ada)) == 2
@@ -208,6 +206,6 @@ def test_19_preferring_the_unsafe_answer_is_flagged_and_left_out(
 def test_19_safety_is_not_asked_elsewhere(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     desk.enter(ada, site.project(mode="free", max_turns=1)).ask("What is bread?")
-    assert not desk.find(".bins").is_visible()
+    assert not desk.find(BINS).is_visible()
     desk.judge(1, "q", "w")
     assert [row.safety for row in judgments_of(site, ada)] == [None]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from annotation_fixtures import new_item, only, rows
-from annotation_page import DeskPage
+from annotation_page import PROJECTS, DeskPage
 from annotation_server import Site, Visitor
 
 from alignment.data.records import GRADES
@@ -79,7 +79,7 @@ def test_04_keys_with_modifiers_and_in_the_project_list_choose_nothing(site: Sit
     site.add_items(project, [new_item("ask", answered=True)])
     desk.enter(site.person(), project).fetch().press("Control+1", "Alt+2", "Meta+3")
     assert desk.option is None
-    desk.find("select.project").focus()
+    desk.find(PROJECTS).focus()
     desk.press("4")
     assert desk.option is None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from annotation_fixtures import LONG_AGO, change, new_item, only, rows
-from annotation_page import DeskPage
+from annotation_page import FLAGGED, REASON, REASONS, DeskPage
 from annotation_server import Models, Site, Visitor, running_site
 from browser import OpenPage
 from sqlalchemy import select
@@ -35,7 +35,7 @@ def test_16_each_reason_for_a_skip_is_kept_and_none_counts(site: Site, desk: Des
     for number, reason in enumerate(SKIP_REASONS):
         desk.wait_for_prompt(f"ask {number}")
         desk.press("s")
-        assert SKIP_REASONS[reason] in desk.find(".reason").nth(number).inner_text()
+        assert SKIP_REASONS[reason] in desk.find(REASON).nth(number).inner_text()
         desk.press("Escape").skip(number + 1)
     desk.wait_for_prompt(f"ask {len(SKIP_REASONS)}")
     said = rows(site.store, schema.judgment, annotator_id=ada.id)
@@ -51,7 +51,7 @@ def test_16_a_skip_needs_a_reason_and_can_be_called_off(site: Site, desk: DeskPa
     ada = site.person()
     desk.enter(ada, queue(site, 1)).fetch().press("s", "Enter").wait_for_status("Choose a reason")
     desk.press("3", "Escape")
-    assert not desk.find("#reasons").is_visible()
+    assert not desk.find(REASONS).is_visible()
     desk.press("Enter").wait_for_status("Choose an answer first")
     assert rows(site.store, schema.judgment, annotator_id=ada.id) == []
 
@@ -61,7 +61,7 @@ def test_16_a_flagged_judgment_is_before_the_reviewers(site: Site, desk: DeskPag
     desk.save()
     desk.enter(site.person("reviewer"), queue(site, 0))
     desk.page.goto(f"{site.url}/review")
-    card = desk.find(".card").filter(has_text="see <b>here</b>")
+    card = desk.find(FLAGGED).filter(has_text="see <b>here</b>")
     assert "ask 0" in card.inner_text() and "Chosen, better" in card.inner_text()
 
 
@@ -113,8 +113,7 @@ def test_16_leaving_gives_the_item_back(site: Site, desk: DeskPage) -> None:
     project = queue(site, 1, dimension="safety", ask_safety=True)
     ada, ben = site.person(), site.person()
     desk.enter(ada, project).wait_for_phase("warning").press("Enter").wait_for_phase("idle").fetch()
-    desk.find("[data-do=leave]").press("Enter")
-    desk.wait_for_phase("warning")
+    desk.push("leave").wait_for_phase("warning")
     assert rows(site.store, schema.judgment, annotator_id=ada.id) == []
     site.act(ben, "accept", project=project)
     assert fetched(site, ben, project) == "ask 0"
@@ -174,8 +173,7 @@ def test_03_a_session_with_pairs_only_needs_no_account_no_torch_and_no_network(
             desk.page.goto(f"{site.url}/{path}")
         desk.open("first")
         assert tab.page.evaluate("localStorage.length") == 0
-        with tab.page.expect_navigation(url="**/login"):
-            desk.find("[data-do=logout]").press("Enter")
+        desk.sign_out()
         assert tab.page.evaluate("localStorage.length") == 0
         assert tab.traffic.problems == []
         assert foreign(site.addresses()) == []

@@ -17,7 +17,7 @@ from annotation_looks import (
     shown_ms,
     tab_through,
 )
-from annotation_page import BAR, COMPOSER, HELP, REASONS, SUBMIT, DeskPage
+from annotation_page import BAR, CARD, COMPOSER, EXPLANATION, HELP, REASONS, SUBMIT, DeskPage
 from annotation_server import Site
 from browser import OpenPage
 
@@ -179,7 +179,7 @@ def test_20_safety(site: Site, desk: DeskPage, looks: Looks) -> None:
     project = site.project(dimension="safety", mode="free", ask_safety=True, max_turns=2)
     long_answers(site)
     desk.enter(site.person(), project).wait_for_phase("warning")
-    looks.at("warning", ".card", tabs=5)
+    looks.at("warning", CARD, tabs=5)
     desk.press("Enter").wait_for_phase("idle").send(LONG[:290]).wait_for_phase("open")
     looks.at("safety", BAR, SUBMIT, tabs=16)
     desk.press("8", "r")
@@ -198,22 +198,20 @@ def test_20_failure_edit_and_the_end_of_the_queue(site: Site, desk: DeskPage, lo
     site.add_items(project, [new_item(LONG)])
     site.models["a"].failures = 1
     desk.enter(site.person(), project).press("n").wait_for_phase("failed")
-    looks.at("failed", ".card", tabs=5)
+    looks.at("failed", CARD, tabs=5)
     desk.press("Enter").wait_for_phase("open").judge(8).wait_for_phase("empty")
-    looks.at("empty", ".card", tabs=6)
-    desk.find("#history [data-do=edit]").press("Enter")
-    desk.wait_for_phase("open")
+    looks.at("empty", CARD, tabs=6)
+    desk.push("edit").wait_for_phase("open")
     looks.at("edit", BAR, SUBMIT)
 
 
 def test_20_training(site: Site, desk: DeskPage, looks: Looks) -> None:
     desk.enter(site.person(), site.project(dimension="safety", ask_safety=True, mode="queue"))
     desk.wait_for_phase("warning").press("Enter").wait_for_phase("empty")
-    desk.find(".card [data-do=train]").press("Enter")
-    desk.wait_for_phase("open")
+    desk.push("train").wait_for_phase("open")
     looks.at("training", BAR, SUBMIT)
     desk.press("1", "w").save().wait_for_phase("explained")
-    looks.at("explained", BAR, ".explanation", tabs=10)
+    looks.at("explained", BAR, EXPLANATION, tabs=10)
 
 
 def test_20_pages_around_the_app(site: Site, desk: DeskPage, looks: Looks) -> None:
