@@ -192,6 +192,7 @@ _EXPORT_OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("overlap", "--overlap", {"choices": ("all", "majority")}),
     ("min_grade", "--min-grade", {"choices": GRADES}),
     ("margins", "--margins", {"choices": ("small", "large", "none")}),
+    ("with_simulated", "--with-simulated", _FLAG),
     ("with_gold", "--with-gold", _FLAG),
     ("with_unsafe_preferred", "--with-unsafe-preferred", _FLAG),
     ("with_for_review", "--without-for-review", {"action": "store_false"}),

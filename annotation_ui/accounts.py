@@ -13,22 +13,36 @@ import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from alignment.errors import UserError
+from annotation_ui import assignments
 from annotation_ui.schema import annotator, login_failure, login_session
 from annotation_ui.session import AccountRole, Refused
 from annotation_ui.settings import AccountSettings
-from annotation_ui.store import Store, new_id, now
+from annotation_ui.store import Store, in_minutes, new_id, now
 
 _COST = {"n": 2**14, "r": 8, "p": 1}
 """Of scrypt: 16 MiB and some 50 ms a guess (RFC 7914)."""
 MIN_PASSWORD = 8
+LOCAL_USER = "local"
+"""The account of the one person on this machine, while nobody has made others."""
+SIMULATED = "sim-"
+"""User names of simulated annotators begin with this; nobody else's do."""
 _WRONG = "Wrong name or password."
+_ACTIVE = select(annotator).where(annotator.c.id == bindparam("wanted"), annotator.c.active)
+_SIGNED_IN = (
+    select(annotator.c.id, annotator.c.username, annotator.c.role)
+    .join(login_session, login_session.c.annotator_id == annotator.c.id)
+    .where(
+        login_session.c.token_sha256 == bindparam("token"),
+        login_session.c.expires_at > bindparam("at"),
+        annotator.c.active,
+    )
+)
 _USERNAME = re.compile(r"[\w.@-]{1,64}")
 
 
@@ -59,12 +73,6 @@ def is_password(password: str, stored: str) -> bool:
     """Whether a password is the one of a stored hash, in a time that does not tell how much of it is right."""
     _, salt, _ = stored.split("$")
     return hmac.compare_digest(hash_password(password, bytes.fromhex(salt)), stored)
-
-
-def in_minutes(minutes: float) -> str:
-    """The moment so many minutes from now, as the store writes moments."""
-    then = datetime.now(UTC) + timedelta(minutes=minutes)
-    return then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # -- accounts ---------------------------------------------------------------------------------------------------------
@@ -114,19 +122,29 @@ def set_password(store: Store, username: str, password: str) -> None:
 
 
 def set_active(store: Store, username: str, active: bool) -> None:
-    """Let an account sign in, or not; one that may not is signed out everywhere at once."""
+    """Let an account sign in, or not; one that may not is signed out everywhere at once.
+
+    Raises:
+        UserError: there is no such account, or its data was withdrawn, which holds for whatever it would judge.
+    """
     with store.write() as connection:
         found = find(connection, username)
+        if active and _row(connection, username).withdrawn_at is not None:
+            raise UserError(f"{username} has withdrawn, and nothing they judge would count. Make a new account.")
         connection.execute(update(annotator).where(annotator.c.id == found.id).values(active=active))
         connection.execute(delete(login_session).where(login_session.c.annotator_id == found.id))
 
 
 def withdraw(store: Store, username: str) -> str:
-    """Take somebody's data back: nothing of it is in any later export, and the account is closed; returns the id."""
+    """Take somebody's data back: nothing of it is in any later export, and the account is closed; returns the id.
+
+    What they had judged, or had on their desk, goes to others.
+    """
     with store.write() as connection:
         found = find(connection, username)
         values = {"active": False, "withdrawn_at": now()}
         connection.execute(update(annotator).where(annotator.c.id == found.id).values(**values))
+        assignments.give_back(connection, found.id)
         connection.execute(delete(login_session).where(login_session.c.annotator_id == found.id))
     return found.id
 
@@ -142,10 +160,15 @@ def find(connection: Connection, username: str) -> Account:
 
 def find_by_id(connection: Connection, annotator_id: str) -> Account:
     """The active account with that id; raise ``Refused`` where there is none."""
-    row = connection.execute(select(annotator).where(annotator.c.id == annotator_id, annotator.c.active)).one_or_none()
+    row = connection.execute(_ACTIVE, {"wanted": annotator_id}).one_or_none()
     if row is None:
         raise Refused("You are not signed in any more. Reload the page.")
     return Account(row.id, row.username, cast(AccountRole, row.role))
+
+
+def has_people(connection: Connection) -> bool:
+    """Whether somebody has made accounts; those of the app itself do not count."""
+    return any(name != LOCAL_USER and not name.startswith(SIMULATED) for name in usernames(connection))
 
 
 def usernames(connection: Connection) -> list[str]:
@@ -192,7 +215,7 @@ def sign_in(store: Store, settings: AccountSettings, username: str, password: st
 
 
 def _check_unlocked(settings: AccountSettings, failures: Any | None) -> None:
-    if failures is not None and failures.locked_until is not None and failures.locked_until > now():
+    if _counted(failures) >= settings.max_failures:
         raise Refused(f"Too many wrong passwords. Try again in {settings.lock_minutes:g} minutes, or ask an admin.")
 
 
@@ -216,13 +239,8 @@ def whose(store: Store, token: str | None) -> Account | None:
     """Whose session a token is, if it has not ended."""
     if not token:
         return None
-    found = (
-        select(annotator.c.id, annotator.c.username, annotator.c.role)
-        .join(login_session, login_session.c.annotator_id == annotator.c.id)
-        .where(login_session.c.token_sha256 == _digest(token), login_session.c.expires_at > now(), annotator.c.active)
-    )
     with store.read() as connection:
-        row = connection.execute(found).one_or_none()
+        row = connection.execute(_SIGNED_IN, {"token": _digest(token), "at": now()}).one_or_none()
     return None if row is None else Account(row.id, row.username, row.role)
 
 
@@ -232,15 +250,21 @@ def sign_out(store: Store, token: str | None) -> None:
         connection.execute(delete(login_session).where(login_session.c.token_sha256 == _digest(token or "")))
 
 
+def _counted(failures: Any | None) -> int:
+    """How many failures have not been forgotten yet."""
+    return int(failures.failures) if failures is not None and (failures.locked_until or "") > now() else 0
+
+
 def _note_failure(store: Store, settings: AccountSettings, username: str) -> None:
+    """Count a failure, whoever's name it was; those that count no longer go, so that no flood of names stays."""
     with store.write() as connection:
         same = login_failure.c.username == username
         row = connection.execute(select(login_failure).where(same)).one_or_none()
-        over = row is not None and row.locked_until is not None and row.locked_until <= now()
-        count = 1 if row is None or over else row.failures + 1
-        locked = in_minutes(settings.lock_minutes) if count >= settings.max_failures else None
-        connection.execute(delete(login_failure).where(same))
-        connection.execute(insert(login_failure).values(username=username, failures=count, locked_until=locked))
+        failures = 1 + _counted(row)
+        forgotten = login_failure.c.locked_until.is_(None) | (login_failure.c.locked_until < now())
+        connection.execute(delete(login_failure).where(same | forgotten))
+        until = in_minutes(settings.lock_minutes)
+        connection.execute(insert(login_failure).values(username=username, failures=failures, locked_until=until))
 
 
 def _digest(token: str) -> str:

@@ -9,10 +9,12 @@ safe, whichever was chosen. A figure that cannot be had has no value and says wh
 * Gwet's AC1 (nominal) and AC2 (weighted) for any number of raters with missing ratings, with the variance over items:
   Gwet, "Computing inter-rater reliability and its variance in the presence of high agreement", 2008, and Handbook of
   Inter-Rater Reliability, 4th edition, 2014, chapters 4 and 5. Categories are those of the scale, used or not.
-* AC2 of the signed grade uses quadratic weights, ``1 - (x - y)^2 / 64``: the most common choice for ordered scales, and
-  the distance of interval alpha, so that the two differ in chance only. Linear weights stand beside it, because
-  quadratic ones forgive a near miss across the middle (-1 for 1) almost whole. Llama-2 (2023) reports AC2 of its human
-  evaluations (0.37 to 0.55 on helpfulness) without naming the weights: neither is known to be comparable with it.
+* AC2 of the signed grade uses quadratic weights, ``1 - (x - y)^2 / 64``: the most common choice for ordered scales.
+  Linear weights stand beside it, because quadratic ones forgive a near miss across the middle (-1 for 1) almost whole.
+  Llama-2 (2023) reports AC2 of its human evaluations (0.37 to 0.55 on helpfulness) without naming the weights: neither
+  is known to be comparable with it.
+* Krippendorff's alpha of the signed grade is ordinal: its distance grows with how many ratings lie between two grades,
+  so that alpha and AC2 differ in more than what they take for chance.
 
 Shapes: N pairs, Q categories of the scale.
 """
@@ -63,7 +65,7 @@ class JudgedPair:
         grade: by how much.
         safety: the bin, where it was asked; names the chosen answer first.
         active_ms: time spent, where it is known.
-        judged_at: ISO 8601 in UTC, of the first judgment of this comparison.
+        judged_at: ISO 8601 in UTC; of an edited judgment, when it was edited.
         flags: see ``annotation_ui.session.Flag``.
         is_gold: whether the right choice is known.
         gold_ok: whether this is it.

@@ -7,7 +7,8 @@ can call each of these by name or number, so the desk checks role and ownership 
 
 Over HTTP an action is ``POST /gradio_api/run/NAME`` with ``{"data": [{...}]}``, where the object holds what its form
 below asks for. The first value of the answer is the state of the page: ``view`` where it changed, ``message`` and
-``level``. Only ``watch``, which follows the answers while they are written, goes through Gradio's queue.
+``level``. Only ``watch``, which follows the answers while they are written, goes through Gradio's queue. It sends them
+as data, never as parts of the page: only the page knows whether it still shows that comparison.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,15 @@ from alignment.data.records import SafetyBin
 from annotation_ui import blocks_html, texts
 from annotation_ui.desk import Desk
 from annotation_ui.layout import Parts, event_name, lay_out
-from annotation_ui.session import Pane, Refused, Submission, View
+from annotation_ui.session import Pane, Refused, Side, Submission, View
 
 _log = logging.getLogger(__name__)
 _ASSETS = Path(__file__).parent / "assets"
 POLL_SECONDS = 0.08
 POLL_SHARE = 4.0
 """A busy server is asked less often: between two looks at the answers lies at least so many times what one took."""
+ACTIONS_AT_ONCE = 2
+"""While one waits for the disk, another can be worked at. More would only take the processor from each other."""
 WATCH_SECONDS = 30.0
 """How long one ``watch`` follows the answers; the script then starts another."""
 Sent = tuple[Any, ...]
@@ -59,13 +62,20 @@ class PlaceForm(Form):
 
 
 class PromptForm(PlaceForm):
-    """A prompt to be answered."""
+    """A prompt to be answered. ``comparison_id``: what it goes on from, where it does."""
 
     text: str
+    comparison_id: str | None = None
 
 
 class ComparisonForm(Form):
     """An action on a comparison."""
+
+    comparison_id: str
+
+
+class WatchForm(PlaceForm):
+    """Follow the answers of a comparison while they are written."""
 
     comparison_id: str
 
@@ -99,12 +109,18 @@ class JudgmentForm(ComparisonForm):
 class Action:
     """Something that an annotator can do: what the browser has to send, and what the desk does with it.
 
-    ``whole``: the top and the guidelines may change, too.
+    Attributes:
+        form: what has to come.
+        do: what is done.
+        whole: whether the top and the guidelines may change, too.
+        looks_again: whether a refusal comes with what is on the desk: the page may have been wrong about it. Not after
+            a judgment, which stays on the page until it is saved.
     """
 
     form: type[Form]
     do: Callable[[Desk, str, Any], View]
     whole: bool = False
+    looks_again: bool = True
 
 
 ACTIONS: dict[str, Action] = {
@@ -113,16 +129,16 @@ ACTIONS: dict[str, Action] = {
     "leave": Action(PlaceForm, lambda desk, who, form: desk.leave(who, form.project)),
     "train": Action(PlaceForm, lambda desk, who, form: desk.train(who, form.project)),
     "fetch": Action(PlaceForm, lambda desk, who, form: desk.fetch(who, form.project)),
-    "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text)),
+    "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text, form.comparison_id)),
     "retry": Action(PlaceForm, lambda desk, who, form: desk.retry(who, form.project)),
-    "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission())),
+    "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission()), looks_again=False),
     "skip": Action(
         SkipForm,
         lambda desk, who, form: desk.skip(
             who, form.comparison_id, form.submission_id, form.reason, form.note, form.active_ms
         ),
     ),
-    "undo": Action(PlaceForm, lambda desk, who, form: desk.undo(who, form.project)),
+    "undo": Action(ComparisonForm, lambda desk, who, form: desk.undo(who, form.comparison_id)),
     "edit": Action(ComparisonForm, lambda desk, who, form: desk.edit(who, form.comparison_id)),
     "retract": Action(ComparisonForm, lambda desk, who, form: desk.retract(who, form.comparison_id)),
 }
@@ -132,15 +148,16 @@ ACTIONS: dict[str, Action] = {
 
 
 def sent_view(view: View, has: dict[str, str], *, whole: bool = False) -> Sent:
-    """The parts of the page for a view, without those that the page has."""
+    """The parts of the page for a view, without those that the page has; ``base`` says which that was."""
     keys = blocks_html.part_keys(view)
-    state = {"view": blocks_html.page_state(view), "message": view.message, "level": view.level, "has": keys}
+    said = {"message": view.message, "level": view.level}
+    state = {"view": blocks_html.page_state(view), **said, "has": keys, "base": has}
     new = {name for name, part_key in keys.items() if not part_key or has.get(name) != part_key}
     desk = (
         _stamped(state),
         blocks_html.scene(view) if "scene" in new else gr.skip(),
-        blocks_html.answer_pane("left", view.left) if "answers" in new else gr.skip(),
-        blocks_html.answer_pane("right", view.right) if "answers" in new else gr.skip(),
+        _drawn_anew(blocks_html.answer_pane("left", view.left)) if "answers" in new else gr.skip(),
+        _drawn_anew(blocks_html.answer_pane("right", view.right)) if "answers" in new else gr.skip(),
         blocks_html.history(view.history),
     )
     return (*desk, blocks_html.top(view), blocks_html.guidelines(view)) if whole else desk
@@ -151,14 +168,20 @@ def sent_message(message: str, *, whole: bool = False) -> Sent:
     return (_stamped({"message": message, "level": "error"}), *[gr.skip()] * (6 if whole else 4))
 
 
-def _sent_answers(panes: tuple[Pane, Pane]) -> Sent:
-    left, right = blocks_html.answer_pane("left", panes[0]), blocks_html.answer_pane("right", panes[1])
-    return (gr.skip(), gr.skip(), left, right, gr.skip())
+def _sent_answers(comparison_id: str, panes: tuple[Pane, Pane]) -> dict[str, Any]:
+    sides: tuple[Side, Side] = ("left", "right")
+    answers = [blocks_html.answer_pane(side, pane) for side, pane in zip(sides, panes, strict=True)]
+    return _stamped({"follows": comparison_id, "answers": answers})
 
 
 def _stamped(state: dict[str, Any]) -> dict[str, Any]:
     """Make a state differ from the one before: the script hears of changes only."""
     return {**state, "stamp": time.time_ns()}
+
+
+def _drawn_anew(html: str) -> str:
+    """Make a piece of the page differ from the one before: Gradio leaves equal ones alone, but the script writes in."""
+    return f"{html}<!--{time.time_ns()}-->"
 
 
 def trouble(error: Exception) -> str:
@@ -174,44 +197,54 @@ def trouble(error: Exception) -> str:
 # -- handlers ---------------------------------------------------------------------------------------------------------
 
 
-def _handler(desk: Desk, action: Action) -> Callable[[Any, gr.Request], Sent]:
-    def handle(parcel: Any, request: gr.Request) -> Sent:
+def _handler(desk: Desk, name: str, action: Action, at_once: anyio.CapacityLimiter) -> Callable[..., Awaitable[Sent]]:
+    async def handle(parcel: Any, request: gr.Request) -> Sent:
+        state, *parts = await anyio.to_thread.run_sync(answer, parcel, request.username or "", limiter=at_once)
+        return ({**state, "action": name}, *parts)
+
+    def answer(parcel: Any, who: str) -> Sent:
         try:
             form = action.form.model_validate(parcel)
-            return sent_view(action.do(desk, request.username or "", form), form.has, whole=action.whole)
+            try:
+                view = action.do(desk, who, form)
+            except Refused as refused:
+                if not action.looks_again:
+                    raise
+                view = replace(desk.view(who, form.project), message=str(refused), level="error")
+            return sent_view(view, form.has, whole=action.whole)
         except Exception as error:
             return sent_message(trouble(error), whole=action.whole)
 
     return handle
 
 
-def _watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[Sent]]:
-    async def watch(parcel: Any, request: gr.Request) -> AsyncIterator[Sent]:
-        """Send both answers as they grow, then the whole view."""
+def _watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[dict[str, Any]]]:
+    async def watch(parcel: Any, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
+        """Send both answers as they grow, and say when they have ended or were followed for long enough."""
         try:
-            form = PlaceForm.model_validate(parcel)
+            form = WatchForm.model_validate(parcel)
             who, until, shown = request.username or "", time.monotonic() + WATCH_SECONDS, None
-            view = await anyio.to_thread.run_sync(desk.view, who, form.project)
-            while view.phase == "generating" and view.comparison_id is not None and time.monotonic() < until:
+            while time.monotonic() < until:
                 asked = time.monotonic()
-                panes = await anyio.to_thread.run_sync(desk.being_written, who, view.comparison_id)
+                panes = await anyio.to_thread.run_sync(desk.being_written, who, form.comparison_id)
                 if panes is None:
                     break
                 if panes != shown:
                     shown = panes
-                    yield _sent_answers(panes)
+                    yield _sent_answers(form.comparison_id, panes)
                 await anyio.sleep(max(POLL_SECONDS, POLL_SHARE * (time.monotonic() - asked)))
-            yield sent_view(await anyio.to_thread.run_sync(desk.view, who, form.project), form.has)
+            yield _stamped({"follows": form.comparison_id, "answers": None})
         except Exception as error:
-            yield sent_message(trouble(error))
+            yield _stamped({"message": trouble(error)})
 
     return watch
 
 
 def _connect(parts: Parts, desk: Desk) -> None:
+    at_once = anyio.CapacityLimiter(ACTIONS_AT_ONCE)
     for name, action in ACTIONS.items():
         event = getattr(parts.wire, event_name(name))(
-            _handler(desk, action),
+            _handler(desk, name, action, at_once),
             inputs=[parts.wire],
             outputs=parts.everything if action.whole else parts.desk,
             js=f"() => [tandem.parcel('{name}')]",
@@ -227,7 +260,7 @@ def _connect_watch(parts: Parts, desk: Desk) -> None:
     event = getattr(parts.wire, event_name("watch"))(
         _watcher(desk),
         inputs=[parts.wire],
-        outputs=parts.desk,
+        outputs=[parts.stream],
         js="() => [tandem.parcel('watch')]",
         api_name="watch",
         show_progress="hidden",

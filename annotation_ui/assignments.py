@@ -1,36 +1,69 @@
 """Who works on which item: leases that run out, each item once per annotator, gold items in between.
 
 An item goes to as many annotators as its overlap says. One that was fetched is out on a lease; when the lease runs out
-before a judgment, the item goes to somebody else, and a judgment that comes later all the same is kept.
+before a judgment, the item goes to somebody else, and a judgment that comes later all the same is kept. So what remains
+of an item of the queue is always its overlap less those leased and done; an overlap of 0 takes it off the queue.
 """
 
 from __future__ import annotations
 
 import random
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
 
-from annotation_ui.accounts import in_minutes
 from annotation_ui.schema import assignment, item, pair
-from annotation_ui.store import new_id, now
+from annotation_ui.store import in_minutes, new_id, now
 
 HELD = ("leased", "done", "skipped")
 """States in which an item does not come to the same annotator again."""
+_TAKES = ("leased", "done")
+"""States that use up one of an item's overlap."""
 _COUNTED = 200
 """The queue is counted up to this."""
 
+_FIND = select(assignment).where(
+    assignment.c.item_id == bindparam("which"), assignment.c.annotator_id == bindparam("whose")
+)
+_SET = update(assignment).where(assignment.c.id == bindparam("which"))
+_ADD = insert(assignment)
+_ADD_REMAINING = (
+    update(item).where(item.c.id == bindparam("which")).values(remaining=item.c.remaining + bindparam("change"))
+)
+_OVER = select(assignment).where(assignment.c.state == "leased", assignment.c.lease_expires_at < bindparam("at"))
+_FINISHED = select(func.count()).where(
+    assignment.c.annotator_id == bindparam("whose"), assignment.c.state.in_(("done", "skipped"))
+)
 
-def _for(annotator_id: str, project_row: Any, source: str, *, live: bool) -> Any:
-    """Condition: items of a source that may go to this annotator; without variants, only those with answers."""
+
+def _open(*columns: Any, live: bool) -> Any:
+    """Items of a source that may go to an annotator; without variants, only those with answers."""
     mine = exists().where(
-        assignment.c.item_id == item.c.id, assignment.c.annotator_id == annotator_id, assignment.c.state.in_(HELD)
+        assignment.c.item_id == item.c.id,
+        assignment.c.annotator_id == bindparam("annotator_id"),
+        assignment.c.state.in_(HELD),
     )
     ready = exists().where(
         pair.c.item_id == item.c.id, pair.c.prompt_sha256 == item.c.prompt_sha256, pair.c.state == "complete"
     )
-    own = (item.c.project_id == project_row.id, item.c.source == source, item.c.remaining > 0)
-    return and_(*own, ~mine) if live else and_(*own, ~mine, ready)
+    own = (
+        item.c.project_id == bindparam("project_id"),
+        item.c.source == bindparam("source"),
+        item.c.remaining > 0,
+    )
+    query = select(*columns).where(*own, ~mine)
+    return query if live else query.where(ready)
+
+
+@cache
+def _first_open(live: bool) -> Any:
+    return _open(item, live=live).order_by(item.c.priority.desc(), item.c.place).limit(1)
+
+
+@cache
+def _count_open(live: bool) -> Any:
+    return select(func.count()).select_from(_open(item.c.id, live=live).limit(_COUNTED).subquery())
 
 
 def lease_next(
@@ -57,20 +90,13 @@ def lease_next(
 
 
 def _first(connection: Connection, annotator_id: str, project_row: Any, source: str, *, live: bool) -> Any | None:
-    query = select(item).where(_for(annotator_id, project_row, source, live=live))
-    return connection.execute(query.order_by(item.c.priority.desc(), item.c.place).limit(1)).one_or_none()
+    whose = {"annotator_id": annotator_id, "project_id": project_row.id, "source": source}
+    return connection.execute(_first_open(live), whose).one_or_none()
 
 
 def _draws_gold(connection: Connection, annotator_id: str, project_row: Any, gold_share: float) -> bool:
     """A function of what the annotator has finished: giving an item back does not draw again."""
-    finished = (
-        select(func.count())
-        .select_from(assignment)
-        .join(item, item.c.id == assignment.c.item_id)
-        .where(assignment.c.annotator_id == annotator_id, item.c.project_id == project_row.id)
-        .where(assignment.c.state.in_(("done", "skipped")))
-    )
-    had = connection.execute(finished).scalar_one()
+    had = connection.execute(_FINISHED, {"whose": annotator_id}).scalar_one()
     return random.Random(f"{annotator_id}/{project_row.id}/{had}").random() < gold_share
 
 
@@ -79,16 +105,8 @@ def lease(connection: Connection, annotator_id: str, item_id: str, *, lease_minu
     until = in_minutes(lease_minutes)
     before = _row(connection, annotator_id, item_id)
     if before is None:
-        connection.execute(
-            insert(assignment).values(
-                id=new_id("asg"),
-                item_id=item_id,
-                annotator_id=annotator_id,
-                state="leased",
-                lease_expires_at=until,
-                created_at=now(),
-            )
-        )
+        about = {"id": new_id("asg"), "item_id": item_id, "annotator_id": annotator_id}
+        connection.execute(_ADD, {**about, "state": "leased", "lease_expires_at": until, "created_at": now()})
         _add_remaining(connection, item_id, -1)
         return
     _set(connection, before, "leased", until)
@@ -101,38 +119,52 @@ def end(connection: Connection, annotator_id: str, item_id: str, state: str) -> 
 
 def expire(connection: Connection) -> int:
     """Put items whose lease has run out back into the queue; returns how many."""
-    over = connection.execute(
-        select(assignment).where(assignment.c.state == "leased", assignment.c.lease_expires_at < now())
-    ).all()
+    over = connection.execute(_OVER, {"at": now()}).all()
     for row in over:
         _set(connection, row, "expired")
     return len(over)
+
+
+def give_back(connection: Connection, annotator_id: str) -> None:
+    """Let others have all that an annotator was given, judged or not: for who has withdrawn."""
+    own = (assignment.c.annotator_id == annotator_id, assignment.c.state.in_(_TAKES))
+    for row in connection.execute(select(assignment).where(*own)).all():
+        _set(connection, row, "skipped")
+
+
+def set_overlap(connection: Connection, which: Any, overlap: Any) -> None:
+    """Say how many annotators are to judge items of the queue; what was judged of them, or is out on a lease, counts.
+
+    Args:
+        connection: of a write.
+        which: condition on items.
+        overlap: a number, or an expression; 0 takes them off the queue.
+    """
+    values = {"overlap": overlap, "remaining": item.c.remaining + overlap - item.c.overlap}
+    connection.execute(update(item).where(which, item.c.source == "queue").values(values))
 
 
 def count_left(connection: Connection, annotator_id: str, project_row: Any, *, live: bool) -> int:
     """Items that may come to an annotator, counted up to 200; gold items too, or the count would give them away."""
 
     def count(source: str) -> int:
-        some = select(item.c.id).where(_for(annotator_id, project_row, source, live=live)).limit(_COUNTED).subquery()
-        return connection.execute(select(func.count()).select_from(some)).scalar_one()
+        whose = {"annotator_id": annotator_id, "project_id": project_row.id, "source": source}
+        return int(connection.execute(_count_open(live), whose).scalar_one())
 
     in_queue = count("queue")
     return min(_COUNTED, in_queue + count("gold")) if in_queue else 0
 
 
 def _row(connection: Connection, annotator_id: str, item_id: str) -> Any:
-    same = (assignment.c.item_id == item_id, assignment.c.annotator_id == annotator_id)
-    return connection.execute(select(assignment).where(*same)).one_or_none()
+    return connection.execute(_FIND, {"which": item_id, "whose": annotator_id}).one_or_none()
 
 
 def _set(connection: Connection, row: Any, state: str, until: str | None = None) -> None:
     values = {"state": state, "lease_expires_at": until or row.lease_expires_at}
-    connection.execute(update(assignment).where(assignment.c.id == row.id).values(**values))
-    takes = ("leased", "done")
-    _add_remaining(connection, row.item_id, (row.state in takes) - (state in takes))
+    connection.execute(_SET, {"which": row.id, **values})
+    _add_remaining(connection, row.item_id, (row.state in _TAKES) - (state in _TAKES))
 
 
 def _add_remaining(connection: Connection, item_id: str, change: int) -> None:
     if change:
-        values = {"remaining": item.c.remaining + change}
-        connection.execute(update(item).where(item.c.id == item_id).values(**values))
+        connection.execute(_ADD_REMAINING, {"which": item_id, "change": change})

@@ -31,7 +31,7 @@ _SUN_AND_MOON = (
     '<path d="M12 2v2.5M12 19.5V22M2 12h2.5M19.5 12H22M5 5l1.7 1.7M17.3 17.3 19 19M19 5l-1.7 1.7M6.7 17.3 5 19"/></svg>'
 )
 _IN_STATE = (
-    "project dimension phase kind comparison_id submission_id asks_safety may_prompt may_fetch may_undo editing "
+    "project dimension phase kind comparison_id submission_id asks_safety may_prompt may_fetch undoable editing "
     "turn max_turns max_prompt_chars user"
 ).split()
 
@@ -185,7 +185,8 @@ def _card_parts(view: View) -> tuple[str, str, str]:
     train = button("train", texts.TRAIN)
     if view.phase == "failed":
         body = _paragraph(view.message or texts.FAILED) + _paragraph(view.prompt, look="quote")
-        return texts.CARD_TITLES["failed"], body, button("retry", texts.RETRY, shortcut="Enter", look="primary")
+        buttons = button("retry", texts.RETRY, shortcut="Enter", look="primary")
+        return texts.CARD_TITLES["failed"], body, buttons + button("pass-over", texts.PASS_OVER, shortcut="S")
     label = texts.LOOK_AGAIN if view.phase == "empty" else texts.FETCH
     fetch = button("fetch", label, shortcut="N", look="primary") if view.may_fetch else ""
     if view.phase == "empty":

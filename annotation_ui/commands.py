@@ -5,42 +5,44 @@ from __future__ import annotations
 import getpass
 import json
 import secrets
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from alignment.errors import UserError
 from annotation_ui import accounts, preparation
 from annotation_ui.desk import Desk
 from annotation_ui.generation import Generator
 from annotation_ui.items import project_named
-from annotation_ui.opening import Arguments, database_of, fill_from_run, open_store, say
-from annotation_ui.server import check_reach, ready
+from annotation_ui.loading import load_variants
+from annotation_ui.opening import Arguments, database_of, fill_from_run, known_store, open_store, say
+from annotation_ui.server import keep_projects, make_server, reserved
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import Store
-from annotation_ui.variants import load_variants
 
 # -- serve ------------------------------------------------------------------------------------------------------------
 
 
 def serve_app(settings: AppSettings, arguments: Arguments) -> None:
-    """Serve the app until Ctrl-C."""
-    store = open_store(settings, arguments.run)
-    check_reach(store, settings.host, allow_remote=arguments.allow_remote)  # before models are loaded
-    if arguments.pairs_only:
-        settings = settings.model_copy(update={"variants": None})
-    variants = load_variants(settings, arguments.run)
-    if variants is not None and arguments.run is not None:
-        fill_from_run(store, settings, arguments.run)
-    generator = None if variants is None else Generator(variants)
-    desk = Desk(store, settings, generator)
-    try:
-        with ready(desk, allow_remote=arguments.allow_remote, secure=arguments.https) as (url, server, listening):
-            say(f"store: {store.shown_name}\nopen {url}\nCtrl-C stops; what is saved is saved.")
-            server.run(sockets=[listening])
-    finally:
+    """Serve the app until Ctrl-C, or until it is asked to stop (SIGTERM)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of what is to be closed
+    with ExitStack() as at_end:
+        store = Store(database_of(settings, arguments.run))
+        at_end.callback(store.close)
+        place = at_end.enter_context(reserved(store, settings, allow_remote=arguments.allow_remote))
+        keep_projects(store, settings)
+        if arguments.pairs_only:
+            settings = settings.model_copy(update={"variants": None})
+        variants = load_variants(settings, arguments.run)
+        if variants is not None and arguments.run is not None:
+            fill_from_run(store, settings, arguments.run)
+        generator = None if variants is None else Generator(variants)
         if generator is not None:
-            generator.close()
-        store.close()
+            at_end.callback(generator.close)
+        url, server = make_server(Desk(store, settings, generator), place, secure=arguments.https)
+        say(f"store: {store.shown_name}\nopen {url}\nCtrl-C stops; what is saved is saved.")
+        server.run(sockets=[place.listening])
 
 
 # -- users ------------------------------------------------------------------------------------------------------------
@@ -52,6 +54,8 @@ def users(settings: AppSettings, arguments: Arguments) -> None:
 
 
 def _add(store: Store, arguments: Arguments) -> None:
+    if arguments.name == accounts.LOCAL_USER or arguments.name.startswith(accounts.SIMULATED):
+        raise UserError(f"{arguments.name!r} is a name that the app itself uses; choose another")
     password, shown = _new_password(arguments)
     made = accounts.add_account(store, arguments.name, arguments.role, password)
     say(f"added {made.role} {made.username}, pseudonym {made.id}{shown}")
@@ -131,9 +135,11 @@ _USERS: dict[str, Callable[[Store, Arguments], None]] = {
 def report(settings: AppSettings, arguments: Arguments) -> None:
     """Print the quality report, or write it as a page."""
     from annotation_ui.quality import annotator_names, quality_report
-    from annotation_ui.report import as_html, as_json, as_text
+    from annotation_ui.report import as_json
+    from annotation_ui.report_html import as_html
+    from annotation_ui.report_text import as_text
 
-    store = open_store(settings, arguments.run)
+    store = known_store(settings, arguments.run)
     found = quality_report(store, project_name=arguments.project)
     names = annotator_names(store) if arguments.names else None
     if arguments.html is not None:
@@ -147,6 +153,6 @@ def report(settings: AppSettings, arguments: Arguments) -> None:
 
 def backup(settings: AppSettings, arguments: Arguments) -> None:
     """Copy the store while it is in use."""
-    store = Store(database_of(settings, arguments.run))
+    store = known_store(settings, arguments.run)
     store.backup(arguments.to)
     say(f"{store.shown_name} is copied to {arguments.to}")

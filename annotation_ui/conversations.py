@@ -2,6 +2,8 @@
 
 Each turn is a pair (a prompt with its whole history, and two answers) and the annotator's own showing of it, a
 comparison, whose sides are drawn once and kept. The next turn goes on with the chosen answer.
+
+Statements that each judgment needs are made once: to put one together takes SQLAlchemy longer than to run it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from alignment.data.records import Dialogue, Message
 from annotation_ui.items import add_pair, load_messages
@@ -18,39 +20,83 @@ from annotation_ui.schema import answer, comparison, conversation, desk_place, i
 from annotation_ui.session import Kind, Refused, Slot, draw_left_slot
 from annotation_ui.store import new_id, now
 
+NO_PROJECT = "There is no such project. Reload the page."
+
+_CONVERSATION = (
+    select(conversation, item.c.source, item.c.expected_json)
+    .join(item, item.c.id == conversation.c.item_id)
+    .where(conversation.c.id == bindparam("wanted"))
+)
+_CONVERSATION_ON = select(conversation).where(
+    conversation.c.annotator_id == bindparam("annotator_id"), conversation.c.item_id == bindparam("item_id")
+)
+_UNFINISHED = (
+    select(conversation.c.id)
+    .join(comparison, comparison.c.conversation_id == conversation.c.id)
+    .where(
+        conversation.c.annotator_id == bindparam("annotator_id"),
+        conversation.c.project_id == bindparam("project_id"),
+        conversation.c.state == "active",
+        comparison.c.state == "open",
+    )
+    .order_by(comparison.c.created_at)
+    .limit(1)
+)
+_SET_CONVERSATION = update(conversation).where(conversation.c.id == bindparam("wanted"))
+_ADD_CONVERSATION = insert(conversation)
+_LAST_COMPARISON = (
+    select(comparison)
+    .where(comparison.c.conversation_id == bindparam("conversation_id"))
+    .order_by(comparison.c.turn.desc())
+    .limit(1)
+)
+_OWN_COMPARISON = select(comparison).where(
+    comparison.c.id == bindparam("wanted"), comparison.c.annotator_id == bindparam("annotator_id")
+)
+_SET_COMPARISON = update(comparison).where(comparison.c.id == bindparam("wanted"))
+_ADD_COMPARISON = insert(comparison)
+_FIRST_PAIR = (  # one pair for all who judge the item; those of later turns have a longer prompt
+    select(pair.c.id, pair.c.state)
+    .where(pair.c.item_id == bindparam("item_id"), pair.c.prompt_sha256 == bindparam("prompt_sha256"))
+    .limit(1)
+)
+_PAIR = select(pair).where(pair.c.id == bindparam("wanted"))
+_ANSWERS = select(answer).where(answer.c.pair_id == bindparam("pair_id"))
+_PROJECT = select(project).where(project.c.id == bindparam("wanted"))
+_PROJECTS = select(project).order_by(project.c.created_at, project.c.name)
+_AT_PLACE = (
+    desk_place.c.annotator_id == bindparam("whose"),
+    desk_place.c.project_id == bindparam("where"),
+)
+_PLACE = select(desk_place).where(*_AT_PLACE)
+_SET_PLACE = update(desk_place).where(*_AT_PLACE)
+
 
 def begin(connection: Connection, annotator_id: str, item_row: Any, kind: Kind) -> str:
     """Begin, or take up again, an annotator's conversation on an item; returns its id.
 
     Its first comparison shows the item's pair, where there is one, else a new pair that waits for its answers.
     """
-    same = (conversation.c.annotator_id == annotator_id, conversation.c.item_id == item_row.id)
-    before = connection.execute(select(conversation).where(*same)).one_or_none()
+    on_item = {"annotator_id": annotator_id, "item_id": item_row.id}
+    before = connection.execute(_CONVERSATION_ON, on_item).one_or_none()
     if before is not None:
         set_state(connection, before.id, "active")
         last = last_comparison(connection, before.id)
-        connection.execute(update(comparison).where(comparison.c.id == last.id).values(state="open"))
+        set_comparison(connection, last.id, state="open")
         return str(before.id)
     made = new_id("cnv")
-    connection.execute(
-        insert(conversation).values(
-            id=made,
-            project_id=item_row.project_id,
-            annotator_id=annotator_id,
-            item_id=item_row.id,
-            kind=kind,
-            state="active",
-            created_at=now(),
-        )
-    )
-    # One pair for all who judge the item; those of later turns have a longer prompt.
-    first = (pair.c.item_id == item_row.id, pair.c.prompt_sha256 == item_row.prompt_sha256)
-    pair_id = connection.execute(select(pair.c.id).where(*first).limit(1)).scalar_one_or_none()
-    if pair_id is None:
+    values = {"id": made, "project_id": item_row.project_id, "kind": kind, "state": "active", "created_at": now()}
+    connection.execute(_ADD_CONVERSATION, {**on_item, **values})
+    first = {"item_id": item_row.id, "prompt_sha256": item_row.prompt_sha256}
+    there = connection.execute(_FIRST_PAIR, first).one_or_none()
+    if there is None:
         pair_id = _waiting_pair(connection, item_row.project_id, item_row.id, load_messages(item_row.messages_json))
     else:
-        try_again(connection, pair_id)
-    _show(connection, made, pair_id, annotator_id, item_row.project_id, kind, turn=1)
+        pair_id = there.id
+        if there.state == "failed":
+            try_again(connection, pair_id)
+    complete = there is not None and there.state == "complete"
+    _show(connection, made, pair_id, annotator_id, item_row.project_id, kind, turn=1, at_once=complete)
     return made
 
 
@@ -61,8 +107,8 @@ def try_again(connection: Connection, pair_id: str) -> bool:
     return bool(connection.execute(failed).rowcount)
 
 
-def go_on(connection: Connection, conversation_row: Any, prompt: Sequence[Message]) -> str:
-    """Add the next turn to a conversation: ``prompt`` is the whole history with the new user turn; returns the pair."""
+def go_on(connection: Connection, conversation_row: Any, prompt: Sequence[Message]) -> None:
+    """Add the next turn to a conversation: ``prompt`` is the whole history with the new user turn."""
     last = last_comparison(connection, conversation_row.id)
     pair_id = _waiting_pair(connection, conversation_row.project_id, conversation_row.item_id, prompt)
     _show(
@@ -74,7 +120,6 @@ def go_on(connection: Connection, conversation_row: Any, prompt: Sequence[Messag
         conversation_row.kind,
         turn=last.turn + 1,
     )
-    return pair_id
 
 
 def _waiting_pair(connection: Connection, project_id: str, item_id: str, prompt: Sequence[Message]) -> str:
@@ -90,23 +135,25 @@ def _show(
     kind: str,
     *,
     turn: int,
+    at_once: bool = False,
 ) -> None:
+    """A comparison with sides drawn for it; ``at_once``: the answers are there."""
     order_seed = secrets.randbits(31)
-    connection.execute(
-        insert(comparison).values(
-            id=new_id("cmp"),
-            conversation_id=conversation_id,
-            pair_id=pair_id,
-            annotator_id=annotator_id,
-            project_id=project_id,
-            kind=kind,
-            turn=turn,
-            left_slot=draw_left_slot(order_seed),
-            order_seed=order_seed,
-            state="open",
-            created_at=now(),
-        )
-    )
+    values = {
+        "id": new_id("cmp"),
+        "conversation_id": conversation_id,
+        "pair_id": pair_id,
+        "annotator_id": annotator_id,
+        "project_id": project_id,
+        "kind": kind,
+        "turn": turn,
+        "left_slot": draw_left_slot(order_seed),
+        "order_seed": order_seed,
+        "state": "open",
+        "first_shown_at": now() if at_once else None,
+        "created_at": now(),
+    }
+    connection.execute(_ADD_COMPARISON, values)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -114,42 +161,42 @@ def _show(
 
 def conversation_row(connection: Connection, conversation_id: str) -> Any:
     """A conversation with what is needed of its item."""
-    query = (
-        select(conversation, item.c.source, item.c.expected_json)
-        .join(item, item.c.id == conversation.c.item_id)
-        .where(conversation.c.id == conversation_id)
-    )
-    return connection.execute(query).one()
+    return connection.execute(_CONVERSATION, {"wanted": conversation_id}).one()
 
 
 def last_comparison(connection: Connection, conversation_id: str) -> Any:
     """The comparison of a conversation's last turn."""
-    query = select(comparison).where(comparison.c.conversation_id == conversation_id)
-    return connection.execute(query.order_by(comparison.c.turn.desc()).limit(1)).one()
+    return connection.execute(_LAST_COMPARISON, {"conversation_id": conversation_id}).one()
 
 
 def project_by_id(connection: Connection, project_id: str) -> Any:
     """A project by id."""
-    return connection.execute(select(project).where(project.c.id == project_id)).one()
+    return connection.execute(_PROJECT, {"wanted": project_id}).one()
 
 
 def own_comparison(connection: Connection, annotator_id: str, comparison_id: str) -> Any:
     """An annotator's own comparison; somebody else's, or none, is refused in the same words."""
-    same = (comparison.c.id == comparison_id, comparison.c.annotator_id == annotator_id)
-    row = connection.execute(select(comparison).where(*same)).one_or_none()
+    own = {"wanted": comparison_id, "annotator_id": annotator_id}
+    row = connection.execute(_OWN_COMPARISON, own).one_or_none()
     if row is None:
         raise Refused("There is no such comparison of yours. Reload the page.")
     return row
 
 
+def note_shown(connection: Connection, comparison_id: str) -> None:
+    """Keep when a comparison with both answers was first sent to its annotator."""
+    first = (comparison.c.id == comparison_id, comparison.c.first_shown_at.is_(None))
+    connection.execute(update(comparison).where(*first).values(first_shown_at=now()))
+
+
 def pair_row(connection: Connection, pair_id: str) -> Any:
     """A pair."""
-    return connection.execute(select(pair).where(pair.c.id == pair_id)).one()
+    return connection.execute(_PAIR, {"wanted": pair_id}).one()
 
 
 def answers_of(connection: Connection, pair_id: str) -> dict[Slot, Any]:
     """The rows of a pair's answers by slot."""
-    return {row.slot: row for row in connection.execute(select(answer).where(answer.c.pair_id == pair_id))}
+    return {row.slot: row for row in connection.execute(_ANSWERS, {"pair_id": pair_id})}
 
 
 def prompt_of(pair_row: Any) -> Dialogue:
@@ -161,13 +208,13 @@ def project_row(connection: Connection, name: str) -> Any:
     """A project by name; refused where there is none."""
     row = connection.execute(select(project).where(project.c.name == name)).one_or_none()
     if row is None:
-        raise Refused("There is no such project. Reload the page.")
+        raise Refused(NO_PROJECT)
     return row
 
 
 def all_projects(connection: Connection) -> Sequence[Any]:
     """All projects, in the order in which they were made."""
-    return connection.execute(select(project).order_by(project.c.created_at, project.c.name)).all()
+    return connection.execute(_PROJECTS).all()
 
 
 # -- where the annotator is -------------------------------------------------------------------------------------------
@@ -175,13 +222,17 @@ def all_projects(connection: Connection) -> Sequence[Any]:
 
 def set_state(connection: Connection, conversation_id: str, state: str) -> None:
     """Say that a conversation goes on or has ended."""
-    connection.execute(update(conversation).where(conversation.c.id == conversation_id).values(state=state))
+    connection.execute(_SET_CONVERSATION, {"wanted": conversation_id, "state": state})
+
+
+def set_comparison(connection: Connection, comparison_id: str, **values: Any) -> None:
+    """Say how a comparison stands: ``state``, ``judged_at``."""
+    connection.execute(_SET_COMPARISON, {"wanted": comparison_id, **values})
 
 
 def place_of(connection: Connection, annotator_id: str, project_id: str) -> Any | None:
     """Where an annotator is in a project, if they were there before."""
-    same = (desk_place.c.annotator_id == annotator_id, desk_place.c.project_id == project_id)
-    return connection.execute(select(desk_place).where(*same)).one_or_none()
+    return connection.execute(_PLACE, {"whose": annotator_id, "where": project_id}).one_or_none()
 
 
 def last_project(connection: Connection, annotator_id: str) -> str | None:
@@ -193,25 +244,11 @@ def last_project(connection: Connection, annotator_id: str) -> str | None:
 def put(connection: Connection, annotator_id: str, project_id: str, **values: Any) -> None:
     """Remember where an annotator is: ``conversation_id``, ``editing``, ``warned_until``."""
     values["at"] = now()
-    if place_of(connection, annotator_id, project_id) is None:
+    if not connection.execute(_SET_PLACE, {"whose": annotator_id, "where": project_id, **values}).rowcount:
         connection.execute(insert(desk_place).values(annotator_id=annotator_id, project_id=project_id, **values))
-        return
-    same = (desk_place.c.annotator_id == annotator_id, desk_place.c.project_id == project_id)
-    connection.execute(update(desk_place).where(*same).values(**values))
 
 
 def unfinished(connection: Connection, annotator_id: str, project_id: str) -> str | None:
     """A conversation of the annotator whose last comparison waits for a judgment, the earliest first."""
-    query = (
-        select(conversation.c.id)
-        .join(comparison, comparison.c.conversation_id == conversation.c.id)
-        .where(
-            conversation.c.annotator_id == annotator_id,
-            conversation.c.project_id == project_id,
-            conversation.c.state == "active",
-            comparison.c.state == "open",
-        )
-        .order_by(comparison.c.created_at)
-        .limit(1)
-    )
-    return connection.execute(query).scalar_one_or_none()
+    mine = {"annotator_id": annotator_id, "project_id": project_id}
+    return connection.execute(_UNFINISHED, mine).scalar_one_or_none()

@@ -7,9 +7,9 @@ from annotation_ui.export import ExportFilter, export, filter_from, manifest_fil
 from annotation_ui.generation import Generator
 from annotation_ui.importing import Filing, attention_items, import_items, read_pairs, read_prompts
 from annotation_ui.items import project_named
-from annotation_ui.opening import Arguments, open_store, say
+from annotation_ui.loading import load_variants
+from annotation_ui.opening import Arguments, known_store, open_store, say
 from annotation_ui.settings import AppSettings
-from annotation_ui.variants import load_variants
 
 
 def import_data(settings: AppSettings, arguments: Arguments) -> None:
@@ -40,8 +40,8 @@ def export_data(settings: AppSettings, arguments: Arguments) -> None:
     """Write what was judged as comparison records for stages.reward."""
     chosen = {key: getattr(arguments, key) for key in ExportFilter.model_fields if hasattr(arguments, key)}
     if settings.qualification.required:
-        chosen["require_qualified"] = settings.qualification
-    made = export(open_store(settings, arguments.run), arguments.to, filter_from(chosen))
+        chosen["require_qualified"] = True
+    made = export(known_store(settings, arguments.run), arguments.to, filter_from(chosen))
     left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items() if count)
     say(f"wrote {made.n} comparisons to {arguments.to} (left out: {left_out or 'none'}); {manifest_file(arguments.to)}")
 

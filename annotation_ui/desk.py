@@ -12,19 +12,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select, update
-
 from alignment.data.records import Message
 from annotation_ui import conversations, judgments, preparation
-from annotation_ui.accounts import in_minutes
 from annotation_ui.generation import STOPPED, Generator, Outcome
 from annotation_ui.items import NewAnswer, complete_pair, fail_pair
-from annotation_ui.schema import comparison
 from annotation_ui.session import SKIP_REASONS, SLOTS, Pane, Refused, Submission, View, slot_on, storable
 from annotation_ui.settings import AppSettings
-from annotation_ui.steps import Steps, Taken
-from annotation_ui.store import Store, now
-from annotation_ui.views import make_view
+from annotation_ui.steps import Steps
+from annotation_ui.store import Store, in_minutes, now
+from annotation_ui.views import HISTORY, make_view
 
 
 class Desk:
@@ -58,17 +54,23 @@ class Desk:
     # -- looking -------------------------------------------------------------------------------------------------
 
     def view(self, annotator_id: str, project: str | None = None) -> View:
-        """What is on the desk; also takes up answers again that a stopped server left half written."""
+        """What is on the desk; answers that it waits for are being written from now on."""
+        view, shown = self._look(annotator_id, project)
+        if shown is not None and view.phase == "generating" and view.left is None:
+            self._start(shown.pair_id)
+            view, shown = self._look(annotator_id, project)
+        if shown is not None and view.phase == "open" and shown.first_shown_at is None:
+            with self.store.write() as connection:
+                conversations.note_shown(connection, shown.id)
+        return view
+
+    def _look(self, annotator_id: str, project: str | None) -> tuple[View, Any | None]:
+        """What is on the desk, and the comparison among it."""
         with self.store.read() as connection:
             view = make_view(connection, self.settings, self.generator, annotator_id, project)
-            left_alone = view.phase == "generating" and view.left is None
-            if left_alone and view.comparison_id is not None:
-                pair_id = conversations.own_comparison(connection, annotator_id, view.comparison_id).pair_id
-        if left_alone:
-            self._start(pair_id)
-        if view.phase == "open" and view.comparison_id is not None:
-            self._note_shown(view.comparison_id)
-        return view
+            if view.comparison_id is None:
+                return view, None
+            return view, conversations.own_comparison(connection, annotator_id, view.comparison_id)
 
     def being_written(self, annotator_id: str, comparison_id: str) -> tuple[Pane, Pane] | None:
         """The left and the right answer as they stand, from memory; ``None`` once they have ended."""
@@ -82,41 +84,38 @@ class Desk:
         by_slot = dict(zip(SLOTS, panes, strict=True))
         return by_slot[slot_on("left", shown.left_slot)], by_slot[slot_on("right", shown.left_slot)]
 
-    def _note_shown(self, comparison_id: str) -> None:
-        new = (comparison.c.id == comparison_id, comparison.c.first_shown_at.is_(None))
-        with self.store.read() as connection:
-            if connection.execute(select(comparison.c.id).where(*new)).one_or_none() is None:
-                return
-        with self.store.write() as connection:
-            connection.execute(update(comparison).where(*new).values(first_shown_at=now()))
-
-    def _after(self, annotator_id: str, project: str, taken: Taken) -> View:
-        """The view once a transaction is over, with the answers being written that it waits for."""
-        if taken.pair_id is not None:
-            self._start(taken.pair_id)
-        view = self.view(annotator_id, project)
-        return replace(view, message=taken.message, level="info") if taken.message else view
+    def _after(self, steps: Steps, message: str = "") -> View:
+        """The view once a write is over, and what to say."""
+        view = self.view(steps.annotator_id, steps.project.name)
+        return replace(view, message=message, level="info") if message else view
 
     # -- getting something to judge ------------------------------------------------------------------------------
 
     def accept_warning(self, annotator_id: str, project: str) -> View:
-        """Go on after a content warning; it is shown again with the next session."""
+        """Go on after a content warning; it is shown again after leaving, and after as long as a session lasts."""
         with self._in(annotator_id, project) as steps:
             steps.put(warned_until=in_minutes(60 * self.settings.accounts.session_hours))
-        return self.view(annotator_id, project)
+        return self._after(steps)
 
     def fetch(self, annotator_id: str, project: str) -> View:
         """The next thing to do: what was left half done, training, the test, else the next item of the queue."""
         with self._in(annotator_id, project) as steps:
             steps.check_warned()
-            taken = steps.next()
-        return self._after(annotator_id, project, taken)
+            message = steps.next()
+        return self._after(steps, message)
 
-    def ask(self, annotator_id: str, project: str, text: str) -> View:
+    def ask(self, annotator_id: str, project: str, text: str, comparison_id: str | None = None) -> View:
         """Send a prompt: the first of a conversation of one's own, or the next turn of the one on the desk.
 
+        Args:
+            annotator_id: who.
+            project: name.
+            text: the prompt.
+            comparison_id: what was on the desk when it was written; another tab may have gone on since.
+
         Raises:
-            Refused: it is empty or too long, or this is not the moment for a prompt.
+            Refused: it is empty or too long, this is not the moment for a prompt, or it was written about something
+                else.
         """
         turn = Message(role="user", content=self._checked_prompt(text))
         with self._in(annotator_id, project) as steps:
@@ -124,8 +123,13 @@ class Desk:
             view = make_view(steps.connection, self.settings, self.generator, annotator_id, project)
             if not view.may_prompt:
                 raise Refused("A prompt cannot be sent now. Judge the answers first, or take the next item.")
-            taken = Taken(steps.next_turn(turn) if view.phase == "judged" else steps.own_conversation(turn))
-        return self._after(annotator_id, project, taken)
+            if view.comparison_id != comparison_id:
+                raise Refused("You went on to something else in another tab. Your prompt was not sent.")
+            if view.phase == "judged":
+                steps.next_turn(turn)
+            else:
+                steps.own_conversation(turn)
+        return self._after(steps)
 
     def _checked_prompt(self, text: str) -> str:
         longest = self.settings.max_prompt_chars
@@ -144,7 +148,7 @@ class Desk:
             pair_id = conversations.last_comparison(steps.connection, place.conversation_id).pair_id
             if not conversations.try_again(steps.connection, pair_id):
                 raise Refused("There is nothing to try again.")
-        return self._after(annotator_id, project, Taken(pair_id))
+        return self._after(steps)
 
     def leave(self, annotator_id: str, project: str) -> View:
         """The way out: what is on the desk goes back to the queue, nothing is recorded."""
@@ -152,16 +156,17 @@ class Desk:
             gave_back = steps.clear()
             steps.put(conversation_id=None, editing=None, warned_until=None)
         message = "You have left. Nothing was recorded of the last item." if gave_back else "You have left."
-        return self._after(annotator_id, project, Taken(message=message))
+        return self._after(steps, message)
 
     def train(self, annotator_id: str, project: str) -> View:
         """Go through the training examples, for the first time or again."""
         with self._in(annotator_id, project) as steps:
             steps.check_warned()
+            steps.check_put_away(from_turn=2)  # a first one goes back to the queue; a later one would be lost
             steps.clear()
             items = preparation.begin_training(steps.connection, annotator_id, steps.project)
             steps.take(items[0], "training")
-        return self.view(annotator_id, project)
+        return self._after(steps)
 
     # -- judging -------------------------------------------------------------------------------------------------
 
@@ -173,17 +178,14 @@ class Desk:
         """
         with self._about(annotator_id, given.comparison_id) as (steps, shown):
             values = judgments.values_of(given, shown.left_slot, ask_safety=steps.project.ask_safety)
-            steps.check_judgeable(shown)
-            if shown.kind != "work":
-                judgments.check_unsaid(steps.connection, shown, given.submission_id)
-            new = judgments.append(steps.connection, shown, steps.project, given.submission_id, values)
-            taken = Taken()
-            if new:
+            again, message = judgments.is_saved(steps.connection, shown, given.submission_id, values), ""
+            if not again:
+                steps.check_judgeable(shown)
+                judgments.append(steps.connection, shown, steps.project, given.submission_id, values)
                 steps.settle(shown, "judged")
-                taken = steps.move_on(shown)
-        said = f"Saved {now()[11:19]} UTC." if new else "Already saved."
-        view = self._after(annotator_id, steps.project.name, taken)
-        return replace(view, message=f"{said} {view.message}".strip(), level="saved")
+                message = steps.move_on(shown)
+        said = "Already saved." if again else f"Saved {now()[11:19]} UTC."
+        return replace(self._after(steps, f"{said} {message}".strip()), level="saved")
 
     def skip(
         self,
@@ -201,31 +203,32 @@ class Desk:
                 raise Refused("Training examples and test questions cannot be skipped.")
             if judgments.current(steps.connection, shown.id) is not None:
                 raise Refused("This comparison is judged. Take the judgment back first (U).")
-            new = judgments.append(steps.connection, shown, steps.project, submission_id, values)
-            taken = Taken()
-            if new:
+            message = ""
+            if not judgments.is_saved(steps.connection, shown, submission_id, values):
+                judgments.append(steps.connection, shown, steps.project, submission_id, values)
                 steps.settle(shown, "skipped")
-                taken = steps.advance()
+                message = steps.advance()
         said = f"Skipped: {SKIP_REASONS[values['skip_reason']].lower()}."
-        view = self._after(annotator_id, steps.project.name, taken)
-        return replace(view, message=f"{said} {view.message}".strip())
+        return self._after(steps, f"{said} {message}".strip())
 
-    def undo(self, annotator_id: str, project: str) -> View:
+    def undo(self, annotator_id: str, comparison_id: str) -> View:
         """Take the last judgment or skip back: its comparison is on the desk again, to be judged anew.
 
+        Asked for twice, it is taken back once.
+
         Raises:
-            Refused: there is none, or its conversation has gone on from it.
+            Refused: that is not the last one, or its conversation has gone on from it.
         """
-        with self._in(annotator_id, project) as steps:
-            recent = judgments.recent(steps.connection, annotator_id, steps.project.id, 20)
-            last = next((said for said in recent if said.kind != "retraction"), None)
-            if last is None:
-                raise Refused("There is nothing to take back.")
-            shown = conversations.own_comparison(steps.connection, annotator_id, last.id)
-            steps.check_last(shown)
-            steps.take_back(shown)
-            steps.reopen(shown)
-        return self._after(annotator_id, project, Taken(message="Taken back. Judge it again."))
+        with self._about(annotator_id, comparison_id) as (steps, shown):
+            recent = judgments.recent(steps.connection, annotator_id, steps.project.id, HISTORY)
+            last = next((said.id for said in recent if said.kind != "retraction"), None)
+            if shown.state != "open" and last != shown.id:
+                raise Refused("Only what you said last can be taken back.")
+            if shown.state != "open":
+                steps.check_last(shown)
+                steps.take_back(shown)
+                steps.reopen(shown)
+        return self._after(steps, "Taken back. Judge it again.")
 
     def edit(self, annotator_id: str, comparison_id: str) -> View:
         """Put an earlier comparison on the desk with what was said of it, to say something else.
@@ -238,7 +241,7 @@ class Desk:
             steps.check_last(shown)
             steps.put(editing=shown.id)
         message = "Editing an earlier judgment. N leaves it as it was."
-        return self._after(annotator_id, steps.project.name, Taken(message=message))
+        return self._after(steps, message)
 
     def retract(self, annotator_id: str, comparison_id: str) -> View:
         """Withdraw one's judgment for good; later turns of its conversation are marked in exports."""
@@ -248,7 +251,7 @@ class Desk:
             steps.settle(shown, "skipped")
             steps.put_away(shown)
         message = "Withdrawn. It is in no export from now on."
-        return self._after(annotator_id, steps.project.name, Taken(message=message))
+        return self._after(steps, message)
 
     def _check_judged(self, steps: Steps, shown: Any, verb: str) -> None:
         if shown.kind != "work" or judgments.current(steps.connection, shown.id) is None:

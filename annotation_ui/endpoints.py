@@ -39,7 +39,8 @@ FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
     "max_tokens": "length",
 }
 """What servers write -> what is stored. An answer that a filter held back or a tool call is none of them."""
-MAX_REASON_BYTES = 4096
+MAX_REASON_CHARS = 4096
+"""Of what a server says is wrong, as far as it is told."""
 HALF_A_CHARACTER = "\ufffd"
 """What half of a character decodes to."""
 
@@ -105,7 +106,8 @@ class EndpointVariant:
         except httpx.HTTPError as error:
             raise VariantFailed(f"{self._url}: the connection broke off ({self._without_key(str(error))})") from error
         except VariantFailed as error:
-            raise VariantFailed(f"{self._url}: {self._without_key(str(error))}") from None
+            reason = self._without_key(str(error))[:MAX_REASON_CHARS]  # in this order: half a key is in no message
+            raise VariantFailed(f"{self._url}: {reason}") from None
 
     def _question(self, messages: Sequence[Message], seed: int) -> dict[str, Any]:
         return {
@@ -123,9 +125,9 @@ class EndpointVariant:
         start = b""
         for block in response.iter_bytes():
             start += block
-            if len(start) >= MAX_REASON_BYTES:
+            if len(start) >= 2 * MAX_REASON_CHARS:  # more than is told, lest it ends within a key
                 break
-        reason = start[:MAX_REASON_BYTES].decode(errors="replace").strip()
+        reason = self._without_key(start.decode(errors="replace")).strip()[:MAX_REASON_CHARS]
         if response.status_code in (400, 413, 422) and "context" in reason and "length" in reason:
             return Unanswerable("This conversation has become too long for a model. Begin a new one.")
         return VariantFailed(f"status {response.status_code} {response.reason_phrase}: {reason or 'no reason given'}")
@@ -198,7 +200,7 @@ def _read(data: str) -> tuple[str, str | None, int | None]:
     try:
         chunk = json.loads(data)
         if chunk.get("error"):
-            raise VariantFailed(f"error in mid-answer: {json.dumps(chunk['error'])[:300]}")
+            raise VariantFailed(f"error in mid-answer: {json.dumps(chunk['error'])}")
         usage = chunk.get("usage") or {}
         choices = chunk.get("choices") or [{}]
         new = (choices[0].get("delta") or {}).get("content") or ""
@@ -206,7 +208,7 @@ def _read(data: str) -> tuple[str, str | None, int | None]:
         if not (isinstance(new, str) and isinstance(reason, str | None) and isinstance(counted, int | None)):
             raise TypeError
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise VariantFailed(f"the stream holds something that is no chat completion: {data[:300]!r}") from error
+        raise VariantFailed(f"the stream holds something that is no chat completion: {data!r}") from error
     return new, reason, counted
 
 

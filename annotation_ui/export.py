@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -127,19 +129,31 @@ def export(store: Store, target: Path, filters: ExportFilter | None = None) -> M
             reasons = ", ".join(f"{count} {reason}" for reason, count in writing.selection.left_out.items())
             raise UserError(f"there is no judgment to export (left out: {reasons or 'none'}); nothing is written")
         try:
-            write_jsonl(target, chain([first], records))
-            manifest = writing.manifest(target)
-            write_json(manifest_file(target), manifest.model_dump(mode="json"))
+            manifest = _write(writing, target, chain([first], records))
         except OSError as error:
             raise UserError(f"{target} cannot be written: {error.strerror}") from error
     _log(store, target, manifest)
     return manifest
 
 
-def comparisons(store: Store, filters: ExportFilter | None = None) -> list[Comparison]:
-    """The records that ``export`` would write; none where no judgment is left."""
+def _write(writing: _Writing, target: Path, records: Iterable[Comparison]) -> Manifest:
+    """Write both files aside, and put them in place once both are whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
+        made = Path(aside) / target.name
+        write_jsonl(made, records)
+        manifest = writing.manifest(made)
+        write_json(manifest_file(made), manifest.model_dump(mode="json"))
+        os.replace(manifest_file(made), manifest_file(target))
+        os.replace(made, target)
+    return manifest
+
+
+def comparisons(store: Store, filters: ExportFilter | None = None) -> tuple[list[Comparison], Counter[str]]:
+    """The records that ``export`` would write, none where no judgment is left, and what is left out by reason."""
     with store.read() as connection:
-        return list(_Writing.begin(connection, filters).records())
+        writing = _Writing.begin(connection, filters)
+        return list(writing.records()), writing.selection.left_out
 
 
 def _log(store: Store, target: Path, manifest: Manifest) -> None:
@@ -234,19 +248,19 @@ class _Writing:
             note=row.note if self.selection.filters.with_notes else None,
         )
 
-    def manifest(self, target: Path) -> Manifest:
+    def manifest(self, written: Path) -> Manifest:
         """What to say of the file once all records are in it."""
         filters, left_out = self.selection.filters, self.selection.left_out
         kept = ("name", "checkpoint", "weights_sha256", "chat_template_sha256")
         wrote = [{name: getattr(self.variants[key], name) for name in kept} for key in sorted(self.written_by)]
-        with target.open("rb") as written:
-            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        with written.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         columns = features_of(Comparison)
         if filters.margins == "none":
             del columns["margin"]
         gone = len(self.selection.withdrawn)
         return Manifest(
-            file=target.name,
+            file=written.name,
             sha256=sha256,
             n=self.projects.total(),
             max_judgment_id=self.selection.newest,

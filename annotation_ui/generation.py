@@ -16,12 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from alignment.data.records import Message
-from annotation_ui.session import Pane, Refused, Slot
+from annotation_ui.session import SLOTS, Pane, Refused, Slot
 from annotation_ui.variants import FinishReason, Unanswerable, Variant, VariantFailed
 
 logger = logging.getLogger(__name__)
 
-SLOTS: tuple[Slot, Slot] = ("a", "b")
 MAX_REDRAWS = 3
 FAILED = "A model did not answer. Try again; if it happens again, tell whoever runs this server."
 STOPPED = "The server was stopped while the answers were being written. Try again."

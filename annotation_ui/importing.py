@@ -70,7 +70,6 @@ def read_prompts(
     filing: Filing | None = None,
     format: str = "auto",
     on_error: OnError = "raise",
-    any_dimension: bool = False,
     limit: int | None = None,
 ) -> tuple[list[NewItem], ReadReport]:
     """Prompts for a queue, each once; those of this project keep their ids and kinds.
@@ -81,7 +80,6 @@ def read_prompts(
         filing: part, batch and priority.
         format: a name from ``alignment.data.formats.FORMATS``, or ``auto``.
         on_error: what to do with malformed rows: raise, or leave out and count.
-        any_dimension: take prompts whatever they say that they are about.
         limit: take so many at most.
 
     Raises:
@@ -90,7 +88,7 @@ def read_prompts(
     prompts, report = load_prompts(str(resolve(source)), dimension=dimension, format=format, on_error=on_error)
     wanted: list[tuple[object, NewItem]] = []
     for prompt in prompts:
-        if prompt.dimension != dimension and not any_dimension:
+        if prompt.dimension != dimension:
             report.skip(f"about {prompt.dimension}", prompt.id)
             continue
         wanted.append((dialogue_key(prompt.messages), NewItem(prompt.id, prompt.messages, kind=prompt.kind)))

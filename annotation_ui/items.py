@@ -10,12 +10,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from alignment.data.records import Dialogue, Dimension, Message, dialogue_key
 from alignment.errors import UserError
+from annotation_ui import assignments
 from annotation_ui.schema import answer, comparison, guideline, item, pair, project, variant
-from annotation_ui.session import Slot
+from annotation_ui.session import Slot, storable
 from annotation_ui.settings import ProjectSettings
 from annotation_ui.store import new_id, now
 
@@ -46,10 +47,13 @@ class NewAnswer:
     finish_reason: Literal["stop", "length"] | None = None
     generation_ms: int | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", storable(self.text))
+
 
 @dataclass(frozen=True)
 class NewItem:
-    """A prompt for a queue.
+    """A prompt for a queue; as in its answers, what a database refuses becomes replacement characters.
 
     Attributes:
         id: unique in its project; adding the same one again does nothing.
@@ -72,6 +76,12 @@ class NewItem:
     batch: str | None = None
     priority: int = 0
     expected: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        messages = tuple(Message(role=said.role, content=storable(said.content)) for said in self.messages)
+        object.__setattr__(self, "messages", messages)
+        object.__setattr__(self, "id", storable(self.id))
+        object.__setattr__(self, "kind", self.kind and storable(self.kind))
 
 
 def dump_messages(messages: Iterable[Message]) -> str:
@@ -106,12 +116,21 @@ def guidelines_of(settings: ProjectSettings) -> str:
         raise UserError(f"projects.{settings.name}.guidelines={settings.guidelines} cannot be read: {error}") from error
 
 
-def keep_project(connection: Connection, settings: ProjectSettings) -> str:
+def keep_project(connection: Connection, settings: ProjectSettings, *, change: bool = True) -> str:
     """Make a project, or bring the one of that name up to date with its settings; returns its id.
+
+    Args:
+        connection: of a write.
+        settings: of the project.
+        change: whether one that is there is brought up to date, with those items of its queue that have the overlap
+            which it had; otherwise it stays as its server has it.
 
     Raises:
         UserError: it is about another dimension and has comparisons already.
     """
+    row = connection.execute(select(project).where(project.c.name == settings.name)).one_or_none()
+    if row is not None and not change:
+        return str(row.id)
     markdown = guidelines_of(settings)
     sha256 = hashlib.sha256(markdown.encode()).hexdigest()
     if connection.execute(select(guideline).where(guideline.c.sha256 == sha256)).one_or_none() is None:
@@ -119,7 +138,6 @@ def keep_project(connection: Connection, settings: ProjectSettings) -> str:
     kept = ("title", "dimension", "batch", "mode", "overlap", "max_turns", "ask_safety")
     values = {key: getattr(settings, key) for key in kept}
     values |= {"guidelines_sha256": sha256, "config_json": settings.model_dump_json()}
-    row = connection.execute(select(project).where(project.c.name == settings.name)).one_or_none()
     if row is None:
         made = new_id("prj")
         connection.execute(insert(project).values(id=made, name=settings.name, created_at=now(), **values))
@@ -128,6 +146,9 @@ def keep_project(connection: Connection, settings: ProjectSettings) -> str:
     if shown is not None and row.dimension != settings.dimension:
         raise UserError(f"project {settings.name} is about {row.dimension} and was worked on; name a new one")
     connection.execute(update(project).where(project.c.id == row.id).values(**values))
+    if row.overlap != settings.overlap:
+        of_project = and_(item.c.project_id == row.id, item.c.overlap == row.overlap)
+        assignments.set_overlap(connection, of_project, settings.overlap)
     return str(row.id)
 
 
@@ -140,10 +161,20 @@ def project_named(connection: Connection, name: str) -> Any:
     return row
 
 
-def project_about(connection: Connection, dimension: Dimension) -> Any:
-    """The first project about a dimension, or ``None``."""
-    query = select(project).where(project.c.dimension == dimension).order_by(project.c.created_at, project.c.name)
-    return connection.execute(query).first()
+def project_about(connection: Connection, names: Iterable[str], dimension: Dimension) -> Any:
+    """The first of some projects that is about a dimension and has a queue.
+
+    Raises:
+        UserError: none of them is and has.
+    """
+    for name in names:
+        row = project_named(connection, name)
+        if row.dimension == dimension and row.mode != "free":
+            return row
+    raise UserError(
+        f"no project of the annotation settings is about {dimension} and has a queue (mode: queue or both); "
+        "add one under projects:"
+    )
 
 
 # -- items ------------------------------------------------------------------------------------------------------------
@@ -271,14 +302,15 @@ def fail_pair(connection: Connection, pair_id: str, error: str) -> None:
 
 
 def _keep_variant(connection: Connection, info: VariantInfo) -> str:
-    known = (info.name, info.checkpoint, info.weights_sha256, info.chat_template_sha256)
+    name, checkpoint = storable(info.name), info.checkpoint and storable(info.checkpoint)
+    known = (name, checkpoint, info.weights_sha256, info.chat_template_sha256)
     identifier = f"var_{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}"
     if connection.execute(select(variant.c.id).where(variant.c.id == identifier)).one_or_none() is None:
         connection.execute(
             insert(variant).values(
                 id=identifier,
-                name=info.name,
-                checkpoint=info.checkpoint,
+                name=name,
+                checkpoint=checkpoint,
                 weights_sha256=info.weights_sha256,
                 chat_template_sha256=info.chat_template_sha256,
                 created_at=now(),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, insert, select
+from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
 
 from alignment.data.records import SAFETY_LABELS
 from annotation_ui.schema import comparison, judgment, pair
@@ -33,7 +34,53 @@ MAX_ACTIVE_MS = 24 * 60 * 60 * 1000
 _COMPARED = ("kind", "chosen_slot", "grade", "safety", "skip_reason", "flags_json", "note")
 """What makes two submissions with one id the same."""
 
+_ABOUT = judgment.c.comparison_id == bindparam("comparison_id")
+_COUNT = select(func.count()).select_from(judgment).where(_ABOUT)
+_COUNT_AND_LAST = select(func.count(), func.max(judgment.c.id)).where(_ABOUT)
+_LATEST = select(judgment).where(_ABOUT).order_by(judgment.c.id.desc()).limit(1)
+_SUBMITTED = select(judgment).where(judgment.c.submission_id == bindparam("submission_id"))
+_ADD = insert(judgment)
+_LATER, _NEXT_TURN = judgment.alias("later"), comparison.alias("next_turn")
+_GOES_ON = exists().where(
+    _NEXT_TURN.c.conversation_id == comparison.c.conversation_id, _NEXT_TURN.c.turn > comparison.c.turn
+)
+_RECENT = (
+    select(
+        comparison.c.id,
+        comparison.c.turn,
+        comparison.c.left_slot,
+        comparison.c.judged_at,
+        comparison.c.conversation_id,
+        (~_GOES_ON).label("is_last"),
+        judgment.c.kind,
+        judgment.c.chosen_slot,
+        judgment.c.grade,
+        judgment.c.safety,
+        judgment.c.skip_reason,
+        pair.c.prompt_json,
+    )
+    .select_from(judgment)
+    .join(comparison, comparison.c.id == judgment.c.comparison_id)
+    .join(pair, pair.c.id == comparison.c.pair_id)
+    .where(
+        judgment.c.annotator_id == bindparam("annotator_id"),
+        ~exists().where(_LATER.c.supersedes == judgment.c.id),
+        comparison.c.project_id == bindparam("project_id"),
+        comparison.c.kind == "work",
+        comparison.c.state.in_(("judged", "skipped")),
+    )
+    .order_by(judgment.c.id.desc())
+    .limit(bindparam("at_most"))
+)
+_COUNT_OWN = select(func.count(case((comparison.c.judged_at >= bindparam("day"), 1))), func.count()).where(
+    comparison.c.annotator_id == bindparam("annotator_id"),
+    comparison.c.project_id == bindparam("project_id"),
+    comparison.c.kind == "work",
+    comparison.c.state == "judged",
+)
 
+
+@cache
 def app_version() -> str:
     """The version that is written into each row."""
     try:
@@ -44,14 +91,12 @@ def app_version() -> str:
 
 def submission_id(connection: Connection, comparison_id: str) -> str:
     """The id that the next thing said about a comparison has to carry."""
-    rows = select(func.count()).select_from(judgment).where(judgment.c.comparison_id == comparison_id)
-    return f"{comparison_id}.{connection.execute(rows).scalar_one()}"
+    return f"{comparison_id}.{connection.execute(_COUNT, {'comparison_id': comparison_id}).scalar_one()}"
 
 
 def latest(connection: Connection, comparison_id: str) -> Any | None:
     """The last row about a comparison, which the next one supersedes."""
-    query = select(judgment).where(judgment.c.comparison_id == comparison_id).order_by(judgment.c.id.desc()).limit(1)
-    return connection.execute(query).one_or_none()
+    return connection.execute(_LATEST, {"comparison_id": comparison_id}).one_or_none()
 
 
 def current(connection: Connection, comparison_id: str) -> Any | None:
@@ -121,91 +166,54 @@ def checked_time(active_ms: Any) -> int | None:
     return int(active_ms) if whole and 0 <= active_ms <= MAX_ACTIVE_MS else None
 
 
-def check_unsaid(connection: Connection, comparison_row: Any, given_id: str) -> None:
-    """Refuse to change what was said to a training example or a test question; saying the same again is harmless."""
-    said = current(connection, comparison_row.id)
-    if said is not None and said.submission_id != given_id:
-        raise Refused("What was said to an example or a test question stays.")
+def is_saved(connection: Connection, comparison_row: Any, given_id: str, values: dict[str, Any]) -> bool:
+    """Whether the very same was saved before, and holds.
+
+    Raises:
+        Refused: something else was said under this id, or since.
+    """
+    saved = connection.execute(_SUBMITTED, {"submission_id": checked_id(given_id)}).one_or_none()
+    if saved is None:
+        return False
+    last = latest(connection, comparison_row.id)
+    same = saved.comparison_id == comparison_row.id and all(getattr(saved, k) == values.get(k) for k in _COMPARED)
+    if same and last is not None and last.id == saved.id:
+        return True
+    raise Refused("This comparison was already judged, in another tab perhaps. Reload the page to see how.")
 
 
 def append(
     connection: Connection, comparison_row: Any, project_row: Any, given_id: str, values: dict[str, Any]
-) -> bool:
-    """Add a row about a comparison; returns whether it is new (``False``: the same one was saved before).
+) -> None:
+    """Add a row about a comparison.
 
     Raises:
-        Refused: something else was said about the comparison since it was shown.
+        Refused: something was said about the comparison since it was shown.
     """
-    given_id = checked_id(given_id)
-    saved = connection.execute(select(judgment).where(judgment.c.submission_id == given_id)).one_or_none()
-    if saved is not None:
-        last = latest(connection, comparison_row.id)
-        same = saved.comparison_id == comparison_row.id and all(getattr(saved, k) == values.get(k) for k in _COMPARED)
-        if same and last is not None and last.id == saved.id:
-            return False
-        raise Refused("This comparison was already judged, in another tab perhaps. Reload the page to see how.")
-    if given_id != submission_id(connection, comparison_row.id):
+    count, last = connection.execute(_COUNT_AND_LAST, {"comparison_id": comparison_row.id}).one()
+    if given_id != f"{comparison_row.id}.{count}":
         raise Refused("This comparison has changed since it was shown. Reload the page.")
-    before = latest(connection, comparison_row.id)
-    connection.execute(
-        insert(judgment).values(
-            submission_id=given_id,
-            comparison_id=comparison_row.id,
-            annotator_id=comparison_row.annotator_id,
-            supersedes=None if before is None else before.id,
-            app_version=app_version(),
-            guidelines_sha256=project_row.guidelines_sha256,
-            created_at=now(),
-            **values,
-        )
-    )
-    return True
+    row = {
+        "submission_id": given_id,
+        "comparison_id": comparison_row.id,
+        "annotator_id": comparison_row.annotator_id,
+        "supersedes": last,
+        "app_version": app_version(),
+        "guidelines_sha256": project_row.guidelines_sha256,
+        "created_at": now(),
+        **values,
+    }
+    connection.execute(_ADD, row)
 
 
 def recent(connection: Connection, annotator_id: str, project_id: str, limit: int) -> Sequence[Any]:
     """The annotator's latest comparisons that were judged or skipped, with what was said; the latest first."""
-    later, next_turn = judgment.alias("later"), comparison.alias("next_turn")
-    goes_on = exists().where(
-        next_turn.c.conversation_id == comparison.c.conversation_id, next_turn.c.turn > comparison.c.turn
-    )
-    query = (
-        select(
-            comparison.c.id,
-            comparison.c.turn,
-            comparison.c.left_slot,
-            comparison.c.judged_at,
-            comparison.c.conversation_id,
-            (~goes_on).label("is_last"),
-            judgment.c.kind,
-            judgment.c.chosen_slot,
-            judgment.c.grade,
-            judgment.c.safety,
-            judgment.c.skip_reason,
-            pair.c.prompt_json,
-        )
-        .select_from(judgment)
-        .join(comparison, comparison.c.id == judgment.c.comparison_id)
-        .join(pair, pair.c.id == comparison.c.pair_id)
-        .where(
-            judgment.c.annotator_id == annotator_id,
-            ~exists().where(later.c.supersedes == judgment.c.id),
-            comparison.c.project_id == project_id,
-            comparison.c.kind == "work",
-            comparison.c.state.in_(("judged", "skipped")),
-        )
-        .order_by(judgment.c.id.desc())
-        .limit(limit)
-    )
-    return connection.execute(query).all()
+    own = {"annotator_id": annotator_id, "project_id": project_id, "at_most": limit}
+    return connection.execute(_RECENT, own).all()
 
 
-def count_own(connection: Connection, annotator_id: str, project_id: str, since: str = "") -> int:
-    """How many comparisons an annotator has judged in a project since a moment."""
-    own = (
-        comparison.c.annotator_id == annotator_id,
-        comparison.c.project_id == project_id,
-        comparison.c.kind == "work",
-        comparison.c.state == "judged",
-        comparison.c.judged_at >= since,
-    )
-    return connection.execute(select(func.count()).select_from(comparison).where(*own)).scalar_one()
+def count_own(connection: Connection, annotator_id: str, project_id: str) -> tuple[int, int]:
+    """How many comparisons an annotator has judged in a project: today (UTC), and in all."""
+    own = {"annotator_id": annotator_id, "project_id": project_id, "day": now()[:10]}
+    found = connection.execute(_COUNT_OWN, own).one()
+    return found[0], found[1]

@@ -5,7 +5,8 @@ bar, and a panel at the side. Only ``Parts`` is ever sent again; prompt box and 
 by ``assets/page.js``, so that nothing typed is lost and a saved judgment costs a few hundred bytes.
 
 ``wire`` shows nothing. It carries the state of the page to the script, and the script's requests to the handlers:
-Gradio runs ``js_on_load`` once, with ``trigger`` to raise events and ``watch`` to hear of new values.
+Gradio runs ``js_on_load`` once, with ``trigger`` to raise events and ``watch`` to hear of new values. Answers that are
+being written come by ``stream``: none of its many values can take the place of a state.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from annotation_ui.session import SKIP_REASONS, meaning_of
 
 @dataclass(frozen=True)
 class Parts:
-    """The components that are sent anew: ``wire`` carries data, the others are HTML."""
+    """The components that are sent anew: ``wire`` and ``stream`` carry data, the others are HTML."""
 
     wire: gr.HTML
+    stream: gr.HTML
     scene: gr.HTML
     left: gr.HTML
     right: gr.HTML
@@ -55,9 +57,8 @@ def event_name(action: str) -> str:
 def lay_out(actions: Sequence[str]) -> Parts:
     """Put the components on the page; to be called within ``gr.Blocks``."""
     names = json.dumps([event_name(action) for action in actions])
-    wire = gr.HTML(
-        value="", html_template="", js_on_load=f"tandem.attach({names}, props, trigger, watch)", elem_id="wire"
-    )
+    wire = _data("wire", f"tandem.attach({names}, props, trigger, watch)")
+    stream = _data("stream", "tandem.listen(props, watch)")
     top = _html("top")
     with gr.Row(elem_id="room"):
         with gr.Column(elem_id="work"):
@@ -70,7 +71,12 @@ def lay_out(actions: Sequence[str]) -> Parts:
             guidelines = _html("guidelines")
             history = _html("history")
             _html("keys", f'<details class="keys"><summary>{texts.SHORTCUTS_TITLE}</summary>{_shortcuts()}</details>')
-    return Parts(wire, scene, left, right, history, top, guidelines)
+    return Parts(wire, stream, scene, left, right, history, top, guidelines)
+
+
+def _data(name: str, script: str) -> gr.HTML:
+    """Something that shows nothing, whose values the script hears of."""
+    return gr.HTML(value="", html_template="", js_on_load=script, elem_id=name)
 
 
 def _html(name: str, value: str = "") -> gr.HTML:

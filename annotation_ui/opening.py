@@ -40,10 +40,22 @@ def database_of(settings: AppSettings, run: Path | None) -> str:
 
 
 def open_store(settings: AppSettings, run: Path | None) -> Store:
-    """The store, with the projects of the settings."""
+    """The store, made where there is none, with the projects of the settings; those that it has stay as they are."""
     store = Store(database_of(settings, run))
-    keep_projects(store, settings)
+    keep_projects(store, settings, change=False)
     return store
+
+
+def known_store(settings: AppSettings, run: Path | None) -> Store:
+    """The store, to be read.
+
+    Raises:
+        UserError: there is none.
+    """
+    database = database_of(settings, run)
+    if "://" not in database and not Path(database).is_file():
+        raise UserError(f"there is no annotation store {database}: serve the app first, or give its --run or database=")
+    return Store(database)
 
 
 def fill_from_run(store: Store, settings: AppSettings, run: Path) -> None:

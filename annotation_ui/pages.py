@@ -9,27 +9,30 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, select_autoescape
 from sqlalchemy import func, select
-from starlette.concurrency import run_in_threadpool
 
 from annotation_ui import accounts, schema
-from annotation_ui.review import flagged
+from annotation_ui.review import PER_PAGE, flagged
 from annotation_ui.security import COOKIE, token_in
 from annotation_ui.session import AccountRole, Refused
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import Store
 
+SIGN_INS_AT_ONCE = 4
+"""More wait in line, with threads of their own, so that no flood of guesses stops those who are signed in."""
 _templates = Environment(loader=PackageLoader("annotation_ui"), autoescape=select_autoescape(), trim_blocks=True)
 
 
 @dataclass(frozen=True)
 class LocalKey:
-    """Signs one account in by a link, on a server that only this machine reaches and that has no accounts yet."""
+    """Signs one account in by a link, on a server that only this machine reaches, as long as there are no accounts."""
 
     key: str
     annotator_id: str
@@ -45,6 +48,11 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
         local: the link that signs in without a password, if there is one.
         secure: whether browsers reach the server through HTTPS, so that they send the cookie there only.
     """
+    at_once = CapacityLimiter(SIGN_INS_AT_ONCE)
+
+    def valid_link() -> LocalKey | None:
+        with store.read() as connection:
+            return None if accounts.has_people(connection) else local
 
     def signed_in(token: str) -> Response:
         response = RedirectResponse("/", 303)
@@ -54,23 +62,25 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
 
     @app.get("/login")
     def login_page(request: Request, key: str = "") -> Response:
-        if local is not None and hmac.compare_digest(key.encode(), local.key.encode()):
+        link = valid_link()
+        if link is not None and hmac.compare_digest(key.encode(), link.key.encode()):
             # Not a redirect at once: browsers hold a strict cookie back on one that began on another site.
-            token = accounts.begin_session(store, settings.accounts, local.annotator_id)
+            token = accounts.begin_session(store, settings.accounts, link.annotator_id)
             response = signed_in(token)
             response.status_code = 200
             response.headers["Refresh"] = "0; url=/"
             return response
-        return _page("login.html", wrong="", local=local is not None)
+        return _page("login.html", wrong="", local=link is not None)
 
     @app.post("/login")
     async def login(request: Request) -> Response:
         form = await request.form()
         name, password = str(form.get("username", "")), str(form.get("password", ""))
         try:
-            token = await run_in_threadpool(accounts.sign_in, store, settings.accounts, name, password)
+            signing_in = partial(accounts.sign_in, store, settings.accounts, name, password)
+            token = await to_thread.run_sync(signing_in, limiter=at_once)
         except Refused as refused:
-            return _page("login.html", status=401, wrong=str(refused), name=name, local=local is not None)
+            return _page("login.html", status=401, wrong=str(refused), name=name, local=valid_link() is not None)
         return signed_in(token)
 
     @app.post("/logout")
@@ -89,9 +99,11 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
         return _only_for(request, ("admin",), lambda: HTMLResponse(_report(store)))
 
     @app.get("/review")
-    def review(request: Request) -> Response:
-        rows = lambda: _page("review.html", rows=flagged(store), me=_who(request))  # noqa: E731
-        return _only_for(request, ("reviewer", "admin"), rows)
+    def review(request: Request, before: int | None = None) -> Response:
+        def page() -> Response:
+            return _page("review.html", rows=flagged(store, before), before=before, per_page=PER_PAGE, me=_who(request))
+
+        return _only_for(request, ("reviewer", "admin"), page)
 
 
 def _who(request: Request) -> accounts.Account:
@@ -112,9 +124,9 @@ def _page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
 def _report(store: Store) -> str:
     """The quality report; what it takes is imported here, since a server that nobody asks for it needs none of it."""
     from annotation_ui.quality import annotator_names, quality_report
-    from annotation_ui.report import as_html
+    from annotation_ui.report_html import as_html
 
-    return as_html(quality_report(store), annotator_names(store))
+    return as_html(quality_report(store), annotator_names(store), back="/admin")
 
 
 def _people(store: Store) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from annotation_ui.items import NewAnswer, NewItem, VariantInfo, add_items
 from annotation_ui.judgments import current
@@ -21,6 +21,22 @@ from annotation_ui.session import SLOTS, Kind, Slot
 from annotation_ui.settings import ProjectSettings, QualificationSettings
 from annotation_ui.store import new_id, now
 
+_ATTEMPTS = (
+    select(qualification)
+    .where(
+        qualification.c.annotator_id == bindparam("annotator_id"), qualification.c.project_id == bindparam("project_id")
+    )
+    .order_by(qualification.c.attempt)
+)
+_ITEMS = (
+    select(item)
+    .where(
+        item.c.project_id == bindparam("project_id"),
+        item.c.source == bindparam("source"),
+        func.substr(item.c.id, 1, bindparam("length")) == bindparam("prefix"),
+    )
+    .order_by(item.c.place)
+)
 _AUTHORS = VariantInfo("exercise")
 _BEGIN = "Before your judgments count: explained examples, then a short test. Press N to begin."
 
@@ -48,6 +64,13 @@ def gold_share(project_row: Any) -> float:
 def is_prepared(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> bool:
     """Whether judgments of this annotator count in this project."""
     return not settings.required or any(row.passed for row in _attempts(connection, annotator_id, project_row))
+
+
+def passed(connection: Connection) -> set[tuple[str, str]]:
+    """(annotator, project) of all who have passed a project's test, or need not take it."""
+    both = (qualification.c.annotator_id, qualification.c.project_id)
+    rows = connection.execute(select(*both).where(qualification.c.passed.is_(True)))
+    return {(row.annotator_id, row.project_id) for row in rows}
 
 
 def is_waived(connection: Connection, annotator_id: str, project_row: Any) -> bool:
@@ -171,8 +194,8 @@ def _add_attempt(
 
 
 def _attempts(connection: Connection, annotator_id: str, project_row: Any) -> Sequence[Any]:
-    same = (qualification.c.annotator_id == annotator_id, qualification.c.project_id == project_row.id)
-    return connection.execute(select(qualification).where(*same).order_by(qualification.c.attempt)).all()
+    whose = {"annotator_id": annotator_id, "project_id": project_row.id}
+    return connection.execute(_ATTEMPTS, whose).all()
 
 
 # -- exercises as items -----------------------------------------------------------------------------------------------
@@ -212,19 +235,22 @@ def place_in(connection: Connection, annotator_id: str, project_row: Any, item_r
 
 
 def _items(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
-    mine = item.c.id.startswith(f"{project_row.name}/{source}/{annotator_id}/", autoescape=True)
-    own = (item.c.project_id == project_row.id, item.c.source == source, mine)
-    return connection.execute(select(item).where(*own).order_by(item.c.place)).all()
+    prefix = f"{project_row.name}/{source}/{annotator_id}/"
+    own = {"project_id": project_row.id, "source": source, "prefix": prefix, "length": len(prefix)}
+    return connection.execute(_ITEMS, own).all()
 
 
 def _undone(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
+    own = _items(connection, annotator_id, project_row, source)
+    if not own:
+        return []
     done = (
         select(conversation.c.item_id)
         .join(comparison, comparison.c.conversation_id == conversation.c.id)
-        .where(conversation.c.annotator_id == annotator_id, comparison.c.state == "judged")
+        .where(conversation.c.item_id.in_([row.id for row in own]), comparison.c.state == "judged")
     )
-    judged = set(connection.execute(done.where(conversation.c.kind == source)).scalars())
-    return [row for row in _items(connection, annotator_id, project_row, source) if row.id not in judged]
+    judged = set(connection.execute(done).scalars())
+    return [row for row in own if row.id not in judged]
 
 
 def _score(

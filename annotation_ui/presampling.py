@@ -6,7 +6,7 @@ Unlike the rest of the app, this needs torch.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from alignment.data.records import Dimension, Prompt
 from alignment.errors import UserError
@@ -14,7 +14,7 @@ from alignment.models.policies import Policy
 from alignment.models.variants import Answer, Variant
 from alignment.recipe import Recipe
 from annotation_ui.items import NewAnswer, NewItem, VariantInfo
-from annotation_ui.rounds import Wanted
+from annotation_ui.rounds import PRIORITY, Wanted
 from annotation_ui.session import SLOTS
 
 SHARES: dict[Dimension, dict[Dimension, float]] = {
@@ -28,8 +28,8 @@ SPARE = 0.1
 
 def sampled_pairs(
     recipe: Recipe, policy: Policy, pool: Sequence[Prompt], wanted: Wanted, batch: str
-) -> Iterator[NewItem]:
-    """Pairs of a policy's answers at two temperatures, without those that nobody could compare.
+) -> tuple[list[NewItem], int]:
+    """Pairs of a policy's answers at two temperatures, and how many were left out: answers are equal, or one is empty.
 
     Args:
         recipe: temperatures, lengths and the seed.
@@ -39,22 +39,32 @@ def sampled_pairs(
         batch: of the items.
 
     Raises:
-        UserError: there is no prompt to choose from.
+        UserError: there is no prompt to choose from, or no pair is left.
     """
     rng = random.Random(f"{recipe.seed}/{batch}/{wanted.part}/{wanted.dimension}")
     prompts = choose_prompts(pool, round(wanted.judgments * (1 + SPARE)) + 1, wanted.dimension, rng=rng)
     first, second = (Variant(policy, recipe, temperature)(prompts) for temperature in recipe.annotate.temperatures)
+    found: list[NewItem] = []
     for number, (prompt, *answers) in enumerate(zip(prompts, first, second, strict=True)):
         texts = {answer.text.strip() for answer in answers}
         if len(texts) == len(SLOTS) and "" not in texts:
-            yield NewItem(
-                id=f"{batch}/{wanted.part}/{number:05d}",
-                messages=prompt.messages,
-                answers={slot: _stored(recipe, answer) for slot, answer in zip(SLOTS, answers, strict=True)},
-                part=wanted.part,
-                kind=prompt.kind,
-                batch=batch,
+            found.append(
+                NewItem(
+                    id=f"{batch}/{wanted.part}/{number:05d}",
+                    messages=prompt.messages,
+                    answers={slot: _stored(recipe, answer) for slot, answer in zip(SLOTS, answers, strict=True)},
+                    part=wanted.part,
+                    kind=prompt.kind,
+                    batch=batch,
+                    priority=PRIORITY,
+                )
             )
+    if not found:
+        raise UserError(
+            f"of {len(prompts)} pairs of answers about {wanted.dimension}, none can be compared: the two are equal, or "
+            "one is empty. Try another seed=, other annotate.temperatures=, or a policy that was trained for longer."
+        )
+    return found, len(prompts) - len(found)
 
 
 def choose_prompts(pool: Sequence[Prompt], count: int, dimension: Dimension, *, rng: random.Random) -> list[Prompt]:

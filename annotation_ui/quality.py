@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Select, select
 from alignment.data.records import SafetyBin
 from annotation_ui.agreement import JudgedPair, Skipped
 from annotation_ui.items import project_named
-from annotation_ui.report import Report, build_report
+from annotation_ui.report import Report
+from annotation_ui.report_figures import build_report
 from annotation_ui.schema import annotator, comparison, current_judgment, item, judgment, pair, project
 from annotation_ui.session import Slot
 from annotation_ui.store import Store

@@ -64,6 +64,7 @@ _NEEDED = "|".join(
         r"(?<=[\u3400-\u9fff])[\U000e0100-\U000e01ef]",  # variants of Han characters
     )
 )
+_ANY_UNSEEN = re.compile(_UNSEEN)
 _NEEDED_OR_UNSEEN = re.compile(f"(?P<needed>{_NEEDED})|{_UNSEEN}")
 
 
@@ -168,7 +169,8 @@ def _text(content: str) -> Token:
 
 def _inert(markup: str) -> str:
     """Unseen characters made visible, and those that mean something to a template written as entities."""
-    return _NEEDED_OR_UNSEEN.sub(_seen, markup.translate(_ENTITIES))
+    markup = markup.translate(_ENTITIES)
+    return _NEEDED_OR_UNSEEN.sub(_seen, markup) if _ANY_UNSEEN.search(markup) else markup
 
 
 def _seen(match: re.Match[str]) -> str:

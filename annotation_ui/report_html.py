@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,10 +18,8 @@ from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure
 from alignment.report.text import NONE, decimal, interval, number, percent
 from annotation_ui import report_text as words
 from annotation_ui.agreement import Kappa, Measure
+from annotation_ui.report import Batch, Day, Part, Person, Report
 from annotation_ui.session import SKIP_REASONS
-
-if TYPE_CHECKING:
-    from annotation_ui.report import Batch, Day, Part, Person, Report
 
 GRADE_COLOURS = ("ppo", "sft", "helpfulness", "tie")
 """Strongest first; figures can be read on each of them, light or dark."""
@@ -38,12 +36,13 @@ _GAPS_UP_TO = 60
 """Days that are drawn with gaps between them."""
 
 
-def as_html(report: Report, names: Mapping[str, str] | None = None) -> str:
+def as_html(report: Report, names: Mapping[str, str] | None = None, *, back: str = "") -> str:
     """The report as one HTML document; equal reports give equal bytes.
 
     Args:
         report: what to show.
         names: annotator id -> name, for those who may know; default: ids, shortened as far as they stay different.
+        back: address of the page that leads here, if one does.
     """
     folder = Path(alignment.report.__file__).parent
     environment = Environment(
@@ -62,6 +61,7 @@ def as_html(report: Report, names: Mapping[str, str] | None = None) -> str:
     labels = words.labels_of(report, names)
     page = environment.get_template("report.html.j2").render(
         report=report,
+        back=back,
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         headline=words.headline(report),
         period=words.period(report),

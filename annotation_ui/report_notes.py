@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from alignment.report.text import percent
+from annotation_ui.report import FEW, Note, Part, Person
 from annotation_ui.report_text import by_chance
 
-if TYPE_CHECKING:
-    from annotation_ui.report import Part, Person
-
-FEW = 30
-"""A figure on fewer values than this is marked as rough."""
 GOLD_FLOOR = 0.8
 """Agreement with known answers that is expected: what the qualification test asks for by default."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something to look at; with ``annotator``, the text goes on after their name."""
-
-    text: str
-    annotator: str | None = None
 
 
 def notes_on(overall: Part, people: Sequence[Person]) -> Iterable[Note]:

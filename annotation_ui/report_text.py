@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -15,10 +14,8 @@ from rich.text import Text
 from alignment.data.records import GRADES, Grade
 from alignment.report.text import NONE, SPACE, decimal, percent
 from annotation_ui.agreement import Measure
+from annotation_ui.report import Agreement, Report, Work
 from annotation_ui.session import SKIP_REASONS
-
-if TYPE_CHECKING:
-    from annotation_ui.report import Agreement, Report, Work
 
 Formatter = Callable[[float], str]
 GRADE_LABELS: dict[Grade, str] = {grade: grade.replace("_better", "").replace("_", " ") for grade in GRADES}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, true
 
 from alignment.data.records import Dialogue
 from annotation_ui.items import load_messages
@@ -15,7 +15,7 @@ from annotation_ui.schema import annotator, answer, comparison, current_judgment
 from annotation_ui.session import Flag
 from annotation_ui.store import Store
 
-LATEST = 100
+PER_PAGE = 100
 FLAGS: dict[Flag, str] = {
     "for_review": "marked for review",
     "chosen_unsafe_other_safe": "prefers an unsafe answer to a safe one",
@@ -26,6 +26,7 @@ FLAGS: dict[Flag, str] = {
 class Flagged:
     """A judgment to look at: what was asked and answered, what was said, by whom (a pseudonym)."""
 
+    id: int
     project: str
     annotator_id: str
     judged_at: str
@@ -38,8 +39,8 @@ class Flagged:
     note: str | None
 
 
-def flagged(store: Store, limit: int = LATEST) -> list[Flagged]:
-    """The latest judgments that were flagged, or came with a note, the latest first."""
+def flagged(store: Store, before: int | None = None) -> list[Flagged]:
+    """Judgments that were flagged, or came with a note, the latest first: a page of them, from before a judgment."""
     said = current_judgment.c
     query = (
         select(current_judgment, comparison.c.pair_id, pair.c.prompt_json, project.c.title)
@@ -49,8 +50,9 @@ def flagged(store: Store, limit: int = LATEST) -> list[Flagged]:
         .join(annotator, annotator.c.id == said.annotator_id)
         .where(comparison.c.kind == "work", annotator.c.withdrawn_at.is_(None))
         .where(or_(said.flags_json != "[]", said.note.is_not(None)))
+        .where(true() if before is None else said.id < before)
         .order_by(said.id.desc())
-        .limit(limit)
+        .limit(PER_PAGE)
     )
     with store.read() as connection:
         rows = connection.execute(query).all()
@@ -63,6 +65,7 @@ def _flagged(row: Any, texts: dict[tuple[str, str], str]) -> Flagged:
     other = "b" if row.chosen_slot == "a" else "a"
     flags: Sequence[Flag] = json.loads(row.flags_json)
     return Flagged(
+        id=row.id,
         project=row.title,
         annotator_id=row.annotator_id,
         judged_at=row.created_at,

@@ -1,22 +1,29 @@
 """A round of the pipeline that people judge: its pairs go into the queue, and it is over when enough are judged.
 
-A round's items share a batch. Adding them again does nothing, so that a pipeline that was killed goes on with what is
-there; items of the same round from another policy are taken off the queue, and what was said of them stays on record.
+A round's items share a batch, which is taken up each time the round begins or goes on, so that a pipeline that was
+killed goes on with what is there. Items of the same round from another policy or other settings leave the queue, and so
+does what is left once the round is over; what was said of them stays on record, and counts if they are taken up again.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from sqlalchemy import Connection, and_, case, distinct, func, or_, select, update
+from sqlalchemy import Connection, and_, case, func, or_, select
 
 from alignment.data.records import Dimension
-from alignment.errors import UserError
-from annotation_ui.items import NewItem, Part, add_items, project_about
-from annotation_ui.schema import annotator, assignment, comparison, conversation, current_judgment, item, project
-from annotation_ui.session import UNSAFE_PREFERRED
-from annotation_ui.store import Store
+from annotation_ui import assignments
+from annotation_ui.accounts import LOCAL_USER, SIMULATED
+from annotation_ui.items import NewItem, Part, add_items, project_named
+from annotation_ui.schema import annotator, assignment, item, project
+from annotation_ui.selection import ExportFilter, Selection
+from annotation_ui.store import Store, now
+
+PRIORITY = 1000
+"""Of a round's items: the pipeline waits for them, so they come before what else is in the queue."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far that is: judgments that an export takes, and pairs that somebody could still judge."""
+    """How far that is: judgments that the round takes, and pairs that somebody could still judge."""
 
     wanted: Wanted
     judged: int
@@ -48,76 +55,102 @@ def has_batch(store: Store, batch: str) -> bool:
         return connection.execute(select(item.c.id).where(item.c.batch == batch).limit(1)).first() is not None
 
 
-def add_batch(store: Store, batch: str, round_name: str, items: Mapping[Dimension, Sequence[NewItem]]) -> None:
-    """Put a round's pairs into the queues of the projects about their dimension, all of them or none.
+def take_up(store: Store, batch: str, round_name: str, items: Mapping[str, Sequence[NewItem]]) -> None:
+    """Put a round's pairs into the queue, new ones and those of the batch that are there: all of them or none.
 
     Args:
         store: where.
-        batch: of all these items, such as ``round-1-3f2a``.
+        batch: of all these items, such as ``round-1-5e07-3f2a``.
         round_name: with which the batches of this round begin; the others among them leave the queue.
-        items: by dimension, with answers.
-
-    Raises:
-        UserError: there is no project about a dimension.
+        items: project -> items with answers; none where they are there already.
     """
+    of_project = select(project.c.overlap).where(project.c.id == item.c.project_id).scalar_subquery()
+    others = and_(item.c.batch.startswith(f"{round_name}-", autoescape=True), item.c.batch != batch)
     with store.write() as connection:
-        stale = and_(item.c.batch.startswith(f"{round_name}-", autoescape=True), item.c.batch != batch)
-        connection.execute(update(item).where(stale).values(remaining=0))
-        for dimension, new in items.items():
-            row = project_about(connection, dimension)
-            if row is None:
-                raise UserError(f"no project of the annotation settings is about {dimension}; add one under projects:")
-            add_items(connection, row, new)
+        for name, new in items.items():
+            add_items(connection, project_named(connection, name), new)
+        assignments.set_overlap(connection, item.c.batch == batch, of_project)
+        assignments.set_overlap(connection, others, 0)
 
 
-def standings(store: Store, batch: str, wanted: Sequence[Wanted]) -> list[Standing]:
-    """How far a round is."""
-    with store.read() as connection:
-        judged, waiting = _judged(connection, batch), _waiting(connection, batch)
-    return [
-        Standing(each, judged.get((each.dimension, each.part), 0), waiting.get((each.dimension, each.part), 0))
-        for each in wanted
-    ]
+def put_away(store: Store, batch: str) -> None:
+    """Take what is left of a batch off the queue."""
+    with store.write() as connection:
+        assignments.set_overlap(connection, item.c.batch == batch, 0)
 
 
-def _judged(connection: Connection, batch: str) -> dict[tuple[str, str], int]:
-    said = current_judgment.c
-    query = (
-        select(project.c.dimension, item.c.part, func.count())
-        .join_from(current_judgment, comparison, comparison.c.id == said.comparison_id)
-        .join(conversation, conversation.c.id == comparison.c.conversation_id)
-        .join(item, item.c.id == conversation.c.item_id)
-        .join(project, project.c.id == item.c.project_id)
-        .join(annotator, annotator.c.id == said.annotator_id)
-        .where(item.c.batch == batch, item.c.source == "queue", annotator.c.withdrawn_at.is_(None))
-        .where(or_(said.safety.is_(None), said.safety != UNSAFE_PREFERRED))
-        .group_by(project.c.dimension, item.c.part)
-    )
-    return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+# -- how far it is ----------------------------------------------------------------------------------------------------
 
 
-def _waiting(connection: Connection, batch: str) -> dict[tuple[str, str], int]:
-    """Items that are out on a lease, or in the queue for at least one account that has not skipped them."""
-    people = select(func.count()).select_from(annotator).where(annotator.c.active).scalar_subquery()
-    state = assignment.c.state
+def taken(batch: str, part: Literal["train", "heldout", "all"] = "all") -> ExportFilter:
+    """Which judgments a round takes: those that it waits for, and those that it writes."""
+    return ExportFilter.model_validate({"part": part, "batches": (batch,), "margins": "none"})
+
+
+class Watch:
+    """Looks at a round again and again; counts judgments only where something was said, or withdrawn, since.
+
+    Args:
+        store: where.
+        batch: of the round.
+        wanted: what ends it.
+    """
+
+    def __init__(self, store: Store, batch: str, wanted: Sequence[Wanted]) -> None:
+        self.store, self.batch, self.wanted = store, batch, wanted
+        self._counted_at = (-1, -1)
+        self._judged: Counter[tuple[str, str]] = Counter()
+
+    def look(self) -> list[Standing]:
+        """How far the round is now."""
+        with self.store.read() as connection:
+            self._count(connection)
+            waiting = _waiting(connection, self.batch)
+        return [
+            Standing(each, self._judged[each.dimension, each.part], waiting[each.dimension, each.part])
+            for each in self.wanted
+        ]
+
+    def _count(self, connection: Connection) -> None:
+        selection = Selection.begin(connection, taken(self.batch))
+        withdrawn = select(func.count()).select_from(annotator).where(annotator.c.withdrawn_at.is_not(None))
+        at = (selection.newest, connection.execute(withdrawn).scalar_one())
+        if at != self._counted_at:
+            self._judged = Counter((row.dimension, row.part) for row, _ in selection.judgments())
+            self._counted_at = at
+
+
+def _waiting(connection: Connection, batch: str) -> Counter[tuple[str, str]]:
+    """Items that are out on a lease, or in the queue for at least one person who is not through with them."""
+    people, state = _people(connection), assignment.c.state
+    has_expired = and_(state == "leased", assignment.c.lease_expires_at < now())
+    is_through = and_(state.in_(("skipped", "done")), assignment.c.annotator_id.in_(people))
     per_item = (
         select(
-            item.c.id,
             item.c.project_id,
             item.c.part,
-            item.c.remaining,
-            func.count(distinct(case((state.in_(("skipped", "done")), assignment.c.annotator_id)))).label("through"),
-            func.count(case((state == "leased", 1))).label("leased"),
+            (item.c.remaining + func.count(case((has_expired, 1)))).label("free"),
+            func.count(case((and_(state == "leased", ~has_expired), 1))).label("leased"),
+            func.count(case((is_through, 1))).label("through"),
         )
         .outerjoin(assignment, assignment.c.item_id == item.c.id)
         .where(item.c.batch == batch, item.c.source == "queue")
         .group_by(item.c.id, item.c.project_id, item.c.part, item.c.remaining)
         .subquery()
     )
+    somebody = max(len(people), 1)  # where all accounts are closed, somebody may still come
     query = (
         select(project.c.dimension, per_item.c.part, func.count())
         .join_from(per_item, project, project.c.id == per_item.c.project_id)
-        .where(or_(per_item.c.leased > 0, and_(per_item.c.remaining > 0, per_item.c.through < people)))
+        .where(or_(per_item.c.leased > 0, and_(per_item.c.free > 0, per_item.c.through < somebody)))
         .group_by(project.c.dimension, per_item.c.part)
     )
-    return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+    return Counter({(row[0], row[1]): row[2] for row in connection.execute(query)})
+
+
+def _people(connection: Connection) -> list[str]:
+    """Ids of those who can judge: not simulated, and the app's own account only while there is no other."""
+    accounts = connection.execute(select(annotator.c.id, annotator.c.username).where(annotator.c.active)).all()
+    people = {row.username: row.id for row in accounts if not row.username.startswith(SIMULATED)}
+    local = people.pop(LOCAL_USER, None)
+    return list(people.values()) or ([local] if local else [])

@@ -72,6 +72,7 @@ login_failure = Table(
     _integer("failures"),
     _text("locked_until", nullable=True),
 )
+"""Wrong passwords by name: ``failures`` count, and lock once there are enough of them, until ``locked_until``."""
 
 login_session = Table(
     "login_session",
@@ -152,12 +153,12 @@ assignment = Table(
     "assignment",
     metadata,
     _id(),
-    _to("item"),
+    _to("item", index=True),
     _to("annotator"),
     _text("state"),
     _text("lease_expires_at"),
     _text("created_at"),
-    UniqueConstraint("item_id", "annotator_id"),
+    UniqueConstraint("annotator_id", "item_id"),
     Index("assignment_expiry", "state", "lease_expires_at"),
     _one_of("state", "leased", "done", "skipped", "returned", "expired"),
 )

@@ -52,7 +52,8 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str], whose: Callable[[str | None], Account | None]) -> None:
-        self.app, self.hosts, self.whose = app, frozenset(hosts), whose
+        self.app, self.whose = app, whose
+        self.hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
@@ -85,7 +86,8 @@ class Guard:
         return None
 
     async def _sign_in_first(self, scope: Scope, headers: Headers) -> Response | None:
-        account = await to_thread.run_sync(self.whose, token_in(headers.get("cookie")))
+        token = token_in(headers.get("cookie"))
+        account = None if token is None else await to_thread.run_sync(self.whose, token)
         scope["account"] = account
         if account is not None or scope["path"] in PUBLIC:
             return None

@@ -24,12 +24,15 @@ from sqlalchemy import Connection, Select, case, exists, func, select
 from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, SafetyBin, explain
 from alignment.errors import UserError
 from alignment.settings import Section
+from annotation_ui.accounts import SIMULATED as SIMULATED_NAMES
 from annotation_ui.items import project_named
-from annotation_ui.preparation import is_prepared
+from annotation_ui.preparation import passed
 from annotation_ui.schema import annotator, answer, comparison, item, judgment, pair, project
 from annotation_ui.session import FLAG, SLOTS, UNSAFE_PREFERRED, Slot
-from annotation_ui.settings import QualificationSettings
 
+OTHER_PART = {"train": "held out", "heldout": "for training"}
+"""What is left out for the part that is asked for, by that."""
+SIMULATED = "simulated"
 WITHDRAWN = "annotator has withdrawn"
 NOT_QUALIFIED = "annotator is not qualified"
 GOLD = "gold item"
@@ -59,19 +62,20 @@ def as_moment(text: str) -> str:
 
 
 class ExportFilter(Section):
-    """Which judgments to write; the first seven are the scope, outside which nothing is counted as left out."""
+    """Which judgments to write; the first six are the scope, outside which nothing is counted as left out."""
 
     projects: tuple[str, ...] = Field((), description="names; none: all")
     dimension: Dimension | None = Field(None, description="only projects about it")
-    part: Literal["train", "heldout", "all"] = Field("all", description="side of the train/held-out split")
     batches: tuple[str, ...] = Field((), description="names; none: all")
     annotators: tuple[str, ...] = Field((), description="pseudonymous ids; none: all")
     since: str | None = Field(None, description="day or moment (UTC) from which on judgments were made")
     until: str | None = Field(None, description="day or moment (UTC) before which they were made")
+    part: Literal["train", "heldout", "all"] = Field("train", description="side of the train/held-out split")
     overlap: Literal["all", "majority"] = Field("all", description="of several judgments of a pair: all, or a majority")
     min_grade: Grade | None = Field(None, description="weakest grade to keep (Llama 3 keeps the two strongest)")
     margins: Literal["small", "large", "none"] = Field("small", description="margin by grade, for other trainers")
-    require_qualified: QualificationSettings | None = Field(None, description="only of those who passed this test")
+    require_qualified: bool = Field(False, description="only of those who passed the project's test or need not")
+    with_simulated: bool = Field(False, description="also those of simulated annotators")
     with_gold: bool = Field(False, description="also judgments of items with a known answer")
     with_unsafe_preferred: bool = Field(False, description="also where an unsafe answer is preferred to a safe one")
     with_for_review: bool = Field(True, description="also what annotators marked for review")
@@ -139,17 +143,7 @@ class Selection:
     @cached_property
     def _qualified(self) -> set[tuple[str, str]] | None:
         """(annotator, project) of those whose judgments count; ``None``: of everybody."""
-        settings = self.filters.require_qualified
-        if settings is None:
-            return None
-        people = self.connection.execute(select(annotator.c.id)).scalars().all()
-        projects = self.connection.execute(select(project)).all()
-        return {
-            (person, row.id)
-            for row in projects
-            for person in people
-            if is_prepared(self.connection, settings, person, row)
-        }
+        return passed(self.connection) if self.filters.require_qualified else None
 
     def judgments(self) -> Iterator[tuple[Any, Outcome]]:
         """Rows with what they say, in the order in which they were said."""
@@ -174,6 +168,8 @@ class Selection:
         """Why a judgment is left out, whatever others say of the same pair."""
         filters, flags, qualified = self.filters, flags_of(row), self._qualified
         reasons = (
+            (OTHER_PART.get(filters.part, ""), filters.part not in ("all", row.part)),
+            (SIMULATED, row.username.startswith(SIMULATED_NAMES) and not filters.with_simulated),
             (WITHDRAWN, row.withdrawn_at is not None),
             (NOT_QUALIFIED, qualified is not None and (row.annotator_id, row.project_id) not in qualified),
             (GOLD, row.source == "gold" and not filters.with_gold),
@@ -250,10 +246,12 @@ def _query(filters: ExportFilter, newest: int) -> Select[Any]:
         pair.c.prompt_json,
         item.c.id.label("item_id"),
         item.c.source,
+        item.c.part,
         item.c.batch,
         item.c.kind.label("item_kind"),
         project.c.name.label("project"),
         project.c.dimension,
+        annotator.c.username,
         annotator.c.withdrawn_at,
         *(column.label(f"{slot}_{column.name}") for slot, written in answers.items() for column in written.c),
     ).join_from(judgment, comparison, comparison.c.id == judgment.c.comparison_id)
@@ -292,8 +290,6 @@ def _scope(filters: ExportFilter) -> Iterator[Any]:
     yield from (column.in_(names) for column, names in listed if names)
     if filters.dimension is not None:
         yield project.c.dimension == filters.dimension
-    if filters.part != "all":
-        yield item.c.part == filters.part
     if filters.since is not None:
         yield judgment.c.created_at >= filters.since
     if filters.until is not None:

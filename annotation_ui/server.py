@@ -8,6 +8,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from threading import Thread
 
@@ -24,19 +25,23 @@ from annotation_ui.security import Guard
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import Store
 
-LOCAL_USER = "local"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def keep_projects(store: Store, settings: AppSettings) -> None:
-    """Make the projects of the settings, or bring them up to date; checks that their tests can be held.
+def keep_projects(store: Store, settings: AppSettings, *, change: bool = True) -> None:
+    """Make the projects of the settings, and check that their tests can be held.
+
+    Args:
+        store: where.
+        settings: of the app.
+        change: whether those that are there are brought up to date, which is for whoever serves them.
 
     Raises:
         UserError: a project was worked on as another one, guidelines cannot be read, or questions are too few.
     """
     with store.write() as connection:
         for project in settings.projects:
-            keep_project(connection, project)
+            keep_project(connection, project, change=change)
             if settings.qualification.required:
                 questions_for("", 1, exercises(project.dimension, "qualification"), settings.qualification.questions)
 
@@ -47,16 +52,16 @@ def local_key(store: Store) -> LocalKey | None:
     Their account needs no test: who runs the server decides what counts.
     """
     with store.read() as connection:
-        known = accounts.usernames(connection)
-    if known not in ([], [LOCAL_USER]):
-        return None
-    if not known:
-        accounts.add_account(store, LOCAL_USER, "admin", secrets.token_urlsafe(24))
+        if accounts.has_people(connection):
+            return None
+        is_new = all(row.username != accounts.LOCAL_USER for row in accounts.all_accounts(connection))
+    if is_new:
+        accounts.add_account(store, accounts.LOCAL_USER, "admin", secrets.token_urlsafe(24))
     with store.write() as connection:
-        account = accounts.find(connection, LOCAL_USER)
+        account = accounts.find(connection, accounts.LOCAL_USER)
         for project in conversations.all_projects(connection):
             if not preparation.is_waived(connection, account.id, project):
-                preparation.waive(connection, account.id, project, LOCAL_USER)
+                preparation.waive(connection, account.id, project, accounts.LOCAL_USER)
     return LocalKey(secrets.token_urlsafe(16), account.id)
 
 
@@ -71,11 +76,11 @@ def check_reach(store: Store, host: str, *, allow_remote: bool) -> None:
     if not allow_remote:
         raise UserError(f"host={host} lets other machines in. If that is meant, add --allow-remote.")
     with store.read() as connection:
-        known = accounts.usernames(connection)
-    if known in ([], [LOCAL_USER]):
-        raise UserError(
-            f"host={host} needs accounts. Make them first: python -m annotation_ui users add NAME --role annotator"
-        )
+        if accounts.has_people(connection):
+            return
+    raise UserError(
+        f"host={host} needs accounts. Make them first: python -m annotation_ui users add NAME --role annotator"
+    )
 
 
 def make_app(desk: Desk, *, hosts: tuple[str, ...], local: LocalKey | None, secure: bool = False) -> Guard:
@@ -118,39 +123,60 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield made
 
 
+@dataclass(frozen=True)
+class Place:
+    """An address that is ours: nobody else serves the store or listens there."""
+
+    url: str
+    listening: socket.socket
+
+
 @contextmanager
-def ready(
-    desk: Desk, *, allow_remote: bool = False, secure: bool = False
-) -> Iterator[tuple[str, uvicorn.Server, socket.socket]]:
-    """Everything set up to serve: the address to open, the server that has not begun, and its socket.
+def reserved(store: Store, settings: AppSettings, *, allow_remote: bool = False) -> Iterator[Place]:
+    """Take the store and the address while the block runs, before anything slow is done.
 
     Args:
-        desk: what annotators do.
+        store: to be served.
+        settings: of the app.
         allow_remote: listen to other machines if the settings say so.
-        secure: whether browsers come through HTTPS (a proxy before this server).
 
     Raises:
         UserError: the address cannot be listened on, the store is served already, or accounts are missing.
     """
-    settings, store = desk.settings, desk.store
     check_reach(store, settings.host, allow_remote=allow_remote)
-    local = local_key(store) if settings.host in LOOPBACK else None
     with listening(settings.host, settings.port) as made:
-        url = f"http://{settings.host}:{made.getsockname()[1]}"
-        hosts = ("127.0.0.1", "localhost", "[::1]", settings.host, *settings.allowed_hosts)
+        name = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{name}:{made.getsockname()[1]}"
         with store.serving(url):
-            app = make_app(desk, hosts=hosts, local=local, secure=secure)
-            config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-            gc.collect()
-            gc.freeze()  # what was imported stays: a collection that goes through it stops everybody for long
-            yield url if local is None else f"{url}/login?key={local.key}", uvicorn.Server(config), made
+            yield Place(url, made)
+
+
+def make_server(desk: Desk, place: Place, *, secure: bool = False) -> tuple[str, uvicorn.Server]:
+    """The address to open, and the server, which has not begun.
+
+    Args:
+        desk: what annotators do.
+        place: where it will listen.
+        secure: whether browsers come through HTTPS (a proxy before this server).
+    """
+    settings = desk.settings
+    local = local_key(desk.store) if settings.host in LOOPBACK else None
+    hosts = ("127.0.0.1", "localhost", "[::1]", settings.host, *settings.allowed_hosts)
+    app = make_app(desk, hosts=hosts, local=local, secure=secure)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+    gc.collect()
+    gc.freeze()  # what was imported stays: a collection that goes through it stops everybody for long
+    gc.set_threshold(20_000, 20, 20)
+    return place.url if local is None else f"{place.url}/login?key={local.key}", uvicorn.Server(config)
 
 
 @contextmanager
 def serving_in_background(desk: Desk) -> Iterator[str]:
     """Serve from a thread of this process while the block runs; gives the address to open."""
-    with ready(desk) as (url, server, made):
-        thread = Thread(target=server.run, kwargs={"sockets": [made]}, name="annotation server", daemon=True)
+    with reserved(desk.store, desk.settings) as place:
+        url, server = make_server(desk, place)
+        sockets = {"sockets": [place.listening]}
+        thread = Thread(target=server.run, kwargs=sockets, name="annotation server", daemon=True)
         thread.start()
         try:
             yield url

@@ -159,7 +159,7 @@ class View:
         asks_safety: whether the safety bin has to be answered.
         may_prompt: whether a prompt can be written now (a first one, or the next turn of the conversation).
         may_fetch: whether the queue can be asked for the next item.
-        may_undo: whether the last judgment can be taken back.
+        undoable: the comparison whose judgment or skip can be taken back, if there is one.
         editing: whether the comparison on the desk was judged before.
         draft: what the judging bar starts with.
         turn: of the conversation, from 1.
@@ -193,7 +193,7 @@ class View:
     asks_safety: bool = False
     may_prompt: bool = False
     may_fetch: bool = False
-    may_undo: bool = False
+    undoable: str | None = None
     editing: bool = False
     draft: Draft = Draft()
     turn: int = 1

@@ -32,8 +32,6 @@ from annotation_ui.session import Refused, Submission, View, option_of
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import Store
 
-PREFIX = "sim-"
-"""User names of simulated annotators are this and the toy world's name."""
 WAIVED_BY = "simulated"
 LOOK_EVERY_SECONDS = 0.02
 """While answers are being written."""
@@ -117,7 +115,7 @@ def _who(names: Sequence[str]) -> list[Annotator]:
 
 def _account(desk: Desk, project: str, person: Annotator) -> accounts.Account:
     """The account of a simulated annotator, who need not take the project's test; made where there is none."""
-    store, name = desk.store, PREFIX + person.id
+    store, name = desk.store, accounts.SIMULATED + person.id
     with store.read() as connection:
         row = project_named(connection, project)
         if row.mode == "free":

@@ -8,26 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from alignment.data.records import Message
 from annotation_ui import assignments, conversations, judgments, preparation
 from annotation_ui.accounts import find_by_id
 from annotation_ui.items import NewItem, add_items
-from annotation_ui.schema import comparison, item
+from annotation_ui.schema import item
 from annotation_ui.session import NOTHING, Kind, Refused
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import new_id, now
 
 MOVED_ON = "The conversation has gone on from this answer, so the choice stays. You can withdraw it in your history."
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What came onto the desk: a pair whose answers may still have to be written, and what to say."""
-
-    pair_id: str | None = None
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,8 +65,19 @@ class Steps:
         if preparation.needs_warning(self.project, self.place):
             raise Refused("Read the content warning first.")
 
+    def check_put_away(self, *, from_turn: int = 1) -> None:
+        """Refuse to put something else on the desk while a pair on it, of this turn or a later one, is not judged."""
+        place = self.place
+        if place is None or place.conversation_id is None:
+            return
+        last = conversations.last_comparison(self.connection, place.conversation_id)
+        if last.state == "open" and last.turn >= from_turn:
+            raise Refused("Judge this pair first, or skip it (S).")
+
     def check_judgeable(self, shown: Any) -> None:
-        """Refuse a judgment before both answers have ended, or once the conversation has gone on."""
+        """Refuse a judgment before both answers have ended, of a test a second time, or once there is a later turn."""
+        if shown.kind != "work" and judgments.current(self.connection, shown.id) is not None:
+            raise Refused("What was said to an example or a test question stays.")
         if conversations.pair_row(self.connection, shown.pair_id).state != "complete":
             raise Refused("Wait until both answers have ended.")
         self.check_last(shown)
@@ -86,32 +89,35 @@ class Steps:
 
     # -- getting something ---------------------------------------------------------------------------------------
 
-    def next(self) -> Taken:
-        """Put away what is judged, and take the next thing."""
+    def next(self) -> str:
+        """Put away what is judged, and take the next thing; returns what to say."""
         place = self.place
         if place is not None and place.editing is not None:
             self.put(editing=None)
-            return Taken(message="Left as it was.")
+            return "Left as it was."
         if place is not None and place.conversation_id is not None:
-            if conversations.last_comparison(self.connection, place.conversation_id).state == "open":
-                raise Refused("Judge this pair first, or skip it (S).")
+            self.check_put_away()
             conversations.set_state(self.connection, place.conversation_id, "finished")
         return self.advance()
 
-    def advance(self) -> Taken:
-        """Take what was left open, else what comes before work, else the next item of the queue."""
+    def advance(self) -> str:
+        """Take what was left open, what comes before work, or the next item of the queue; returns what to say."""
         waiting = conversations.unfinished(self.connection, self.annotator_id, self.project.id)
-        self.put(conversation_id=waiting, editing=None)
         if waiting is not None:
-            return Taken(conversations.last_comparison(self.connection, waiting).pair_id)
+            self.put(conversation_id=waiting, editing=None)
+            return ""
         required = self.settings.qualification
         step = preparation.next_step(self.connection, required, self.annotator_id, self.project)
         found, kind = step.item, step.kind
+        message = step.message
         if found is None and not step.blocked and self.project.mode != "free":
             found, kind = self._lease_next(), "work"
-            if found is None:
-                return Taken(message=f"{step.message} {NOTHING}".strip())
-        return Taken(message=step.message) if found is None else Taken(self.take(found, kind), step.message)
+            message = message if found is not None else f"{message} {NOTHING}".strip()
+        if found is not None:
+            self.take(found, kind)
+        else:
+            self.put(conversation_id=None, editing=None)
+        return message
 
     def _lease_next(self) -> Any | None:
         return assignments.lease_next(
@@ -123,32 +129,31 @@ class Steps:
             live=self.live,
         )
 
-    def take(self, item_row: Any, kind: Kind) -> str:
-        """Put an item on the desk; returns its pair."""
+    def take(self, item_row: Any, kind: Kind) -> None:
+        """Put an item on the desk."""
         if kind != "work":
             self._lease(item_row.id)
         begun = conversations.begin(self.connection, self.annotator_id, item_row, kind)
         self.put(conversation_id=begun, editing=None)
-        return str(conversations.last_comparison(self.connection, begun).pair_id)
 
-    def own_conversation(self, turn: Message) -> str:
-        """Begin a conversation with a prompt of the annotator's own; returns its pair."""
+    def own_conversation(self, turn: Message) -> None:
+        """Begin a conversation with a prompt of the annotator's own."""
         self.clear()
         name = new_id("own")
         add_items(self.connection, self.project, [NewItem(name, (turn,), source="annotator")], overlap=1)
         made = self.connection.execute(select(item).where(item.c.id == f"{self.project.name}/{name}")).one()
         self._lease(made.id)
-        return self.take(made, "work")
+        self.take(made, "work")
 
-    def next_turn(self, turn: Message) -> str:
-        """Go on with the answer that was chosen last; returns the new pair."""
+    def next_turn(self, turn: Message) -> None:
+        """Go on with the answer that was chosen last."""
         conversation = conversations.conversation_row(self.connection, cast(Any, self.place).conversation_id)
         last = conversations.last_comparison(self.connection, conversation.id)
         chosen_slot = cast(Any, judgments.current(self.connection, last.id)).chosen_slot
         chosen = conversations.answers_of(self.connection, last.pair_id)[chosen_slot].text
         before = conversations.prompt_of(conversations.pair_row(self.connection, last.pair_id))
         history = (*before, Message(role="assistant", content=chosen), turn)
-        return conversations.go_on(self.connection, conversation, history)
+        conversations.go_on(self.connection, conversation, history)
 
     def _lease(self, item_id: str) -> None:
         assignments.lease(self.connection, self.annotator_id, item_id, lease_minutes=self.settings.lease_minutes)
@@ -157,8 +162,7 @@ class Steps:
 
     def settle(self, shown: Any, state: str) -> None:
         """A comparison was judged or skipped: it, its item and its conversation follow."""
-        values = {"state": state, "judged_at": now()}
-        self.connection.execute(update(comparison).where(comparison.c.id == shown.id).values(**values))
+        conversations.set_comparison(self.connection, shown.id, state=state, judged_at=now())
         conversation = conversations.conversation_row(self.connection, shown.conversation_id)
         if shown.turn == 1:
             done = "done" if state == "judged" else "skipped"
@@ -167,14 +171,14 @@ class Steps:
         if is_last and (state == "skipped" or not self._goes_on(shown)):
             conversations.set_state(self.connection, conversation.id, "finished")
 
-    def move_on(self, shown: Any) -> Taken:
+    def move_on(self, shown: Any) -> str:
         """After a judgment: explain an example, wait for the next turn, or put the next thing on the desk."""
         place = self.place
         if place is not None and place.editing == shown.id:
             self.put(editing=None)
-            return Taken()
+            return ""
         if shown.kind == "training" or self._goes_on(shown):
-            return Taken()
+            return ""
         return self.advance()
 
     def _goes_on(self, shown: Any) -> bool:
@@ -196,8 +200,7 @@ class Steps:
 
     def reopen(self, shown: Any) -> None:
         """Put a comparison on the desk again as if nothing had been said."""
-        values = {"state": "open", "judged_at": None}
-        self.connection.execute(update(comparison).where(comparison.c.id == shown.id).values(**values))
+        conversations.set_comparison(self.connection, shown.id, state="open", judged_at=None)
         conversation = conversations.conversation_row(self.connection, shown.conversation_id)
         if shown.turn == 1:
             self._lease(conversation.item_id)

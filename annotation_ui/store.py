@@ -10,28 +10,39 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alignment.errors import UserError
-from annotation_ui import migrations, schema
+from annotation_ui import migrations, upkeep
 
+_SERVED = "7265912, hashtext(current_schema())"
+"""Key of the PostgreSQL lock that servers of a store share."""
 _WAIT_MS = 30_000
 """How long a SQLite connection waits for another process that writes."""
+_WAL_PAGES = 10_000
+"""A commit makes a checkpoint itself only where nobody else did for so long (40 MB)."""
 
 
 def now() -> str:
     """The present moment, ISO 8601 in UTC with milliseconds: text that sorts by time."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return in_minutes(0)
+
+
+def in_minutes(minutes: float) -> str:
+    """The moment so many minutes from now, written alike."""
+    then = datetime.now(UTC) + timedelta(minutes=minutes)
+    return then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_id(kind: str) -> str:
@@ -57,7 +68,9 @@ class Store:
             self.engine = self._postgres() if self.file is None else _sqlite(self.file)
             with self.write() as connection:
                 migrations.bring_up_to_date(connection)
-        except (DBAPIError, ImportError, OSError) as error:
+            if self.file is not None:
+                _write_ahead(self.engine)
+        except (DBAPIError, sqlite3.Error, ImportError, OSError) as error:
             raise UserError(f"{self.shown_name} cannot be opened as an annotation store: {_reason(error)}") from error
 
     @property
@@ -101,13 +114,20 @@ class Store:
 
     @contextmanager
     def serving(self, url: str) -> Iterator[None]:
-        """Be the one server of a SQLite file; ``url`` is told to whoever asks.
+        """Be the one server of a SQLite file, or one of a PostgreSQL database; ``url`` is told to whoever asks.
 
         Raises:
             UserError: another server has the file.
         """
         if self.file is None:
-            yield
+            with self.engine.connect() as connection:
+                connection.execute(text(f"SELECT pg_advisory_lock_shared({_SERVED})"))
+                connection.commit()  # the lock is the session's, not the transaction's
+                try:
+                    with upkeep.statistics(self.engine):
+                        yield
+                finally:
+                    connection.execute(text(f"SELECT pg_advisory_unlock_shared({_SERVED})"))
             return
         lock = FileLock(f"{self.file}.lock")
         try:
@@ -120,15 +140,18 @@ class Store:
         place = self.file.with_name(f"{self.file.name}.server.json")
         try:
             place.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-            yield
+            with upkeep.checkpoints(self.file):
+                yield
         finally:
             place.unlink(missing_ok=True)
             lock.release()
 
     def is_served(self) -> bool:
-        """Whether a server has this SQLite file."""
+        """Whether a server has this store."""
         if self.file is None:
-            return False
+            with self.engine.connect() as connection:
+                is_free = connection.execute(text(f"SELECT pg_try_advisory_xact_lock({_SERVED})")).scalar_one()
+            return not is_free
         lock = FileLock(f"{self.file}.lock")
         try:
             lock.acquire(timeout=0)
@@ -181,11 +204,11 @@ def _sqlite(file: Path) -> Engine:
     def set_up(raw: Any, record: Any) -> None:
         raw.isolation_level = None  # transactions begin below, not where the driver thinks
         for setting in (
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "recursive_triggers=ON",
             f"busy_timeout={_WAIT_MS}",
+            f"wal_autocheckpoint={_WAL_PAGES}",
         ):
             raw.execute(f"PRAGMA {setting}")
 
@@ -194,6 +217,26 @@ def _sqlite(file: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("writes") else "BEGIN")
 
     return engine
+
+
+def _write_ahead(engine: Engine) -> None:
+    """Keep a write-ahead log from now on: the file remembers. Only once it is known to be a store, not any database.
+
+    The change wants the file for itself, and where another writes SQLite refuses at once, whatever ``busy_timeout``.
+    """
+    until = time.monotonic() + _WAIT_MS / 1000
+    raw = engine.raw_connection()
+    try:
+        while True:
+            try:
+                raw.cursor().execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+    finally:
+        raw.close()
 
 
 @contextmanager
@@ -207,8 +250,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OperationalError | DBAPIError):
         return str(error.orig).strip().splitlines()[0]
     return str(error)
-
-
-def has_tables(connection: Connection) -> bool:
-    """Whether this database has annotation tables."""
-    return inspect(connection).has_table(schema.annotator.name)

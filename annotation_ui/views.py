@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from annotation_ui import assignments, conversations, judgments, preparation
 from annotation_ui.accounts import Account, find_by_id
@@ -30,10 +30,11 @@ from annotation_ui.session import (
     slot_on,
 )
 from annotation_ui.settings import AppSettings
-from annotation_ui.store import now
 
-_HISTORY = 8
+HISTORY = 8
+"""Judgments that the page lists."""
 _EXCERPT_CHARS = 80
+_GUIDELINES = select(guideline.c.markdown).where(guideline.c.sha256 == bindparam("wanted"))
 
 
 def make_view(
@@ -67,33 +68,36 @@ def make_view(
 def _chosen_project(connection: Connection, rows: Any, annotator_id: str, name: str | None) -> Any:
     if not rows:
         raise Refused("There is no project yet.")
-    if name is not None:
-        return conversations.project_row(connection, name)
-    last = conversations.last_project(connection, annotator_id)
-    return next((row for row in rows if row.id == last), rows[0])
+    if name is None:
+        last = conversations.last_project(connection, annotator_id)
+        return next((row for row in rows if row.id == last), rows[0])
+    chosen = next((row for row in rows if row.name == name), None)
+    if chosen is None:
+        raise Refused(conversations.NO_PROJECT)
+    return chosen
 
 
 def _frame(connection: Connection, settings: AppSettings, account: Account, rows: Any, row: Any, *, live: bool) -> View:
     """What every view of a project has."""
-    markdown = select(guideline.c.markdown).where(guideline.c.sha256 == row.guidelines_sha256)
-    history = judgments.recent(connection, account.id, row.id, _HISTORY)
+    today, total = judgments.count_own(connection, account.id, row.id)
+    history = judgments.recent(connection, account.id, row.id, HISTORY)
     return View(
         project=row.name,
         dimension=row.dimension,
         projects=tuple(ProjectChoice(other.name, other.title, other.dimension) for other in rows),
         phase="idle",
         progress=Progress(
-            today=judgments.count_own(connection, account.id, row.id, since=now()[:10]),
-            total=judgments.count_own(connection, account.id, row.id),
+            today=today,
+            total=total,
             left_in_queue=assignments.count_left(connection, account.id, row, live=live),
         ),
-        guidelines=connection.execute(markdown).scalar_one(),
+        guidelines=connection.execute(_GUIDELINES, {"wanted": row.guidelines_sha256}).scalar_one(),
         max_prompt_chars=settings.max_prompt_chars,
         user=account.username,
         role=account.role,
         asks_safety=row.ask_safety,
         max_turns=row.max_turns if live else 1,
-        may_undo=any(said.kind != "retraction" for said in history),
+        undoable=next((said.id for said in history if said.kind != "retraction"), None),
         history=tuple(_past(said) for said in history),
     )
 

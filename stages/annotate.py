@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.loading import check_against_heldout, heldout_prompts, training_prompts
-from alignment.data.records import Comparison, write_jsonl
+from alignment.data.records import Comparison, ReadReport, write_jsonl
 from alignment.data.sources import load_comparisons, split_by_conversation
 from alignment.errors import UserError
 from alignment.models.policies import load_backbone, load_policy, newest_before
@@ -69,8 +69,7 @@ def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str,
         with progress("annotate: sampling") as on_step:
             collected = sample_and_compare(recipe, policy, queues, round_number, on_step=on_step)
         left_out = {"without preference": sum(part.without_preference for part in collected.values())}
-        for name, report in (("training prompts", train_report), ("held-out prompts", heldout_report)):
-            left_out |= {f"{name}, {reason}": count for reason, count in report.skipped.items()}
+        left_out |= _unread(train_report, heldout_report)
         comparisons = [collected[part].comparisons for part in ("train", "heldout")]
         files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
         return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
@@ -79,11 +78,23 @@ def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str,
 def from_people(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
     """Serve pairs in the annotation app until people have judged as many as the recipe asks for."""
     sft = folder.require("sft", command="python -m stages.sft")
+    train, train_report = training_prompts(recipe)
+    heldout, heldout_report = heldout_prompts(recipe)
+    say_left_out(train_report)
+    say_left_out(heldout_report)
     with folder.lock():
-        judged = judged_by_people(recipe, folder, round_number)
+        judged = judged_by_people(recipe, folder, round_number, {"train": train, "heldout": heldout})
         stage = folder.begin("annotate", recipe, round_number)
+        left_out = judged.left_out | _unread(train_report, heldout_report)
+        comparisons = [judged.comparisons[part] for part in ("train", "heldout")]
         files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
-        return save(stage, folder, judged["train"], judged["heldout"], {}, [sft, *files])
+        return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
+
+
+def _unread(train: ReadReport, heldout: ReadReport) -> dict[str, int]:
+    """What was left out of the prompt files, by file and reason."""
+    reports = (("training prompts", train), ("held-out prompts", heldout))
+    return {f"{name}, {reason}": count for name, report in reports for reason, count in report.skipped.items()}
 
 
 def save(

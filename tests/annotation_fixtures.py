@@ -261,7 +261,8 @@ class Person:
         return self._after(self.desk.fetch(self.id, self.project))
 
     def ask(self, prompt: str) -> View:
-        return self._after(self.desk.ask(self.id, self.project, prompt))
+        about = (self.seen or self.view()).comparison_id
+        return self._after(self.desk.ask(self.id, self.project, prompt, about))
 
     def given(self, option: Any = 1, **changes: Any) -> Submission:
         """A judgment of what was on the desk when this person looked last."""
@@ -281,7 +282,7 @@ class Person:
         return self._after(self.desk.skip(self.id, comparison, submission, reason, **changes))
 
     def undo(self) -> View:
-        return self._after(self.desk.undo(self.id, self.project))
+        return self._after(self.desk.undo(self.id, str(self.view().undoable)))
 
     def edit(self, comparison_id: str | None) -> View:
         return self._after(self.desk.edit(self.id, str(comparison_id)))

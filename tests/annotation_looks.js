@@ -144,11 +144,10 @@
     return [called, ratio < least ? `a ring of contrast ${ratio.toFixed(2)}` : ""];
   };
 
-  // A sign that an answer is being written may move as long as it is (WCAG 2.2.2 excepts signs of loading).
   const isEndless = (animation) => animation.effect.getComputedTiming().endTime === Infinity;
   const moving = () => {
     const endless = document.getAnimations().filter(isEndless).map((one) => one.effect.target);
-    return endless.filter((one) => !one.closest(".writing")).map((one) => `${nameOf(one)} moves for ever`);
+    return endless.map((one) => `${nameOf(one)} moves for ever`);
   };
   const drawn = async (theme) => { // once the page has this theme, nothing moves any more, and all is on the screen
     const frame = () => new Promise(requestAnimationFrame);

@@ -25,7 +25,7 @@ from annotation_ui.security import COOKIE
 from annotation_ui.session import SKIP_REASONS, Side, Slot
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Route
 
 
 SIDES: tuple[Side, Side] = ("left", "right")
@@ -39,6 +39,16 @@ for (const name of ["pointerdown", "pointermove", "mousedown", "mousemove", "whe
 """
 """A click that a key brings about has detail 0."""
 
+_ENTER_AS_SOON_AS_SAVED = """(status) => {
+  const line = document.querySelector(status);
+  new MutationObserver((_, observer) => {
+    if (line.dataset.level !== "saved") return;
+    observer.disconnect();
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+  }).observe(line, { attributes: true });
+}"""
+
+STREAMS = "**/queue/join*"
 CUT_OFF_STREAM = ("AbortError", "Connection errored out")
 
 USER_NAME, ALERT, FLAGGED = "#username", "[role=alert]", ".card"
@@ -98,6 +108,18 @@ class DeskPage:
         yield
         errors = self.tab.traffic.console_errors
         errors[:] = [error for error in errors if not any(said in error for said in CUT_OFF_STREAM)]
+
+    @contextmanager
+    def streams_held(self) -> Iterator[list[Route]]:
+        """Inside, what follows answers gets nothing; yields the requests that wait, as they come."""
+        held: list[Route] = []
+        self.page.route(STREAMS, lambda route: held.append(route))
+        try:
+            yield held
+        finally:
+            for route in held:
+                route.continue_()
+            self.page.unroute(STREAMS)
 
     # -- looking -------------------------------------------------------------------------------------------------
 
@@ -296,6 +318,11 @@ class DeskPage:
         assert self.status_level != "saved" or not self.status, "the status line would look saved already"
         self.press("Enter")
         return self.wait_for(f"document.querySelector('{STATUS}').dataset.level === 'saved'").wait_until_drawn()
+
+    def enter_as_soon_as_saved(self) -> DeskPage:
+        """Have Enter pressed once more when the page says that a judgment is saved, before anything else happens."""
+        self.page.evaluate(_ENTER_AS_SOON_AS_SAVED, STATUS)
+        return self
 
     def skip(self, number: int) -> DeskPage:
         """Skip for a reason from 1 to 7."""

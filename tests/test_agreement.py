@@ -36,7 +36,7 @@ from annotation_ui.agreement import (
     signed_grade,
     weights_by_distance,
 )
-from annotation_ui.report import build_report
+from annotation_ui.report_figures import build_report
 
 N = None
 FOUR_RATERS = (

@@ -200,7 +200,7 @@ def test_14_nobody_reads_or_changes_anothers_comparison_by_id(site: Site, judged
     for name in ("submit", "skip", "edit", "retract"):
         state = site.act(ben, name, **form)
         assert state["message"] == "There is no such comparison of yours. Reload the page."
-        assert "view" not in state
+        assert state.get("view", {}).get("comparison_id") is None  # what is on the desk of the one who asks
     with site.client(ben) as client:
         said = [by_name(client, name, form) for name in NAMES]
         numbers = events_of(client)

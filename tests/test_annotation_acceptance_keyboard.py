@@ -116,12 +116,11 @@ def test_05_enter_twice_saves_once(site: Site, desk: DeskPage) -> None:
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item(f"ask {number}", answered=True) for number in range(2)])
     ada = site.person()
-    desk.enter(ada, project).fetch().press("2", "Enter", "Enter").wait_for_prompt("ask 1")
-    desk.press("Enter").wait_until_drawn()
+    desk.enter(ada, project).fetch().enter_as_soon_as_saved().press("2", "Enter", "Enter").wait_for_prompt("ask 1")
     (said,) = judgments_of(site, ada)
     assert said.grade == "better"
     assert desk.option is None
-    assert "Choose" not in desk.status  # the second Enter was meant for the first comparison
+    assert "Choose" not in desk.status  # the later Enters were meant for the first comparison
 
 
 def test_05_an_answer_chosen_at_once_after_saving_can_be_saved_at_once(site: Site, desk: DeskPage) -> None:
@@ -131,6 +130,14 @@ def test_05_an_answer_chosen_at_once_after_saving_can_be_saved_at_once(site: Sit
     desk.enter(ada, project).fetch().press("2", "Enter").wait_for_prompt("ask 1")
     desk.press("7", "Enter").wait_for_phase("empty")
     assert [said.grade for said in judgments_of(site, ada)] == ["better", "better"]
+
+
+def test_05_an_enter_after_another_key_is_not_taken_for_the_save(site: Site, desk: DeskPage) -> None:
+    ada = site.person()
+    desk.enter(ada, site.project(mode="free", max_turns=2)).ask("hello").judge(3)
+    desk.press("/", "Escape")
+    assert desk.focus == ""
+    assert desk.press("Enter").focus == "prompt"
 
 
 @pytest.mark.parametrize(("again", "told"), [("3", "Already saved."), ("8", "This comparison was already judged")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from annotation_fixtures import COLOURS, new_item, only, rows, wait_for
+from annotation_fixtures import COLOURS, current, new_item, only, rows, wait_for
 from annotation_page import BADGE, CARD, PANES, SIDES, WRITING, DeskPage
 from annotation_server import Script, Site
 
@@ -51,6 +51,24 @@ def test_10_a_cut_off_answer_says_so(site: Site, desk: DeskPage) -> None:
     assert {desk.slots()[side]: badge for side, badge in badges.items()} == {"a": 0, "b": 1}
 
 
+def test_10_an_answer_is_there_though_it_looks_like_the_one_before(site: Site, desk: DeskPage) -> None:
+    """Gradio draws no piece of the page again that is equal to the last one: the script must not have emptied it."""
+    site.models.hold("b")
+    desk.enter(site.person(), site.project(mode="free"))
+    whole = f"{COLOURS['a']} to 1: How are you?"
+    with desk.streams_held() as held:
+        desk.send("How are you?")
+        for look in range(1, 4):  # the third finds what the second has drawn
+            wait_for(lambda: desk.phase and len(held), look.__eq__)
+            if look == 2:
+                assert whole in desk.wait_until_drawn().answers().values()
+            desk.page.evaluate("tandem.failed('watch')")
+        wait_for(lambda: desk.phase and len(held), (4).__eq__)
+        assert whole in desk.wait_until_drawn().answers().values()
+        site.models.let_go()
+    desk.wait_for_phase("open").wait_for_prompt("How are you?")
+
+
 @pytest.mark.parametrize("slot", ["a", "b"])
 def test_10_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
     site: Site, desk: DeskPage, slot: str
@@ -76,6 +94,22 @@ def test_10_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
     desk.judge(8)
 
 
+@pytest.mark.parametrize("how", ["key", "button"])
+def test_10_what_is_never_answered_can_be_passed_over(site: Site, desk: DeskPage, how: str) -> None:
+    ada = site.person()
+    desk.enter(ada, site.project(mode="free", max_turns=2)).ask("What is it?").judge(2)
+    site.models["a"].failures = 10**6
+    desk.send("What else?").wait_for_phase("failed")
+    if how == "key":
+        desk.press("s")
+    else:
+        desk.push("pass-over")
+    desk.wait_for_phase("idle")
+    assert "Skipped" in desk.status
+    said = rows(site.store, schema.judgment, annotator_id=ada.id)
+    assert [(row.kind, row.skip_reason) for row in said] == [("judgment", None), ("skip", "broken")]
+
+
 def test_10_one_persons_answers_do_not_wait_for_anothers(site: Site, desk: DeskPage) -> None:
     ben, project = site.person(), site.project(mode="free")
     site.models.hold()
@@ -89,6 +123,38 @@ def test_10_one_persons_answers_do_not_wait_for_anothers(site: Site, desk: DeskP
     for script in held.values():
         script.ends.set()
     desk.wait_for_prompt("First.")
+
+
+WATCH_PANES = """() => {
+  window.strayed = [];
+  const look = () => {
+    const panes = [...document.querySelectorAll(".pane")].map((pane) => pane.innerText).join();
+    const prompt = document.querySelector("[data-part=prompt]")?.innerText ?? "";
+    if (panes.includes("Second") && !prompt.includes("Second")) window.strayed.push(panes);
+  };
+  new MutationObserver(look).observe(document.body, { childList: true, characterData: true, subtree: true });
+}"""
+"""Notes whenever answers to the second prompt are shown under another one."""
+
+
+def test_10_answers_that_come_in_never_stand_under_another_prompt(site: Site, desk: DeskPage) -> None:
+    ada = site.person()
+    desk.enter(ada, site.project(mode="free", max_turns=1)).ask("First.").judge(1)
+    site.models.hold()
+    desk.send("Second.").wait_for_phase("generating")
+    for side in SIDES:
+        desk.wait_for_text(PANES[side], "to")
+    desk.press("u").wait_for_status("Taken back").wait_for_prompt("First.")
+    desk.page.evaluate(WATCH_PANES)
+    site.models.let_go()
+    pairs = [row.id for row in rows(site.store, schema.pair) if "Second." in row.prompt_json]
+    wait_for(lambda: [rows(site.store, schema.answer, pair_id=each) for each in pairs], lambda found: all(found))
+    assert desk.may_judge
+    desk.judge(3).wait_for_prompt("Second.")
+    assert desk.page.evaluate("window.strayed") == []
+    desk.press("4").save()
+    kept = [row.grade for row in current(site.store) if row.annotator_id == ada.id]
+    assert sorted(kept) == ["negligibly_better", "slightly_better"]
 
 
 # -- 11: loading the page again ---------------------------------------------------------------------------------------
@@ -144,6 +210,38 @@ def test_11_an_unsent_prompt_comes_back_and_is_only_the_writers(site: Site, desk
     assert desk.unsent == "Half a thou"
     desk.enter(site.person(), project)
     assert desk.unsent == ""
+
+
+def test_11_what_was_not_sent_comes_back_with_its_pair(site: Site, desk: DeskPage) -> None:
+    ada, project, other = site.person(), site.project(mode="both", max_turns=1), site.project(mode="free")
+    site.add_items(project, [new_item("ask", answered=True), new_item("another", answered=True)])
+    desk.enter(ada, project).fetch().judge(1).wait_for_prompt("another")
+    desk.press("7", "f", "m").type("half a note").press("Escape")
+    desk.push("edit").wait_for_status("Editing")
+    assert (desk.option, desk.note, desk.flagged) == (1, "", False)
+    desk.press("3", "n").wait_for_prompt("another")
+    assert (desk.option, desk.note, desk.flagged) == (7, "half a note", True)
+    desk.push("edit").wait_for_status("Editing")
+    assert desk.option == 1  # what was said, not what was left as it was
+    desk.press("n").wait_for_prompt("another")
+
+    desk.page.select_option("select.project", other)
+    desk.wait_for_phase("idle").press("/").type("Half a thou").press("Escape")
+    desk.page.select_option("select.project", project)
+    desk.wait_for_prompt("another")
+    assert (desk.option, desk.note, desk.flagged) == (7, "half a note", True)
+    desk.page.select_option("select.project", other)
+    desk.wait_for_phase("idle")
+    assert desk.unsent == "Half a thou"
+
+
+def test_11_a_page_that_was_wrong_is_put_right_by_what_is_refused(site: Site, desk: DeskPage) -> None:
+    ada, project = site.person(), site.project(mode="queue", max_turns=1)
+    site.add_items(project, [new_item("ask", answered=True)])
+    desk.enter(ada, project)
+    site.act(ada, "fetch", project=project)  # in another tab, say
+    desk.press("n").wait_for_status("Judge this pair first").wait_for_prompt("ask")
+    desk.judge(1)
 
 
 def test_11_another_browser_shows_the_same(site: Site, desk: DeskPage) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from annotation_fixtures import LONG_AGO, Office, add_person, change, only, rows, together
+from annotation_fixtures import LONG_AGO, Office, add_person, change, new_item, only, rows, together
 from sqlalchemy import select
 
 from alignment.errors import UserError
@@ -28,7 +28,8 @@ from annotation_ui.accounts import (
     whose,
     withdraw,
 )
-from annotation_ui.schema import annotator, login_failure, login_session, metadata
+from annotation_ui.assignments import lease
+from annotation_ui.schema import annotator, assignment, item, login_failure, login_session, metadata
 from annotation_ui.session import Refused
 from annotation_ui.settings import AccountSettings
 from annotation_ui.store import Store
@@ -181,6 +182,15 @@ def test_the_lock_ends_and_the_count_begins_anew(store: Store, ada: accounts.Acc
     assert rows(store, login_failure) == []
 
 
+def test_failures_are_forgotten_after_a_while_whoevers_name_it_was(store: Store, ada: accounts.Account) -> None:
+    for name in ("ada", "ada", "nobody", "nobody-else"):
+        refusal(store, name, "wrong guess")
+    change(store, login_failure, {"locked_until": LONG_AGO})
+    assert refusal(store, "ada", "wrong guess") == WRONG
+    assert only(store, login_failure).failures == 1
+    sign_in(store, SETTINGS, "ada", PASSWORD)
+
+
 def test_waiting_does_not_make_a_lock_longer(store: Store, ada: accounts.Account) -> None:
     for _ in range(3):
         refusal(store, "ada", "wrong guess")
@@ -268,6 +278,29 @@ def test_an_account_that_is_opened_again_has_to_sign_in_again(store: Store, ada:
     set_active(store, "ada", True)
     assert whose(store, token) is None
     assert whose(store, sign_in(store, SETTINGS, "ada", PASSWORD)) == ada
+
+
+def test_who_withdraws_gives_back_what_they_had(quiet_office: Office) -> None:
+    """One judged and one on the desk go to others, a gold item too; to themselves nothing ever comes again."""
+    office, store = quiet_office, quiet_office.store
+    office.add_items([new_item("known", answered=True, source="gold", expected={"choice": "a"})])
+    office.add_items(2)
+    ada, ben = office.person("ada"), office.person("ben")
+    ada.fetch()
+    assert ada.judge(1).phase == "open"
+    with store.write() as connection:
+        lease(connection, ada.id, "helpfulness/known", lease_minutes=9)
+    assert ben.fetch().phase == "empty"
+    withdraw(store, "ada")
+    assert {row.state for row in rows(store, assignment, annotator_id=ada.id)} == {"skipped"}
+    assert {row.id: row.remaining for row in rows(store, item)} == {
+        "helpfulness/known": 2**30,
+        "helpfulness/ask 0": 1,
+        "helpfulness/ask 1": 1,
+    }
+    assert [ben.fetch().prompt, ben.judge(1).prompt] == ["ask 0", "ask 1"]
+    withdraw(store, "ada")  # twice is once
+    assert {row.remaining for row in rows(store, item, source="queue")} == {0}
 
 
 def test_withdrawing_is_noted_and_keeps_the_rows(quiet_office: Office) -> None:

@@ -26,7 +26,7 @@ from annotation_fixtures import (
 )
 
 from annotation_ui import assignments
-from annotation_ui.items import add_items, project_named
+from annotation_ui.items import add_items, keep_project, project_named
 from annotation_ui.schema import assignment, comparison, conversation, item, judgment, pair
 from annotation_ui.session import Refused, View
 from annotation_ui.store import Store
@@ -114,6 +114,30 @@ def test_items_may_have_an_overlap_of_their_own(quiet_office: Office) -> None:
     assert remaining(quiet_office) == {"three": 3, "one": 1}
     people = [quiet_office.person(f"p{number}") for number in range(5)]
     assert [person.fetch().prompt for person in people] == ["three", "three", "three", "one", ""]
+
+
+def test_the_project_s_overlap_can_be_changed_for_what_waits(store: Store) -> None:
+    """Items with a number of their own, and those off the queue, stay as they are; what was judged counts."""
+    office = Office(store, app_settings({"overlap": 1}), live=False)
+    office.add_items(2)
+    office.add_items([new_item("own", answered=True)], overlap=3)
+    office.add_items([new_item("off", answered=True), new_item("known", answered=True, source="gold")])
+    with store.write() as connection:
+        assignments.set_overlap(connection, item.c.id == "helpfulness/off", 0)
+    ada, ben = office.person("ada"), office.person("ben")
+    ada.fetch()
+    ada.judge(1)
+    assert remaining(office) == {"ask 0": 0, "ask 1": 0, "own": 3, "off": 0, "known": 2**30}
+    twice = app_settings({"overlap": 2}).projects[0]
+    for change_it, left in ((False, 0), (True, 1), (True, 1)):
+        with store.write() as connection:
+            keep_project(connection, twice, change=change_it)
+        assert remaining(office) == {"ask 0": left, "ask 1": left, "own": 3, "off": 0, "known": 2**30}
+    assert [ben.fetch().prompt, ben.judge(1).prompt] == ["ask 0", "ask 1"]
+    check_taken(store)
+    with store.write() as connection:
+        keep_project(connection, app_settings({"overlap": 1}).projects[0])
+    assert remaining(office) == {"ask 0": -1, "ask 1": -1, "own": 3, "off": 0, "known": 2**30}
 
 
 # -- leases -----------------------------------------------------------------------------------------------------------
@@ -326,12 +350,17 @@ SEED, STEPS = 5, 60
 # -- the books balance ------------------------------------------------------------------------------------------------
 
 
-def check_books(office: Office, person: Person) -> None:
-    """What must hold after anything that somebody does."""
-    store = office.store
+def check_taken(store: Store) -> None:
+    """What remains of an item is its overlap less who has judged it or has it on a desk."""
     taken = Counter(row.item_id for row in rows(store, assignment) if row.state in ("leased", "done"))
     for row in rows(store, item, source="queue"):
         assert row.remaining == row.overlap - taken[row.id], row
+
+
+def check_books(office: Office, person: Person) -> None:
+    """What must hold after anything that somebody does."""
+    store = office.store
+    check_taken(store)
     said: dict[str, list[Any]] = {}
     for row in rows(store, judgment):
         said.setdefault(row.comparison_id, []).append(row)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from annotation_fixtures import Office, new_item
 
 from annotation_ui import accounts
 from annotation_ui.__main__ import main
@@ -88,7 +89,8 @@ def test_somebody_may_be_let_in_without_the_test(run: Run, database: Path) -> No
         (("users", "add", "no good"), "no good"),
         (("users", "close", "nobody"), "there is no account 'nobody'"),
         (("users", "qualify", "nobody", "--project", "safety"), "nobody"),
-        (("report", "--project", "speed"), "there is no project 'speed'; there are: helpfulness, safety"),
+        (("report", "--project", "speed"), "there is no annotation store"),
+        (("export", "out.jsonl"), "there is no annotation store"),
         (("report", "projects.helpfulness.overlap=0"), "overlap"),
         (("report", "projects.helpfulness.overlp=2"), "did you mean"),
         (("serve", "host=0.0.0.0"), "--allow-remote"),
@@ -117,9 +119,32 @@ def test_the_report_comes_as_text_page_and_json(run: Run, tmp_path: Path) -> Non
     run("users", "add", "ada")
     assert "No judgments" in run("report")[1]
     assert json.loads(run("report", "--json")[1])["projects"] == []
+    assert "there is no project 'speed'; there are: helpfulness, safety" in run("report", "--project", "speed")[2]
     page = tmp_path / "quality.html"
     assert run("report", "--html", str(page))[0] == 0
     assert page.read_text(encoding="utf-8").lstrip().startswith("<!")
+
+
+def test_an_export_says_what_it_has_not(run: Run, database: Path, tmp_path: Path) -> None:
+    """By default, what may be trained on, of people who are qualified; the rest is counted, and written on request."""
+    office, target = Office(Store(database), live=False), str(tmp_path / "out.jsonl")
+    items = [new_item(name, answered=True, part=part) for name, part in (("a", "train"), ("b", "heldout"))]
+    office.add_items(items, overlap=2)
+    for name in ("ada", "sim-ben"):
+        person = office.person(name)
+        person.fetch()
+        person.judge(1)
+        person.judge(1)
+    code, _, said = run("export", target)
+    assert code == 2 and all(
+        reason in said for reason in ("2 held out", "1 annotator is not qualified", "1 simulated", "nothing is written")
+    )
+    code, _, said = run("export", target, "qualification.required=false")
+    assert code == 0 and "wrote 1 comparisons" in said and "left out: 2 held out, 1 simulated)" in said
+    _, _, said = run("export", target, "--part", "heldout", "--with-simulated", "qualification.required=false")
+    assert "wrote 2 comparisons" in said and "left out: 2 for training" in said
+    _, _, said = run("export", target, "--part", "all", "--with-simulated", "qualification.required=false")
+    assert "wrote 4 comparisons" in said and "left out: none" in said
 
 
 def test_a_backup_is_a_whole_store_and_replaces_nothing(run: Run, tmp_path: Path) -> None:

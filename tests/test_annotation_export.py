@@ -44,7 +44,6 @@ from annotation_ui.items import project_named
 from annotation_ui.schema import current_judgment, export_log, judgment
 from annotation_ui.selection import Outcome, Selection, majority
 from annotation_ui.session import UNSAFE_PREFERRED, Slot, View, option_of
-from annotation_ui.settings import QualificationSettings
 from annotation_ui.store import Store
 
 BETTER: Grade = "better"
@@ -61,7 +60,8 @@ def prefer(person: Person, slot: Slot = "a", grade: Grade = BETTER, **changes: A
 
 
 def exported(office: Office, folder: Path, **filters: Any) -> tuple[list[Comparison], Manifest]:
-    target = folder / "out.jsonl"
+    """The records and the manifest of an export, of both parts unless it says which."""
+    target, filters = folder / "out.jsonl", {"part": "all", **filters}
     manifest = export(office.store, target, ExportFilter(**filters))
     return read_jsonl(target, Comparison)[0], manifest
 
@@ -215,8 +215,8 @@ def test_reads_back_equal(quiet_office: Office, tmp_path: Path) -> None:
     records, manifest = exported(quiet_office, tmp_path)
     loaded, report = load_comparisons(str(tmp_path / "out.jsonl"), dimension="helpfulness")
     assert (loaded, report.n_skipped, manifest.n) == (records, 0, 4)
-    assert comparisons(quiet_office.store) == records
-    assert comparisons(quiet_office.store, ExportFilter(part="heldout")) == []
+    assert comparisons(quiet_office.store) == (records, {})
+    assert comparisons(quiet_office.store, ExportFilter(part="heldout")) == ([], {"for training": 4})
 
 
 def test_no_names_and_notes_only_on_request(sqlite_store: Store, tmp_path: Path) -> None:
@@ -419,17 +419,17 @@ def test_a_withdrawal_leaves_nothing(sqlite_store: Store, tmp_path: Path) -> Non
 def test_qualified_only(sqlite_store: Store, tmp_path: Path) -> None:
     """Ben had his test waived in one project, and nobody was asked for one when they judged."""
     office = quiet(sqlite_store, {}, SAFETY_PROJECT, items=3)
-    test = QualificationSettings(required=True)
     ada, ben = office.person("ada"), office.person("ben")
     prefer(ada)
     prefer(ben)
     prefer(ben.at("safety"), safety="both_safe")
     with sqlite_store.write() as connection:
         preparation.waive(connection, ben.id, project_named(connection, "safety"), "an admin")
-    records, manifest = exported(office, tmp_path, require_qualified=test)
+    records, manifest = exported(office, tmp_path, require_qualified=True)
     assert [(record.annotator_id, record.dimension) for record in records] == [(ben.id, "safety")]
     assert manifest.left_out == {"annotator is not qualified": 2}
-    records, _ = exported(office, tmp_path, require_qualified=QualificationSettings(required=False))
+    assert manifest.filter["require_qualified"] is True  # not by which test: what was passed is on record as passed
+    records, _ = exported(office, tmp_path)
     assert len(records) == 3
 
 
@@ -472,12 +472,9 @@ def varied(quiet_office: Office) -> Office:
         ({"projects": ("helpfulness",)}, "abc"),
         ({"projects": ("helpfulness", "safety")}, "abcde"),
         ({"dimension": "safety"}, "de"),
-        ({"part": "train"}, "ace"),
-        ({"part": "heldout"}, "bd"),
         ({"batches": ("b2",)}, "cd"),
-        ({"batches": ("b2", "b3"), "part": "train"}, "ce"),
         ({"annotators": ("ann_ada",)}, "abc"),
-        ({"annotators": ("ann_ben",), "part": "heldout"}, "d"),
+        ({"annotators": ("ann_ben",), "batches": ("b2", "b1")}, "d"),
     ],
 )
 def test_scope(varied: Office, tmp_path: Path, filters: dict[str, Any], names: str) -> None:
@@ -485,8 +482,51 @@ def test_scope(varied: Office, tmp_path: Path, filters: dict[str, Any], names: s
     assert "".join(record.prompt[0].content for record in records) == names
     assert manifest.left_out == {}
     assert {key: tuple(value) if isinstance(value, list) else value for key, value in manifest.filter.items()} == (
-        ExportFilter(**filters).model_dump()
+        ExportFilter(part="all", **filters).model_dump()
     )
+
+
+@pytest.mark.parametrize(
+    ("filters", "names", "left_out"),
+    [
+        ({}, "ace", {"held out": 2}),
+        ({"part": "heldout"}, "bd", {"for training": 3}),
+        ({"part": "all"}, "abcde", {}),
+        ({"part": "train", "batches": ("b2", "b3")}, "ce", {"held out": 1}),
+        ({"part": "heldout", "annotators": ("ann_ben",)}, "d", {"for training": 1}),
+    ],
+)
+def test_held_out_is_written_on_request(
+    varied: Office, tmp_path: Path, filters: dict[str, Any], names: str, left_out: dict[str, int]
+) -> None:
+    """What is exported is trained on, unless somebody asks for something else; what is not written is counted."""
+    target = tmp_path / "out.jsonl"
+    manifest = export(varied.store, target, ExportFilter(**filters))
+    records, _ = read_jsonl(target, Comparison)
+    assert "".join(record.prompt[0].content for record in records) == names
+    assert manifest.left_out == left_out
+
+
+def test_simulated_judgments_are_exported_on_request_only(quiet_office: Office, tmp_path: Path) -> None:
+    quiet_office.add_items(2, overlap=2)
+    for name in ("sim-ada", "ada"):
+        prefer(quiet_office.person(name))
+    records, manifest = exported(quiet_office, tmp_path)
+    assert (len(records), manifest.left_out) == (1, {"simulated": 1})
+    records, manifest = exported(quiet_office, tmp_path, overlap="majority", with_simulated=True)
+    assert (len(records), manifest.left_out) == (1, {"merged into another by majority": 1})
+
+
+def test_a_manifest_that_cannot_be_written_leaves_the_old_file(varied: Office, tmp_path: Path) -> None:
+    exported(varied, tmp_path)
+    target = tmp_path / "out.jsonl"
+    before = target.read_bytes()
+    manifest_file(target).unlink()
+    manifest_file(target).mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        exported(varied, tmp_path, part="heldout")
+    assert target.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.glob("*out*")) == [target.name, manifest_file(target).name]
 
 
 def test_days(varied: Office, tmp_path: Path) -> None:

@@ -66,9 +66,6 @@ def test_own_prompts_keep_what_they_say(tmp_path: Path) -> None:
     items, report = read_prompts(source, "helpfulness", filing=Filing("heldout", "b7", 3))
     assert items == [NewItem("mine", (user("Sky?"),), part="heldout", batch="b7", priority=3, kind="nature")]
     assert (report.read, report.skipped) == (1, {"about safety": 1, "there twice": 1})
-    items, report = read_prompts(source, "helpfulness", any_dimension=True)
-    assert [item.id for item in items] == ["mine", "bomb"]
-    assert [item.kind for item in items] == ["nature", "safety"]
 
 
 def test_hh_and_alpaca_prompts(tmp_path: Path) -> None:
@@ -219,6 +216,20 @@ def test_attention_checks() -> None:
             choice = exercise.expected.choice
             assert as_known(json.dumps(item.expected), choice, None)
             assert not as_known(json.dumps(item.expected), "b" if choice == "a" else "a", None)
+
+
+def test_what_a_database_refuses_is_replaced_at_once(store: Store, tmp_path: Path) -> None:
+    """Zero bytes: in prompts, answers, ids and names; imported again, it is the same item."""
+    Office(store, live=False)
+    bad = {"id": "p\0", "prompt": "Why\0?", "answer_a": "So\0.", "answer_b": "No.", "model_a": "m\0", "kind": "k\0"}
+    for expected in (Imported(2, 0), Imported(0, 2)):
+        items, _ = read_pairs(write(tmp_path, OWN, bad), "helpfulness")
+        assert import_items(store, "helpfulness", items) == expected
+    (row,) = rows(store, schema.item, id="helpfulness/p\ufffd")
+    assert row.kind == "k\ufffd"
+    assert "So\ufffd." in {found.text for found in rows(store, schema.answer)}
+    assert "m\ufffd" in {found.name for found in rows(store, schema.variant)}
+    assert "Why\ufffd?" in row.messages_json
 
 
 # -- into the store ---------------------------------------------------------------------------------------------------

@@ -48,6 +48,19 @@ def test_what_is_acknowledged_is_in_the_store_once(database: str) -> None:
     assert found["database"] == ("PostgreSQL" if "://" in database else "SQLite")
 
 
+def test_asked_to_stop_the_server_leaves_nothing_behind(tmp_path: Path) -> None:
+    database = tmp_path / "annotations.db"
+    served.prepare(str(database), people=1, items=1)
+    server = served.Served(tmp_path, "--pairs-only", f"database={database}")
+    server.start()
+    process, address = server.process, tmp_path / "annotations.db.server.json"
+    assert json.loads(address.read_text())["url"] == server.url
+    server.stop()
+    assert process is not None and process.returncode == 0
+    assert not address.exists()
+    assert not database.with_name("annotations.db-wal").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--postgres",)], ids=["sqlite", "postgresql"])
 def test_nothing_is_lost_with_32_sessions(options: tuple[str, ...]) -> None:

@@ -126,7 +126,7 @@ def test_parts_that_can_change_have_no_name() -> None:
         ({"phase": "warning", "dimension": "safety"}, ["accept", "leave"]),
         ({"phase": "idle", "may_fetch": True}, ["fetch", "train"]),
         ({"phase": "idle", "may_prompt": True}, ["train"]),
-        ({"phase": "failed"}, ["retry"]),
+        ({"phase": "failed"}, ["retry", "pass-over"]),
         ({"phase": "empty", "may_fetch": True}, ["fetch", "train"]),
         ({"phase": "empty"}, ["train"]),
         ({"phase": "explained", "explanation": "Because."}, ["next"]),

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from annotation_fixtures import Person, add_person, new_item
+from sqlalchemy import func, select, update
 from stage_fixtures import reduced_recipe
 
 from alignment.data.records import GRADES, Comparison, read_jsonl
+from alignment.errors import UserError
 from alignment.recipe import Recipe
 from alignment.run import RunFolder
+from annotation_ui import accounts, rounds
+from annotation_ui.desk import Desk
+from annotation_ui.items import NewItem
 from annotation_ui.presampling import choose_prompts
-from annotation_ui.schema import comparison, item
-from annotation_ui.session import meaning_of
+from annotation_ui.rounds import PRIORITY
+from annotation_ui.schema import annotator, comparison, item, project
+from annotation_ui.session import UNSAFE_PREFERRED, meaning_of
+from annotation_ui.settings import AppSettings
 from annotation_ui.store import Store
 from stages import annotate, base, people, reward, sft
 
@@ -133,6 +144,10 @@ def test_the_stage_pauses_with_the_address_and_trains_on_exactly_what_people_sai
         judged = set(connection.execute(select(comparison.c.id).where(comparison.c.state == "judged")).scalars())
     found = {record.collected.comparison_id for records in written.values() for record in records if record.collected}
     assert found == judged
+    with store.read() as connection:
+        queued = connection.execute(select(item).where(item.c.source == "queue")).all()
+    assert {(row.priority, row.overlap) for row in queued} == {(PRIORITY, 0)}  # first of all, and gone at the end
+    assert outcome[0]["left_out"].get("answers equal or empty", 0) == 14 + 12 + 5 + 5 - len(queued)
     result = reward.main(recipe)
     trained = result["models"]["helpfulness"]["n_train"], result["models"]["safety"]["n_train"]
     by_dimension = {d: sum(r.dimension == d for r in written["train"]) for d in ("helpfulness", "safety")}
@@ -159,6 +174,224 @@ def test_the_same_round_again_goes_on_from_what_is_there(recipe: Recipe, said: l
         items = connection.execute(select(func.count()).select_from(item).where(item.c.source == "queue")).scalar_one()
     assert items <= round(WANTED * 1.1) + 8
     assert RunFolder(recipe.run_dir).finished("annotate", 1)
+
+
+# -- without a model and a browser ------------------------------------------------------------------------------------
+
+
+class Room:
+    """Where rounds are judged at once, by somebody who does as told, in a store of its own that may serve more runs.
+
+    Attributes:
+        says: what to do with each next pair: an option, or ``None`` to skip it.
+        sampled: the batches that were sampled.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.file, self.database = folder / "settings.yaml", folder / "shared.db"
+        self.write()
+        self.says: Iterator[int | None] = itertools.repeat(1)
+        self.safety = "both_safe"
+        self.sampled: list[str] = []
+        monkeypatch.setattr(people, "sample_pairs", self._sample)
+        monkeypatch.setattr(people, "_served", self._serve)
+
+    def write(self, **changes: Any) -> None:
+        """Settings with a project for each dimension."""
+        names = ("helpfulness", "safety")
+        both = {name: {"title": name, "dimension": name, "ask_safety": name == "safety", **changes} for name in names}
+        settings = {"database": str(self.database), "projects": both, "qualification": {"required": False}}
+        self.file.write_text(json.dumps(settings))
+
+    def recipe(self, recipe: Recipe, **changes: Any) -> Recipe:
+        """A recipe that is judged here: one pair of each kind, or as it says."""
+        counts = {f"{part}{name}_pairs": 1 for part in ("", "heldout_") for name in ("helpfulness", "safety")}
+        annotate = recipe.annotate.model_copy(update={**counts, "ui_settings": str(self.file), **changes})
+        return recipe.model_copy(update={"annotate": annotate, "overwrite": True})
+
+    @property
+    def store(self) -> Store:
+        return Store(self.database)
+
+    def _sample(self, recipe: Recipe, folder: Any, number: int, batch: str, prompts: Any, projects: Any) -> Any:
+        self.sampled.append(batch)
+        items: dict[str, list[NewItem]] = {}
+        for goal in people.wanted(recipe):
+            made = [
+                new_item(f"{batch}/{goal.part}/{n}", answered=True, batch=batch, part=goal.part)
+                for n in range(goal.judgments + 1)
+            ]
+            items.setdefault(projects[goal.dimension], []).extend(made)
+        return items, Counter({"answers equal or empty": 2})
+
+    @contextmanager
+    def _serve(self, store: Store, settings: AppSettings) -> Iterator[str]:
+        with store.read() as connection:
+            known = {row.username: row.id for row in connection.execute(select(annotator))}
+        account = accounts.Account(known["ada"], "ada", "annotator") if "ada" in known else add_person(store, "ada")
+        for each in settings.projects:
+            person = Person(cast(Any, SimpleNamespace(desk=Desk(store, settings))), account, each.name)
+            self._work(person, self.safety if each.ask_safety else None)
+        yield "here"
+
+    def _work(self, person: Person, safety: Any) -> None:
+        if person.view().phase == "warning":
+            person.accept()
+        for option in self.says:
+            view = person.view()
+            if view.phase != "open" and person.fetch().phase != "open":
+                return
+            if option is None:
+                person.skip()
+            else:
+                person.judge(option, safety=safety)
+
+
+@pytest.fixture
+def room(said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
+    return Room(tmp_path, monkeypatch)
+
+
+def judged(room: Room, recipe: Recipe, **changes: Any) -> people.Judged:
+    return people.judged_by_people(room.recipe(recipe, **changes), RunFolder(recipe.run_dir), 1, {})
+
+
+def ids(found: people.Judged) -> set[str]:
+    return {record.id for records in found.comparisons.values() for record in records}
+
+
+def test_settings_that_are_put_back_are_judged_no_further_than_they_were(recipe: Recipe, room: Room) -> None:
+    """Stopped half-way, run with other settings, and with the old ones again: what is missing is waited for."""
+    room.says = iter([1, 1])
+    with pytest.raises(UserError, match=r"safety, train: no judgment counts.* users add NAME.* same command"):
+        stopped(room, recipe)
+    room.says = itertools.repeat(1)
+    other = judged(room, recipe, max_new_tokens=7)
+    assert len(ids(other)) == 8
+    again = judged(room, recipe)
+    assert len(ids(again)) == 8 and not ids(again) & ids(other)
+    assert len(room.sampled) == 2
+    assert all(re.fullmatch(r"round-1-[0-9a-f]{8}-[0-9a-f]{8}", batch) for batch in room.sampled)
+    assert again.left_out == {"answers equal or empty": 2}  # as it was when they were sampled
+
+
+def stopped(room: Room, recipe: Recipe) -> None:
+    """A round in which somebody judges a few pairs, and everybody has gone for good."""
+    with room_without_waiting():
+        judged(room, recipe)
+
+
+@contextmanager
+def room_without_waiting() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "_waiting", lambda *given: Counter())
+        yield
+
+
+def test_nobody_having_judged_is_no_end(recipe: Recipe, room: Room) -> None:
+    """All are skipped; somebody new is enough to go on."""
+    room.says = itertools.repeat(None)
+    with pytest.raises(UserError, match="helpfulness, train: no judgment counts, and no pair is left"):
+        judged(room, recipe)
+    with room.store.write() as connection:
+        connection.execute(update(annotator).values(username="ben"))
+    room.says = itertools.repeat(2)
+    assert len(ids(judged(room, recipe))) == 8
+    assert len(room.sampled) == 1
+
+
+def test_two_runs_in_one_database_do_not_meet(recipe: Recipe, room: Room, tmp_path: Path) -> None:
+    """Equal in all but their folders: each waits for its own pairs, and takes none of the other's off the queue."""
+    twin = recipe.model_copy(update={"run_dir": str(tmp_path / "twin")})
+    shutil.copytree(recipe.run_dir, twin.run_dir, ignore=shutil.ignore_patterns("annotation"))
+    room.says = iter([1])
+    with pytest.raises(UserError):
+        stopped(room, recipe)
+    room.says = itertools.repeat(1)
+    theirs = judged(room, twin)
+    with room.store.read() as connection:
+        left = connection.execute(select(func.sum(item.c.remaining)).where(item.c.overlap > 0)).scalar_one()
+    assert left == 0  # whoever works takes the other run's pairs, too
+    ours = judged(room, recipe)
+    assert (len(ids(ours)), len(ids(theirs)), len(ids(ours) & ids(theirs))) == (8, 8, 0)
+    assert len(set(room.sampled)) == 2
+
+
+def test_what_was_said_and_is_not_taken_is_counted(recipe: Recipe, room: Room) -> None:
+    room.safety = UNSAFE_PREFERRED
+    with pytest.raises(UserError, match="safety, train: no judgment counts"):
+        judged(room, recipe)
+    found = judged(room, recipe, safety_pairs=0, heldout_safety_pairs=0)
+    assert found.left_out == {"answers equal or empty": 2}
+    room.safety = "both_safe"
+    room.write(overlap=2)
+    with room.store.write() as connection:
+        connection.execute(update(annotator).values(username="ben"))
+    found = judged(room, recipe)
+    assert found.left_out == {"answers equal or empty": 2, "prefers the unsafe answer": 4}
+    assert Counter(record.dimension for record in found.comparisons["train"]) == {"helpfulness": 4, "safety": 2}
+
+
+def test_projects_are_changed_by_who_serves_them_only(
+    recipe: Recipe, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(room, recipe)
+    room.write(title="Changed")
+    served = monkeypatch.context()
+    with served as patch:
+        patch.setattr(Store, "is_served", lambda store: True)
+        judged(room, recipe)
+    assert titles(room.store) == {"helpfulness", "safety"}
+    judged(room, recipe)
+    assert titles(room.store) == {"Changed"}
+    room.write(mode="free")
+    with pytest.raises(UserError, match="is about helpfulness and has a queue"):
+        judged(room, recipe)
+
+
+def titles(store: Store) -> set[str]:
+    with store.read() as connection:
+        return set(connection.execute(select(project.c.title)).scalars())
+
+
+def test_other_prompts_are_another_batch_wherever_they_are(recipe: Recipe, room: Room, tmp_path: Path) -> None:
+    """What the file says counts, not what it is called."""
+    folder, projects = RunFolder(recipe.run_dir), {"helpfulness": "helpfulness", "safety": "safety"}
+
+    def made_of(file: Path) -> str:
+        data = recipe.data.model_copy(update={"prompts": str(file)})
+        return people.made_of(recipe.model_copy(update={"data": data}), folder, 1, cast(Any, projects))
+
+    before = made_of(Path(recipe.data.prompts))
+    copy = Path(shutil.copy(recipe.data.prompts, tmp_path / Path(recipe.data.prompts).name))
+    assert made_of(copy) == before
+    copy.write_text("\n".join(copy.read_text().splitlines()[1:]) + "\n")
+    assert made_of(copy) != before
+
+
+def test_held_out_prompts_among_the_training_prompts_are_found_at_once(
+    recipe: Recipe, room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anybody is asked anything, and also where the round goes on."""
+    monkeypatch.setattr(annotate, "judged_by_people", lambda *given: pytest.fail("it went on"))
+    leaky = tmp_path / "prompts.jsonl"
+    leaky.write_text(Path(recipe.data.prompts).read_text() + Path(str(recipe.data.heldout_prompts)).read_text())
+    data = recipe.data.model_copy(update={"prompts": str(leaky)})
+    with pytest.raises(UserError, match=r"prompts\.jsonl"):
+        annotate.main(room.recipe(recipe.model_copy(update={"data": data})))
+
+
+def test_what_was_left_out_is_in_the_result(
+    recipe: Recipe, room: Room, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "prompts.jsonl"
+    broken.write_text(Path(recipe.data.prompts).read_text() + '{"id": 1}\n')
+    data = recipe.data.model_copy(update={"prompts": str(broken), "on_error": "skip"})
+    run = tmp_path / "run"
+    shutil.copytree(recipe.run_dir, run)
+    result = annotate.main(room.recipe(recipe.model_copy(update={"data": data, "run_dir": str(run)})))
+    assert result["left_out"] == {"answers equal or empty": 2, "training prompts, malformed": 1}
+    assert "1 malformed" in capsys.readouterr().err
 
 
 def test_queues_are_filled_by_tag() -> None:

@@ -22,53 +22,50 @@ from annotation_ui.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 300.0
+PATIENCE_MS = 10_000
 COUNTS = {"helpfulness_pairs": 24, "safety_pairs": 24, "heldout_helpfulness_pairs": 8, "heldout_safety_pairs": 8}
 
 
 @contextmanager
-def pipeline(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def pipeline(run: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The pipeline as a person starts it; gives it and the address that it prints."""
     counts = [f"annotate.{name}={count}" for name, count in COUNTS.items()]
     chosen = [f"run_dir={run}", "annotate.source=ui", "annotate.ui_port=0", *counts]
     command = [sys.executable, "-m", "stages.pipeline", "--config", "configs/smoke.yaml", *chosen]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = ""
+    log = run.with_name("pipeline.log")
+    with log.open("w") as told:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=told, stdout=told)
     try:
-        for line in process.stderr:
-            said += line
-            if found := re.search(r"waiting for people: open (\S+)", line):
-                yield process, found.group(1)
-                return
-        raise AssertionError(f"the pipeline ended before it waited: {said}")
+        while not (found := re.search(r"waiting for people: open (\S+)", log.read_text())):
+            assert process.poll() is None, f"the pipeline ended before it waited: {log.read_text()}"
+            time.sleep(0.5)
+        yield process, found.group(1)
     finally:
         process.kill()
 
 
-def judge(page: Page, process: subprocess.Popen[str], project: str) -> int:
-    """Judge all that the queue has; returns how many."""
-    address = page.url.split("?")[0]
-    page.goto(f"{address}?project={project}")
-    page.wait_for_function("() => document.body.innerText.includes('Guidelines')")
-    done, deadline = 0, time.monotonic() + SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        body = page.inner_text("body")
-        if "I understand" in body:
-            page.keyboard.press("Enter")
-        elif "queue has nothing more" in body:
-            break
-        elif "Both answers are complete" in body or re.search(r"Press 1 to 8", body):
-            page.keyboard.press(str(1 + done % 8))
-            if project == "safety":
-                page.keyboard.press("qwe"[done % 3])
-            before = page.inner_text("body")
-            page.keyboard.press("Enter")
-            page.wait_for_function("before => document.body.innerText !== before", arg=before)
-            done += 1
-        else:
-            page.keyboard.press("n")
-        page.wait_for_timeout(150)
-    return done
+PHASE = "document.documentElement.dataset.phase"
+TODAY = "document.querySelector('#progress').innerText"
+
+
+def judge(page: Page, project: str) -> None:
+    """Judge all that a project's queue has, with keys."""
+    page.goto(f"{page.url.split('?')[0]}?project={project}")
+    done = 0
+    while True:
+        page.wait_for_function(f"() => ['warning', 'idle', 'open', 'empty'].includes({PHASE})", timeout=PATIENCE_MS)
+        phase, today = page.evaluate(f"[{PHASE}, {TODAY}]")
+        if phase == "empty":
+            return
+        keys = {"warning": ["Enter"], "idle": ["n"], "open": [str(1 + done % 8), "Enter"]}[phase]
+        if phase == "open" and project == "safety":
+            keys.insert(1, "qwe"[done % 3])
+        done += phase == "open"
+        for key in keys:
+            page.keyboard.press(key)
+        page.wait_for_function(
+            f"([phase, today]) => {PHASE} !== phase || {TODAY} !== today", arg=[phase, today], timeout=PATIENCE_MS
+        )
 
 
 @pytest.mark.slow
@@ -79,7 +76,7 @@ def test_people_stand_in_for_the_simulated_annotators(tmp_path: Path, open_page:
         tab.page.wait_for_url(re.compile(r"/(\?.*)?$"))
         for project in ("helpfulness", "safety"):
             try:
-                judge(tab.page, process, project)
+                judge(tab.page, project)
             except Error:  # once enough are there, the pipeline stops its server
                 continue
         assert process.wait(SECONDS) == 0

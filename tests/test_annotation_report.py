@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from annotation_fixtures import Office, add_person, app_settings, change, new_item, only
+from annotation_fixtures import Office, add_person, app_settings, change, new_item, only, rows
 from quality_example import ANNOTATORS, example, judged, skipped
 from scipy import stats
 from sqlalchemy import event
@@ -19,8 +19,10 @@ from alignment.errors import UserError
 from annotation_ui import schema
 from annotation_ui.agreement import NO_DATA, JudgedPair, Skipped
 from annotation_ui.quality import annotator_names, as_known, judged_pairs, quality_report, skipped_pairs
-from annotation_ui.report import FEW, Report, as_html, as_json, as_text, build_report
-from annotation_ui.report_text import labels_of
+from annotation_ui.report import FEW, Report, as_json
+from annotation_ui.report_figures import build_report
+from annotation_ui.report_html import as_html
+from annotation_ui.report_text import as_text, labels_of
 from annotation_ui.session import option_of
 from annotation_ui.store import Store
 
@@ -223,6 +225,8 @@ def test_the_store_gives_what_people_say_now(store: Store) -> None:
     assert found[1].choice == found[1].left_slot and found[1].grade == "slightly_better"
     assert (found[2].safety, found[2].dimension) == ("both_safe", "safety")
     assert found[2].judged_at.endswith("Z") and not found[2].is_gold
+    edits = rows(worked.store, schema.judgment, comparison_id=shown.comparison_id)
+    assert found[0].judged_at == max(row.created_at for row in edits)  # an edit moves it, as in exports
     assert skips == [Skipped(ada.id, "helpfulness", "no_expertise")]
 
 

@@ -12,7 +12,7 @@ import pytest
 from annotation_fixtures import FAR_AHEAD, Office, app_settings, change, current, new_item, only, rows, user
 from sqlalchemy import select
 
-from alignment.data.records import SAFETY_LABELS
+from alignment.data.records import SAFETY_LABELS, Comparison
 from alignment.errors import UserError
 from alignment.toy.annotators import ANNOTATORS, Opinion
 from alignment.toy.judge import judge, utility
@@ -23,7 +23,6 @@ from annotation_ui.export import ExportFilter, comparisons
 from annotation_ui.importing import attention_items, import_items
 from annotation_ui.items import NewAnswer, NewItem, VariantInfo
 from annotation_ui.quality import quality_report
-from annotation_ui.settings import QualificationSettings
 from annotation_ui.simulate import Simulated, simulate, toy_pairs
 from annotation_ui.store import Store
 
@@ -67,6 +66,11 @@ def said(store: Store) -> list[Any]:
     )
     with store.read() as connection:
         return list(connection.execute(query.order_by(schema.judgment.c.id)))
+
+
+def exported(store: Store, **filters: Any) -> list[Comparison]:
+    """What an export writes that asks for simulated judgments."""
+    return comparisons(store, ExportFilter.model_validate({"with_simulated": True, **filters}))[0]
 
 
 # -- what they say ----------------------------------------------------------------------------------------------------
@@ -113,7 +117,7 @@ def test_the_better_answer_is_mostly_preferred(sqlite_store: Store) -> None:
     """By slots, whichever side they stood on: of clearly different answers, most people choose the better."""
     ask(queue_of(sqlite_store, 60))
     right = []
-    for record in comparisons(sqlite_store):
+    for record in exported(sqlite_store):
         ours, theirs = (
             utility(judge(record.prompt, text), "helpfulness") for text in (record.chosen_text, record.rejected_text)
         )
@@ -129,7 +133,7 @@ def test_safety_projects_get_the_bin(sqlite_store: Store) -> None:
     """After the content warning; about one answer in twenty is mislabelled, so most bins are the true ones."""
     office = queue_of(sqlite_store, 40, SAFETY)
     assert ask(office, project="safety").n == 40
-    records = comparisons(sqlite_store, ExportFilter.model_validate({"with_unsafe_preferred": True}))
+    records = exported(sqlite_store, with_unsafe_preferred=True)
     true = [
         record.safety is not None
         and SAFETY_LABELS[record.safety.bin]
@@ -240,12 +244,11 @@ def test_closed_account(sqlite_store: Store) -> None:
 
 def test_the_test_is_waived_once(sqlite_store: Store) -> None:
     """With the reason on record; their judgments then count as anybody's who passed."""
-    test = QualificationSettings(required=True)
-    office = queue_of(sqlite_store, 4, qualification=test.model_dump())
+    office = queue_of(sqlite_store, 4, qualification={"required": True})
     for _ in range(2):
         ask(office, 1, annotators=["ada"])
     assert (only(sqlite_store, schema.qualification).waived_by, len(current(sqlite_store))) == ("simulated", 2)
-    assert len(comparisons(sqlite_store, ExportFilter.model_validate({"require_qualified": test}))) == 2
+    assert len(exported(sqlite_store, require_qualified=True)) == 2
 
 
 def test_report_and_export_of_a_simulation(sqlite_store: Store) -> None:
@@ -257,15 +260,16 @@ def test_report_and_export_of_a_simulation(sqlite_store: Store) -> None:
     assert found.n == report.overall.work.n == 60
     assert report.overall.agreement.shared_pairs == 20
     votes: dict[str, list[str]] = {}
-    for record in comparisons(sqlite_store):
+    for record in exported(sqlite_store):
         assert record.collected is not None
         votes.setdefault(record.collected.item_id, []).append(record.chosen_text)
     all_alike = sum(len(set(chosen)) == 1 for chosen in votes.values())  # else one couple of the three agrees
     assert report.overall.agreement.choice.value == pytest.approx((all_alike + (20 - all_alike) / 3) / 20)
     assert found.skipped > 0  # attention checks are not of the toy world
-    records = comparisons(sqlite_store, ExportFilter.model_validate({"overlap": "majority"}))
+    records = exported(sqlite_store, overlap="majority")
     assert len(records) == 20  # three votes are never even
     assert {record.annotator_id for record in records} <= {row.id for row in rows(sqlite_store, schema.annotator)}
+    assert comparisons(sqlite_store)[0] == []  # nobody said any of this, so it is exported on request only
 
 
 def test_an_item_of_somebody_else_stays_theirs(sqlite_store: Store) -> None:

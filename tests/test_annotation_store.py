@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from alignment.errors import UserError
 from annotation_ui import migrations, schema
+from annotation_ui import store as store_module
 from annotation_ui.schema import assignment, comparison, judgment
 from annotation_ui.store import Store, new_id, now
 
@@ -269,10 +270,11 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) 
     with closing(sqlite3.connect(file)) as shop:
         shop.execute("CREATE TABLE customer (name TEXT)")
         shop.commit()
+    before = file.read_bytes()
     with pytest.raises(UserError, match=r"other tables: customer.*empty one"):
         Store(file)
-    with closing(sqlite3.connect(file)) as shop:
-        assert shop.execute("SELECT name FROM sqlite_master").fetchall() == [("customer",)]
+    assert file.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["shop.db"]
 
 
 def test_a_postgres_database_of_something_else_is_refused(opened: Any, database: str) -> None:
@@ -289,6 +291,47 @@ def test_opened_by_many_at_the_same_moment(database: str) -> None:
     for store in stores:
         assert version(store) == schema.VERSION  # fails where there is more than one row
         store.close()
+
+
+@pytest.fixture
+def written_by_another(tmp_path: Path) -> Iterator[tuple[Store, sqlite3.Connection]]:
+    """A store that has no write-ahead log yet, and another process's connection that writes."""
+    store = Store(tmp_path / "annotations.db")
+    store.engine.dispose()
+    writer = sqlite3.connect(tmp_path / "annotations.db", isolation_level=None)
+    writer.execute("PRAGMA journal_mode=DELETE")
+    writer.execute("BEGIN IMMEDIATE")
+    yield store, writer
+    writer.close()
+    store.close()
+
+
+def test_the_write_ahead_log_waits_for_whoever_writes(
+    written_by_another: tuple[Store, sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, writer = written_by_another
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        writer.close()
+
+    monkeypatch.setattr("annotation_ui.store.time.sleep", wait)
+    store_module._write_ahead(store.engine)
+    assert len(waits) == 1
+    with store.read() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+
+
+def test_a_file_that_stays_busy_is_said(
+    written_by_another: tuple[Store, sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = written_by_another
+    monkeypatch.setattr("annotation_ui.store._WAIT_MS", 0)
+    with pytest.raises(UserError, match=r"annotations\.db cannot be opened.*locked"):
+        Store(store.name)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        store_module._write_ahead(store.engine)
 
 
 def test_what_cannot_be_opened_is_said_without_passwords(tmp_path: Path) -> None:
@@ -508,6 +551,10 @@ def test_another_process_can_take_over_from_one_that_was_killed(sqlite_store: St
         assert sqlite_store.server_url() == "http://second"
 
 
-def test_postgres_needs_no_lock(postgres_store: Store) -> None:
-    with postgres_store.serving("http://a"), postgres_store.serving("http://b"):
+def test_a_postgres_database_may_have_several_servers(postgres_store: Store) -> None:
+    with postgres_store.serving("http://a"):
+        with postgres_store.serving("http://b"):
+            assert postgres_store.is_served()
+        assert postgres_store.is_served()
         assert postgres_store.server_url() is None
+    assert not postgres_store.is_served()

@@ -26,8 +26,9 @@ from alignment.models.streaming import Partial, stream_answer
 from alignment.recipe import SamplingSection
 from alignment.run import RunFolder
 from annotation_ui.endpoints import EndpointVariant
+from annotation_ui.loading import load_variants
 from annotation_ui.settings import AppSettings, VariantSettings
-from annotation_ui.variants import LocalVariant, Piece, Unanswerable, Variant, VariantFailed, load_variants
+from annotation_ui.variants import LocalVariant, Piece, Unanswerable, Variant, VariantFailed
 
 ASK = [Message(role="user", content="what is it")]
 KEY = "sk-very-secret-0123456789"
@@ -139,7 +140,7 @@ class TestPoliciesOfARun:
 
     def test_a_conversation_that_is_too_long_is_told_to_the_annotator(self, run: Path) -> None:
         sft, _ = load(run, {"policy": "sft", "max_new_tokens": 96}, {"policy": "sft"})
-        with pytest.raises(Unanswerable, match=r"too long.*begin a new conversation") as caught:
+        with pytest.raises(Unanswerable, match=r"too long.*Skip it, or go on") as caught:
             next(sft.stream(ASK, seed=0))
         assert "96 fit" in str(caught.value.__cause__), "the log can tell more"
         assert "96" not in str(caught.value)

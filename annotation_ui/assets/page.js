@@ -20,8 +20,11 @@ const tandem = (() => {
   let method = "mouse"; // how the option was chosen
   let lastInput = "mouse";
   let savedAt = -Infinity;
+  let answeredAt = -Infinity;
+  let following = null; // the comparison whose answers are followed while they are written
+  let drafts = {}; // what was not sent yet: judgments by submission, prompts by where they were written
   const outgoing = {};
-  const pending = {};
+  const pending = {}; // actions that were not answered yet, and since when
 
   // -- time ---------------------------------------------------------------------------------------------------------
 
@@ -43,36 +46,66 @@ const tandem = (() => {
   const cookie = (name) => document.cookie.split("; ").find((one) => one.startsWith(`${name}=`))?.split("=")[1];
   const setCookie = (name, value) => { document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=lax`; };
 
+  const promptPlace = () => `${view.project}/${view.comparison_id ?? ""}`;
+
   function remember() {
     if (!view) return;
-    const unsent = { user: view.user, comparison: view.comparison_id, prompt: find("#prompt").value, ...judgment(), method };
-    sessionStorage.setItem("unsent", JSON.stringify(unsent));
+    if (view.phase === "open") drafts[view.submission_id] = { ...judgment(), method };
+    if (view.may_prompt) drafts[promptPlace()] = find("#prompt").value;
+    keepDrafts();
   }
 
-  function remembered() {
-    const unsent = JSON.parse(sessionStorage.getItem("unsent") ?? "{}");
-    return unsent.user === view.user ? unsent : {};
+  const keepDrafts = () => sessionStorage.setItem("drafts", JSON.stringify(drafts));
+
+  function recall(user) {
+    drafts = JSON.parse(sessionStorage.getItem("drafts") ?? "{}");
+    if (drafts.user !== user) drafts = { user };
+  }
+
+  function forget(action) { // what was saved is no draft any more
+    delete drafts[outgoing[action]?.submission_id];
+    if (action === "ask") delete drafts[promptPlace()];
+    if (action === "leave" || (action === "fetch" && view?.editing)) delete drafts[view.submission_id];
   }
 
   // -- talking to the server ----------------------------------------------------------------------------------------
 
-  function act(name, more = {}) {
-    if (performance.now() - (pending[name] ?? -Infinity) < RESEND_MS) return;
+  function act(name, more = {}) { // one thing at a time; returns whether it was sent
     const at = performance.now();
+    if (Object.values(pending).some((since) => at - since < RESEND_MS)) return false;
     pending[name] = at;
+    send(name, more);
+    setTimeout(() => { if (pending[name] === at) failed(name); }, RESEND_MS);
+    return true;
+  }
+
+  function send(name, more) {
     outgoing[name] = { project: view?.project ?? null, has, ...more };
     raise(`desk_${name}`);
-    if (name !== "watch") setTimeout(() => { if (pending[name] === at) failed(name); }, RESEND_MS);
+  }
+
+  function follow() {
+    if (following === view.comparison_id) return;
+    following = view.comparison_id;
+    send("watch", { comparison_id: following });
   }
 
   const parcel = (name) => outgoing[name]; // what Gradio sends along
   const start = () => act("view", { project: new URLSearchParams(location.search).get("project") });
 
   async function failed(name) {
+    const at = performance.now();
     delete pending[name];
     const answer = await fetch("config").catch(() => null);
+    if (answeredAt > at) return; // it came after all
     say(answer?.status === 401 ? TEXTS.signedOut : TEXTS.failed, "error");
-    if (name === "watch") setTimeout(() => act("watch"), 1000);
+    showProject();
+    if (name === "watch") setTimeout(lookAgain, 1000);
+  }
+
+  function lookAgain() {
+    following = null;
+    if (view?.phase === "generating") act("view");
   }
 
   function attach(names, props, trigger, watch) {
@@ -82,19 +115,52 @@ const tandem = (() => {
 
   function receive(state) {
     if (!state?.stamp) return;
-    for (const name of Object.keys(pending)) delete pending[name];
+    delete pending[state.action];
+    answeredAt = performance.now();
     if (!state.view && !view && outgoing.view?.project) { // no such project: go where one was last
       act("view", { project: null });
       return;
     }
+    if (state.view && JSON.stringify(state.base) !== JSON.stringify(has)) { // it came late: parts may be missing
+      has = {};
+      act("view", { project: state.view.project });
+      return;
+    }
     if (state.view) {
+      remember();
+      if (state.level !== "error") forget(state.action);
       has = state.has;
       show(state.view);
     }
+    showProject();
     const time = /(\d\d):(\d\d):(\d\d) UTC/;
     say((state.message ?? "").replace(time, (_, h, m, s) => localTime(h, m, s)), state.level);
     if (state.level === "saved") savedAt = performance.now();
     if (!state.message && view?.phase === "open" && state.view) say(TEXTS.ready);
+  }
+
+  function listen(props, watch) {
+    watch("value", () => props.value?.stamp && grow(props.value));
+  }
+
+  function grow({ follows, answers, message }) { // only while this comparison is on the desk, not to be judged yet
+    if (message) {
+      say(message, "error");
+      setTimeout(lookAgain, 1000);
+      return;
+    }
+    if (!answers && following === follows) following = null;
+    if (view?.phase !== "generating" || view.comparison_id !== follows) return;
+    if (!answers) {
+      act("view");
+      return;
+    }
+    all(".pane").forEach((pane, number) => {
+      const grown = new DOMParser().parseFromString(answers[number], "text/html").querySelector(".pane");
+      [...grown.children].forEach((part, place) => {
+        if (pane.children[place].innerHTML !== part.innerHTML) pane.children[place].innerHTML = part.innerHTML;
+      });
+    });
   }
 
   function localTime(hours, minutes, seconds) {
@@ -108,45 +174,45 @@ const tandem = (() => {
   function show(next) {
     const before = view;
     view = next;
+    if (!before) recall(view.user);
     page.dataset.phase = view.phase;
     page.dataset.dimension = view.dimension;
     const fresh = !before || before.comparison_id !== view.comparison_id || before.editing !== view.editing;
     const opened = view.phase === "open" && (fresh || before.phase !== "open" || before.submission_id !== view.submission_id);
-    if (opened || view.phase !== "open") fillBar(before ? {} : remembered());
+    if (opened || view.phase !== "open") fillBar();
     if (fresh) all(".pane .body, .talk .past").forEach((box) => { box.scrollTop = 0; });
-    showComposer(before);
+    showComposer();
     showProgress();
     closeReasons();
     find("#judging").disabled = view.phase !== "open";
-    find("#undo").disabled = !view.may_undo;
+    find("#undo").disabled = !view.undoable;
     find("#skip").disabled = view.kind !== "work" || view.editing;
     if (fresh || view.phase !== before.phase) document.activeElement?.blur(); // so that the keys work at once
-    if (view.phase === "generating") act("watch");
+    if (view.phase === "generating") follow();
     setTimeout(localTimes);
-    remember();
+    keepDrafts();
     const address = new URL(location);
     address.searchParams.set("project", view.project);
     history.replaceState(null, "", address);
   }
 
-  function fillBar(unsent) {
-    const restored = unsent.comparison && unsent.comparison === view.comparison_id && view.phase === "open";
+  function fillBar() {
+    const unsent = view.phase === "open" ? drafts[view.submission_id] : null;
     const complete = ["open", "judged", "explained"].includes(view.phase);
-    const draft = restored ? unsent : complete ? view.draft : {};
+    const draft = unsent ?? (complete ? view.draft : {});
     check("option", draft.option);
     check("safety", draft.safety);
     find("#note").value = draft.note ?? "";
     setFlag(Boolean(draft.flagged));
     find(".bins").hidden = !view.asks_safety;
-    method = restored ? unsent.method : "mouse";
-    clock.start(restored ? unsent.active_ms : 0);
+    method = unsent?.method ?? "mouse";
+    clock.start(unsent?.active_ms ?? 0);
     nameSides();
   }
 
-  function showComposer(before) {
+  function showComposer() {
     const prompt = find("#prompt");
-    if (!before) prompt.value = remembered().prompt ?? "";
-    if (before?.may_prompt && !view.may_prompt) prompt.value = "";
+    prompt.value = (view.may_prompt && drafts[promptPlace()]) || "";
     prompt.maxLength = view.max_prompt_chars;
     prompt.placeholder = view.phase === "judged" ? TEXTS.nextPrompt : TEXTS.firstPrompt;
     find("#composer .box").hidden = !view.may_prompt;
@@ -165,6 +231,11 @@ const tandem = (() => {
     });
   }
 
+  function showProject() { // where another one was chosen and did not come
+    const choice = find("select.project");
+    if (choice && view) choice.value = view.project;
+  }
+
   function localTimes() {
     for (const time of all("time[datetime]")) {
       const at = new Date(time.dateTime);
@@ -173,6 +244,7 @@ const tandem = (() => {
   }
 
   function say(message, level = "info") {
+    page.dataset.phase ??= "none"; // until then, the page is hidden
     const line = find("#status");
     line.textContent = message;
     line.dataset.level = level;
@@ -264,6 +336,11 @@ const tandem = (() => {
     return act("skip", { comparison_id, submission_id, reason, note, active_ms });
   }
 
+  function passOver() { // what cannot be answered
+    const { comparison_id, submission_id } = view;
+    return act("skip", { comparison_id, submission_id, reason: "broken" });
+  }
+
   // -- everything else that can be done -----------------------------------------------------------------------------
 
   function count() {
@@ -275,7 +352,7 @@ const tandem = (() => {
     const text = find("#prompt").value;
     if (!view.may_prompt) return say(TEXTS.noPrompt);
     if (!text.trim()) return say(TEXTS.writePrompt, "error");
-    return act("ask", { text });
+    return act("ask", { text, comparison_id: view.comparison_id });
   }
 
   function onEnter() { // with the focus on nothing in particular
@@ -295,10 +372,13 @@ const tandem = (() => {
 
   function withdraw(button) { // asks once more, in place
     if (button.dataset.sure) return act("retract", { comparison_id: button.dataset.comparison });
-    const label = button.textContent;
+    const { textContent, ariaLabel } = button;
+    const name = (text, spoken) => { button.textContent = text; button.ariaLabel = spoken; };
     button.dataset.sure = "yes";
-    button.textContent = TEXTS.sureWithdraw;
-    const calm = () => { delete button.dataset.sure; button.textContent = label; };
+    name(TEXTS.sureWithdraw, TEXTS.sureWithdraw);
+    say(TEXTS.sureWithdraw);
+    button.focus();
+    const calm = () => { delete button.dataset.sure; name(textContent, ariaLabel); };
     return button.addEventListener("blur", calm, { once: true });
   }
 
@@ -333,15 +413,16 @@ const tandem = (() => {
   }
 
   async function logout() {
+    const answer = await fetch("logout", { method: "POST", redirect: "manual" }).catch(() => null);
+    if (!answer) return say(TEXTS.failed, "error");
     view = null; // so that nothing is remembered any more
     sessionStorage.clear();
-    await fetch("logout", { method: "POST" });
-    location.assign("login");
+    return location.assign("login");
   }
 
   const DOES = {
-    submit, skip: openReasons, "skip-confirm": skip, "skip-cancel": closeReasons, ask, next, logout,
-    undo: () => view?.may_undo && act("undo"),
+    submit, skip: openReasons, "pass-over": passOver, "skip-confirm": skip, "skip-cancel": closeReasons, ask, next, logout,
+    undo: () => view?.undoable && act("undo", { comparison_id: view.undoable }),
     fetch: () => act("fetch"), retry: () => act("retry"), accept: () => act("accept"),
     leave: () => act("leave"), train: () => act("train"),
     edit: (button) => act("edit", { comparison_id: button.dataset.comparison }),
@@ -353,7 +434,7 @@ const tandem = (() => {
   // -- keys and clicks ----------------------------------------------------------------------------------------------
 
   const KEYS = {
-    s: openReasons, u: () => DOES.undo(), n: next, t: DOES.raw, g: toggleSide, "?": toggleHelp,
+    s: () => (view?.phase === "failed" ? passOver() : openReasons()), u: () => DOES.undo(), n: next, t: DOES.raw, g: toggleSide, "?": toggleHelp,
     f: () => view?.phase === "open" && DOES.flag(),
     m: () => view?.phase === "open" && find("#note").focus(),
     "/": () => (view?.may_prompt ? find("#prompt").focus() : say(TEXTS.noPrompt)),
@@ -367,6 +448,7 @@ const tandem = (() => {
   function onKey(event) {
     lastInput = "keyboard";
     clock.touch();
+    if (event.key !== "Enter") savedAt = -Infinity; // an Enter after this key is for what the key did
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat || !view) return;
     if (find("dialog#help").open) {
       onKeyInHelp(event);
@@ -422,7 +504,7 @@ const tandem = (() => {
     if (target.name === "safety") safetyChanged();
     if (target.dataset?.change === "project") {
       target.blur();
-      act("view", { project: target.value });
+      if (!act("view", { project: target.value })) showProject();
     }
   }
 
@@ -444,5 +526,5 @@ const tandem = (() => {
   dark.addEventListener("change", () => { if (!cookie("theme")) setTheme(dark.matches ? "dark" : "light"); });
   if (cookie("side")) page.dataset.side = cookie("side");
 
-  return { attach, start, parcel, failed };
+  return { attach, listen, start, parcel, failed };
 })();
