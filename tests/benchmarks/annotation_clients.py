@@ -196,16 +196,23 @@ class Annotator:
             if self.view["phase"] != "open":
                 await self.until_answered("view", project=self.plan.project)
             if self.view["phase"] != "open":
+                await self.think()  # nobody begins at the very moment of everybody else
                 await self.until_answered("fetch", project=self.plan.project)
-            if self.plan.think_seconds:
-                await asyncio.sleep(self.chance.expovariate(1 / self.plan.think_seconds))
+            await self.think()
             await self.judge(number)
+
+    async def think(self) -> None:
+        """Do nothing for as long as people do."""
+        if self.plan.think_seconds:
+            await asyncio.sleep(self.chance.expovariate(1 / self.plan.think_seconds))
 
     async def ask(self) -> None:
         """Send a prompt and follow its answers to their end."""
-        await self.act("ask", project=self.plan.project, text=f"What is {self.chance.randrange(100)} plus one?")
-        body = {"data": [{"project": self.plan.project, "has": self.has}], "session_hash": self.hash}
+        text = f"What is {self.chance.randrange(100)} plus one?"
+        await self.act("ask", project=self.plan.project, text=text, comparison_id=self.view["comparison_id"])
         while self.view["phase"] == "generating":
+            followed = {"project": self.plan.project, "comparison_id": self.view["comparison_id"]}
+            body = {"data": [followed], "session_hash": self.hash}
             event = (await self.http.post("/gradio_api/call/watch", json=body)).json()["event_id"]
             await self.http.get(f"/gradio_api/call/watch/{event}")
             await self.act("view", project=self.plan.project)

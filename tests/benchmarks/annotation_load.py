@@ -1,9 +1,9 @@
 """The annotation app under load: how long saving takes, and whether anything is lost; run alone: make bench-annotation
 
 A server serves pairs that were sampled before, from SQLite or PostgreSQL. Annotators in one other process judge them
-over HTTP, each thinking for some seconds in between. Every tenth judgment is sent twice. Afterwards each judgment that
-the server acknowledged is looked for in the store. The time of saving is from sending a judgment to the complete
-answer, which brings the next pair. The last line of the output is a JSON object.
+over HTTP, each thinking for some seconds before they begin and in between. Every tenth judgment is sent twice.
+Afterwards each judgment that the server acknowledged is looked for in the store. The time of saving is from sending a
+judgment to the complete answer, which brings the next pair. The last line of the output is a JSON object.
 
     make bench-annotation
     make bench-annotation ARGS="--postgres"
