@@ -117,6 +117,7 @@ def _add_report(added: _Commands, shared: argparse.ArgumentParser) -> None:
     made.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots instead")
     made.add_argument("--json", action="store_true", help="print JSON instead")
     made.add_argument("--names", action="store_true", help="user names in place of pseudonyms")
+    made.add_argument("--with-simulated", action="store_true", help="count simulated annotators beside people")
 
 
 def _add_backup(added: _Commands, shared: argparse.ArgumentParser) -> None:

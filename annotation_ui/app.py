@@ -90,7 +90,7 @@ class SkipForm(ComparisonForm):
 
 
 class JudgmentForm(ComparisonForm):
-    """A judgment; the fields of ``Submission``. No judgment is refused over its clock, so the desk checks that."""
+    """A judgment; the fields of ``Submission``. None is refused over the last three: the desk checks."""
 
     submission_id: str
     option: StrictInt
@@ -99,6 +99,7 @@ class JudgmentForm(ComparisonForm):
     flagged: bool = False
     active_ms: Any = None
     input_method: Any = "mouse"
+    guidelines_sha256: Any = None
 
     def submission(self) -> Submission:
         """As the desk takes it."""

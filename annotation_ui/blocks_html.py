@@ -32,7 +32,7 @@ _SUN_AND_MOON = (
 )
 _IN_STATE = (
     "project dimension phase kind comparison_id submission_id asks_safety may_prompt may_fetch undoable editing "
-    "turn max_turns max_prompt_chars user"
+    "turn max_turns max_prompt_chars user guidelines_sha256"
 ).split()
 
 

@@ -140,7 +140,7 @@ def report(settings: AppSettings, arguments: Arguments) -> None:
     from annotation_ui.report_text import as_text
 
     store = known_store(settings, arguments.run)
-    found = quality_report(store, project_name=arguments.project)
+    found = quality_report(store, project_name=arguments.project, with_simulated=arguments.with_simulated)
     names = annotator_names(store) if arguments.names else None
     if arguments.html is not None:
         arguments.html.write_text(as_html(found, names), encoding="utf-8")

@@ -181,6 +181,8 @@ class Desk:
             again, message = judgments.is_saved(steps.connection, shown, given.submission_id, values), ""
             if not again:
                 steps.check_judgeable(shown)
+                read = judgments.guidelines_shown(steps.connection, given.guidelines_sha256, steps.project)
+                values |= {"guidelines_sha256": read}
                 judgments.append(steps.connection, shown, steps.project, given.submission_id, values)
                 steps.settle(shown, "judged")
                 message = steps.move_on(shown)

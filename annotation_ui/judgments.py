@@ -7,6 +7,7 @@ Sent twice, it is saved once; sent from a second tab after the first was saved, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
 
 from alignment.data.records import SAFETY_LABELS
-from annotation_ui.schema import comparison, judgment, pair
+from annotation_ui.schema import comparison, guideline, judgment, pair
 from annotation_ui.session import (
     FLAG,
     SKIP_REASONS,
@@ -33,6 +34,7 @@ MAX_NOTE_CHARS = 2000
 MAX_ACTIVE_MS = 24 * 60 * 60 * 1000
 _COMPARED = ("kind", "chosen_slot", "grade", "safety", "skip_reason", "flags_json", "note")
 """What makes two submissions with one id the same."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 _ABOUT = judgment.c.comparison_id == bindparam("comparison_id")
 _COUNT = select(func.count()).select_from(judgment).where(_ABOUT)
@@ -164,6 +166,14 @@ def checked_time(active_ms: Any) -> int | None:
     """Milliseconds within reason, else nothing: no judgment is lost over a clock."""
     whole = isinstance(active_ms, int | float) and not isinstance(active_ms, bool) and active_ms == active_ms
     return int(active_ms) if whole and 0 <= active_ms <= MAX_ACTIVE_MS else None
+
+
+def guidelines_shown(connection: Connection, given: Any, project_row: Any) -> str:
+    """Which guidelines a judgment was made under: earlier ones, where they changed while the page was open."""
+    if given == project_row.guidelines_sha256 or not isinstance(given, str) or not _SHA256.fullmatch(given):
+        return str(project_row.guidelines_sha256)
+    known = connection.execute(select(guideline.c.sha256).where(guideline.c.sha256 == given)).scalar_one_or_none()
+    return str(known or project_row.guidelines_sha256)
 
 
 def is_saved(connection: Connection, comparison_row: Any, given_id: str, values: dict[str, Any]) -> bool:

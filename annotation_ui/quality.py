@@ -1,13 +1,14 @@
 """Reads from the store what the quality report is made of: judgments and skips as they stand now.
 
 Left out are judgments that were replaced or taken back, training and the qualification test, and everything of
-annotators who withdrew. Gold items come along, marked as such.
+annotators who withdrew; of simulated annotators, too, where people have judged. Gold items come along, marked as such.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from sys import intern
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from alignment.data.records import SafetyBin
+from annotation_ui.accounts import SIMULATED
 from annotation_ui.agreement import JudgedPair, Skipped
 from annotation_ui.items import project_named
-from annotation_ui.report import Report
+from annotation_ui.report import Note, Report
 from annotation_ui.report_figures import build_report
 from annotation_ui.schema import annotator, comparison, current_judgment, item, judgment, pair, project
 from annotation_ui.session import Slot
@@ -27,12 +29,13 @@ _WORK = ("queue", "annotator")
 """Sources of items whose judgments are data."""
 
 
-def quality_report(store: Store, *, project_name: str | None = None) -> Report:
+def quality_report(store: Store, *, project_name: str | None = None, with_simulated: bool = False) -> Report:
     """The report on everything judged so far.
 
     Args:
         store: where judgments are.
         project_name: of the one project to report on; default: all.
+        with_simulated: count simulated annotators beside people; where no person has judged, they count anyway.
 
     Raises:
         UserError: there is no such project.
@@ -40,7 +43,21 @@ def quality_report(store: Store, *, project_name: str | None = None) -> Report:
     with store.read() as connection:
         if project_name is not None:
             project_named(connection, project_name)
-        return build_report(judged_pairs(connection, project_name), skipped_pairs(connection, project_name))
+        judged, skipped = judged_pairs(connection, project_name), skipped_pairs(connection, project_name)
+        simulated = simulated_annotators(connection)
+    of_people = [row for row in judged if row.annotator not in simulated]
+    if with_simulated or not of_people or len(of_people) == len(judged):
+        return build_report(judged, skipped)
+    report = build_report(of_people, [row for row in skipped if row.annotator not in simulated])
+    n = len(judged) - len(of_people)
+    note = f"{n} judgment{'s'[: n > 1]} of simulated annotators left out; report --with-simulated counts them."
+    return replace(report, notes=(Note(note), *report.notes))
+
+
+def simulated_annotators(connection: Connection) -> set[str]:
+    """Ids of the annotators who are none."""
+    named = annotator.c.username.startswith(SIMULATED, autoescape=True)
+    return set(connection.execute(select(annotator.c.id).where(named)).scalars())
 
 
 def annotator_names(store: Store) -> dict[str, str]:

@@ -168,6 +168,7 @@ class View:
         message: one line for the status bar; ``level`` is how it is meant.
         history: the latest first.
         guidelines: Markdown.
+        guidelines_sha256: names this text of them.
         max_prompt_chars: longest prompt that can be sent.
         user: name of who is signed in.
         role: what else they may do.
@@ -179,6 +180,7 @@ class View:
     phase: Phase
     progress: Progress
     guidelines: str
+    guidelines_sha256: str
     max_prompt_chars: int
     user: str
     role: AccountRole
@@ -217,6 +219,7 @@ class Submission:
         flagged: marked for review.
         active_ms: time spent with the page in front, milliseconds.
         input_method: ``keyboard`` or ``mouse``.
+        guidelines_sha256: which guidelines the page showed; ``None``: the present ones.
     """
 
     comparison_id: str
@@ -227,3 +230,4 @@ class Submission:
     flagged: bool = False
     active_ms: int | None = None
     input_method: Literal["keyboard", "mouse"] = "mouse"
+    guidelines_sha256: str | None = None

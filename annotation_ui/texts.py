@@ -112,6 +112,7 @@ SCRIPT = {
     "notOpen": "There is nothing to judge now.",
     "judgeFirst": "Judge this pair first, or skip it (S).",
     "wait": "Wait until both answers have ended.",
+    "guidelinesChanged": "The guidelines have changed. Read them before you go on.",
     "ready": "Both answers are complete. Press 1 to 8, then Enter.",
     "saving": "Saving…",
     "cleared": "You changed sides, so please answer the safety question again.",

@@ -92,6 +92,7 @@ def _frame(connection: Connection, settings: AppSettings, account: Account, rows
             left_in_queue=assignments.count_left(connection, account.id, row, live=live),
         ),
         guidelines=connection.execute(_GUIDELINES, {"wanted": row.guidelines_sha256}).scalar_one(),
+        guidelines_sha256=row.guidelines_sha256,
         max_prompt_chars=settings.max_prompt_chars,
         user=account.username,
         role=account.role,

@@ -203,10 +203,14 @@ class Site:
     def project(self, **settings: Any) -> str:
         """A new project of one test; returns its name. Nobody has to pass a test before."""
         name = f"p{next(_numbers)}"
-        (made,) = app_settings({"name": name, "title": f"Project {name}", **settings}).projects
-        with self.store.write() as connection:
-            keep_project(connection, made)
+        self.keep_project(name, **settings)
         return name
+
+    def keep_project(self, name: str, **settings: Any) -> None:
+        """Make a project, or change it as a server does that starts."""
+        (kept,) = app_settings({"name": name, "title": f"Project {name}", **settings}).projects
+        with self.store.write() as connection:
+            keep_project(connection, kept)
 
     def person(self, role: AccountRole = "annotator", *, password: str | None = None) -> Visitor:
         """Somebody new, signed in."""

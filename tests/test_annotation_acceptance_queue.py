@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from annotation_fixtures import LONG_AGO, change, new_item, only, rows
-from annotation_page import FLAGGED, REASON, REASONS, DeskPage
+from annotation_page import FLAGGED, GUIDELINES, REASON, REASONS, DeskPage
 from annotation_server import Models, Site, Visitor, running_site
 from browser import OpenPage
 from sqlalchemy import select
@@ -24,6 +25,34 @@ def queue(site: Site, n_items: int, **settings: Any) -> str:
     project = site.project(mode="queue", max_turns=1, **settings)
     site.add_items(project, [new_item(f"ask {number}", answered=True) for number in range(n_items)])
     return project
+
+
+# -- guidelines -------------------------------------------------------------------------------------------------------
+
+
+def test_guidelines_that_change_reach_an_open_page_and_judgments_name_what_was_read(
+    site: Site, desk: DeskPage, tmp_path: Path
+) -> None:
+    ada, shown, file = site.person(), {"mode": "queue", "max_turns": 1}, tmp_path / "guidelines.md"
+    file.write_text("Be kind.", encoding="utf-8")
+    name = queue(site, 3, guidelines=str(file))
+    desk.enter(ada, name).fetch()
+    assert "Be kind." in desk.text(GUIDELINES)
+    desk.judge(1).wait_for_prompt("ask 1")
+
+    file.write_text("Be brief.", encoding="utf-8")
+    site.keep_project(name, guidelines=str(file), **shown)
+    desk.judge(2).wait_for_prompt("ask 2").wait_for_text(GUIDELINES, "Be brief.")
+    desk.wait_for_status("The guidelines have changed")
+    desk.judge(3).wait_for_phase("empty")
+
+    said = rows(site.store, schema.judgment, annotator_id=ada.id)
+    kind, brief = (hashlib.sha256(text.encode()).hexdigest() for text in ("Be kind.", "Be brief."))
+    assert [(row.grade, row.guidelines_sha256) for row in said] == [
+        ("significantly_better", kind),
+        ("better", kind),
+        ("slightly_better", brief),
+    ]
 
 
 # -- 16: skips and flags ----------------------------------------------------------------------------------------------

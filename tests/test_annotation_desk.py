@@ -590,6 +590,15 @@ def test_nothing_is_judged_before_both_answers_have_ended(office: Office) -> Non
     assert len(current(office.store)) == 1
 
 
+@pytest.mark.parametrize("given", [None, "f" * 64, "F" * 64, "f\0", "", 7, ["f" * 64]])
+def test_guidelines_that_nobody_wrote_do_not_refuse_a_judgment(office: Office, given: Any) -> None:
+    ada = office.person("ada")
+    ada.ask("one")
+    ada.judge(1, guidelines_sha256=given)
+    present = only(office.store, schema.project, name="helpfulness").guidelines_sha256
+    assert only(office.store, judgment).guidelines_sha256 == present
+
+
 def test_the_choice_stays_once_the_conversation_has_gone_on(office: Office) -> None:
     ada = office.person("ada")
     first = ada.ask("one")

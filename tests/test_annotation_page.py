@@ -62,6 +62,7 @@ def make_view(phase: Phase = "open", **changes: Any) -> View:
         phase=phase,
         progress=Progress(today=3, total=40, left_in_queue=7),
         guidelines="# Choose well",
+        guidelines_sha256="0" * 64,
         max_prompt_chars=2000,
         user="maria",
         role="annotator",

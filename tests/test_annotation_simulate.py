@@ -272,6 +272,23 @@ def test_report_and_export_of_a_simulation(sqlite_store: Store) -> None:
     assert comparisons(sqlite_store)[0] == []  # nobody said any of this, so it is exported on request only
 
 
+def test_a_report_on_people_leaves_simulated_annotators_out_and_says_so(sqlite_store: Store) -> None:
+    office = queue_of(sqlite_store, 6, {"overlap": 2})
+    office.add_items(1)
+    found = ask(office)
+    assert (found.n, found.skipped) == (12, 6)  # nobody of the toy world knows the stranger's prompt
+    assert quality_report(sqlite_store).overall.work.n == 12  # as long as nobody else has judged
+    real = office.person("real")
+    real.fetch()
+    real.judge(1)
+    report = quality_report(sqlite_store)
+    assert [person.annotator for person in report.annotators] == [real.id]
+    assert report.notes[0].text.startswith("12 judgments of simulated annotators left out")
+    together = quality_report(sqlite_store, with_simulated=True)
+    assert together.overall.work.n == 13
+    assert not any("simulated" in note.text for note in together.notes)
+
+
 def test_an_item_of_somebody_else_stays_theirs(sqlite_store: Store) -> None:
     """One of two items is on a person's desk: the simulation does the other, and then has nothing to do."""
     office = queue_of(sqlite_store, 2)

@@ -17,6 +17,7 @@ const tandem = (() => {
   let raise = () => {}; // raises an event of Gradio
   let view = null; // what is on the desk
   let has = {}; // which parts the page shows, in the server's words
+  let guidelines = {}; // which ones the page shows: of what project, and their hash
   let method = "mouse"; // how the option was chosen
   let lastInput = "mouse";
   let savedAt = -Infinity;
@@ -137,6 +138,15 @@ const tandem = (() => {
     say((state.message ?? "").replace(time, (_, h, m, s) => localTime(h, m, s)), state.level);
     if (state.level === "saved") savedAt = performance.now();
     if (!state.message && view?.phase === "open" && state.view) say(TEXTS.ready);
+    if (state.view) showGuidelines(state.action === "view");
+  }
+
+  function showGuidelines(came) { // only a whole view brings them along; they can change while a page is open
+    const { project, guidelines_sha256: sha256 } = view;
+    const changed = guidelines.project === project && guidelines.sha256 !== sha256;
+    if (came) guidelines = { project, sha256 };
+    if (changed && came) say(TEXTS.guidelinesChanged);
+    if (changed && !came) act("view");
   }
 
   function listen(props, watch) {
@@ -309,7 +319,8 @@ const tandem = (() => {
     if (view.asks_safety && given.safety === null) return say(TEXTS.safetyFirst, "error");
     say(TEXTS.saving);
     const { comparison_id, submission_id } = view;
-    return act("submit", { comparison_id, submission_id, ...given, input_method: method });
+    const how = { input_method: method, guidelines_sha256: guidelines.sha256 };
+    return act("submit", { comparison_id, submission_id, ...given, ...how });
   }
 
   // -- skipping -----------------------------------------------------------------------------------------------------
