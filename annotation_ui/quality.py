@@ -44,24 +44,20 @@ def quality_report(store: Store, *, project_name: str | None = None, with_simula
         if project_name is not None:
             project_named(connection, project_name)
         judged, skipped = judged_pairs(connection, project_name), skipped_pairs(connection, project_name)
-        simulated = simulated_annotators(connection)
+    simulated = {key for key, name in annotator_names(store).items() if name.startswith(SIMULATED)}
     of_people = [row for row in judged if row.annotator not in simulated]
-    if with_simulated or not of_people or len(of_people) == len(judged):
+    if with_simulated or not of_people:
         return build_report(judged, skipped)
     report = build_report(of_people, [row for row in skipped if row.annotator not in simulated])
     n = len(judged) - len(of_people)
+    if not n:
+        return report
     note = f"{n} judgment{'s'[: n > 1]} of simulated annotators left out; report --with-simulated counts them."
     return replace(report, notes=(Note(note), *report.notes))
 
 
-def simulated_annotators(connection: Connection) -> set[str]:
-    """Ids of the annotators who are none."""
-    named = annotator.c.username.startswith(SIMULATED, autoescape=True)
-    return set(connection.execute(select(annotator.c.id).where(named)).scalars())
-
-
 def annotator_names(store: Store) -> dict[str, str]:
-    """Annotator id -> user name, for admins."""
+    """Annotator id -> user name; only admins may see these."""
     with store.read() as connection:
         rows = connection.execute(select(annotator.c.id, annotator.c.username))
         return {row.id: row.username for row in rows}

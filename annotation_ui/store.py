@@ -28,8 +28,16 @@ from annotation_ui import migrations, upkeep
 
 _SERVED = "7265912, hashtext(current_schema())"
 """Key of the PostgreSQL lock that servers of a store share."""
+_IS_SERVED = text(
+    "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+    "WHERE locktype = 'advisory' AND granted AND datname = current_database() AND objsubid = 2 "
+    "AND classid = 7265912 AND objid = (hashtext(current_schema())::bigint & 4294967295)::oid)"
+)
+"""Looks at that lock without taking it, so that two who look do not see each other. Two keys: ``objsubid`` 2."""
 _WAIT_MS = 30_000
 """How long a SQLite connection waits for another process that writes."""
+_LOOK_SECONDS = 0.2
+"""Who looks whether a SQLite file is served holds its lock for a moment, which is not to be taken for a server."""
 _WAL_PAGES = 10_000
 """A commit makes a checkpoint itself only where nobody else did for so long (40 MB)."""
 
@@ -131,7 +139,7 @@ class Store:
             return
         lock = FileLock(f"{self.file}.lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOOK_SECONDS)
         except Timeout as error:
             raise UserError(
                 f"{self.file} is served already, at {self.server_url() or 'another address'}. One server a file: "
@@ -150,11 +158,10 @@ class Store:
         """Whether a server has this store."""
         if self.file is None:
             with self.engine.connect() as connection:
-                is_free = connection.execute(text(f"SELECT pg_try_advisory_xact_lock({_SERVED})")).scalar_one()
-            return not is_free
+                return bool(connection.execute(_IS_SERVED).scalar_one())
         lock = FileLock(f"{self.file}.lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOOK_SECONDS)
         except Timeout:
             return True
         lock.release()

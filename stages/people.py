@@ -1,15 +1,17 @@
 """People stand in for the simulated annotators: their pairs are sampled, served and waited for. Not a stage itself.
 
 The app's store lies outside the stage's folder and outlives it: what people have said stays there whatever happens to
-this process, and started again it goes on from there. Where somebody serves that store already, this waits for them.
+this process, and started again it goes on from there. Where somebody serves that store already, this waits for them,
+and serves it itself once they have stopped.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
 from alignment.data.records import Comparison, Dimension, Prompt
@@ -29,6 +31,8 @@ from stages.people_pairs import PARTS, made_of, run_id, sample_pairs, wanted
 from stages.progress import OnStep, progress, say
 
 POLL_SECONDS = 1.0
+GRACE_SECONDS = 60.0
+"""For so long, somebody else's server that was stopped may come back before this process serves the store."""
 
 
 class Judged(NamedTuple):
@@ -60,10 +64,8 @@ def judged_by_people(
             items, left_out = sample_pairs(recipe, folder, round_number, batch, prompts, projects)
             write_json(sampled, left_out)
         take_up(store, batch, round_name, items)
-        with _served(store, settings) as url:
-            say(f"waiting for people: open {url}")
-            with progress("annotate: judged") as on_step:
-                _wait(Watch(store, batch, goals), on_step)
+        with _served(store, settings) as attend, progress("annotate: judged") as on_step:
+            _wait(Watch(store, batch, goals), attend, on_step)
         put_away(store, batch)
         return _collected(store, batch, read_json(sampled))
 
@@ -90,16 +92,29 @@ def _collected(store: Store, batch: str, left_out: Mapping[str, int]) -> Judged:
 
 
 @contextmanager
-def _served(store: Store, settings: AppSettings) -> Iterator[str]:
-    """The address of whoever serves the store already, else of a server of our own."""
-    if store.is_served():
-        yield store.server_url() or "the server that has this store"
-        return
-    with serving_in_background(Desk(store, settings)) as url:
-        yield url
+def _served(store: Store, settings: AppSettings) -> Iterator[Callable[[], None]]:
+    """To be called at every look: says where the page is, and serves it once nobody else does, till the block ends."""
+    seen, told, is_ours = -math.inf, "", False
+
+    def attend() -> None:
+        nonlocal seen, told, is_ours
+        if is_ours:
+            return
+        if store.is_served():
+            seen, url = time.monotonic(), store.server_url() or "the server that has this store"
+        elif time.monotonic() - seen >= GRACE_SECONDS:
+            url, is_ours = at_end.enter_context(serving_in_background(Desk(store, settings))), True
+        else:
+            return
+        if url != told:
+            told = url
+            say(f"waiting for people: open {url}")
+
+    with ExitStack() as at_end:
+        yield attend
 
 
-def _wait(watch: Watch, on_step: OnStep) -> None:
+def _wait(watch: Watch, attend: Callable[[], None], on_step: OnStep) -> None:
     """Look at the store until there is enough, or nothing left that somebody could judge.
 
     Raises:
@@ -107,6 +122,7 @@ def _wait(watch: Watch, on_step: OnStep) -> None:
     """
     total = sum(each.judgments for each in watch.wanted)
     while True:
+        attend()
         found = watch.look()
         on_step(sum(min(each.judged, each.wanted.judgments) for each in found), total, {})
         if all(each.is_over for each in found):

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from annotation_fixtures import Person, add_person, new_item
+from annotation_fixtures import Person, add_person, app_settings, new_item
 from sqlalchemy import func, select, update
 from stage_fixtures import reduced_recipe
 
@@ -225,14 +225,14 @@ class Room:
         return items, Counter({"answers equal or empty": 2})
 
     @contextmanager
-    def _serve(self, store: Store, settings: AppSettings) -> Iterator[str]:
+    def _serve(self, store: Store, settings: AppSettings) -> Iterator[Callable[[], None]]:
         with store.read() as connection:
             known = {row.username: row.id for row in connection.execute(select(annotator))}
         account = accounts.Account(known["ada"], "ada", "annotator") if "ada" in known else add_person(store, "ada")
         for each in settings.projects:
             person = Person(cast(Any, SimpleNamespace(desk=Desk(store, settings))), account, each.name)
             self._work(person, self.safety if each.ask_safety else None)
-        yield "here"
+        yield lambda: None
 
     def _work(self, person: Person, safety: Any) -> None:
         if person.view().phase == "warning":
@@ -330,6 +330,25 @@ def test_what_was_said_and_is_not_taken_is_counted(recipe: Recipe, room: Room) -
     found = judged(room, recipe)
     assert found.left_out == {"answers equal or empty": 2, "prefers the unsafe answer": 4}
     assert Counter(record.dimension for record in found.comparisons["train"]) == {"helpfulness": 4, "safety": 2}
+
+
+def test_a_store_whose_server_was_stopped_is_served_here_if_it_does_not_come_back(
+    said: list[str], sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with people._served(sqlite_store, app_settings(port=0)) as attend:
+        for url in ("http://first", "http://again"):
+            with sqlite_store.serving(url):
+                attend()
+                attend()
+            attend()  # it may come back
+            assert said[-1] == f"waiting for people: open {url}"
+        assert len(said) == 2 and not sqlite_store.is_served()
+        monkeypatch.setattr(people, "GRACE_SECONDS", 0.0)
+        attend()
+        attend()
+        assert said[2:] == [f"waiting for people: open {sqlite_store.server_url()}/login?{said[-1].partition('?')[2]}"]
+        assert httpx.get(said[-1].split()[-1], verify=False).status_code in (200, 303)
+    assert not sqlite_store.is_served()
 
 
 def test_projects_are_changed_by_who_serves_them_only(

@@ -289,6 +289,19 @@ def test_a_report_on_people_leaves_simulated_annotators_out_and_says_so(sqlite_s
     assert not any("simulated" in note.text for note in together.notes)
 
 
+def test_a_report_counts_no_simulated_skips_and_whoever_is_called_like_one(sqlite_store: Store) -> None:
+    office = queue_of(sqlite_store, 0)
+    office.add_items(1)
+    assert ask(office).skipped == 6
+    real = office.person("Sim-Lee")
+    real.fetch()
+    real.judge(1)
+    report = quality_report(sqlite_store)
+    assert [person.annotator for person in report.annotators] == [real.id]
+    assert report.overall.work.skips == {}
+    assert not any("simulated" in note.text for note in report.notes)
+
+
 def test_an_item_of_somebody_else_stays_theirs(sqlite_store: Store) -> None:
     """One of two items is on a person's desk: the simulation does the other, and then has nothing to do."""
     office = queue_of(sqlite_store, 2)
