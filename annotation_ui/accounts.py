@@ -166,9 +166,14 @@ def find_by_id(connection: Connection, annotator_id: str) -> Account:
     return Account(row.id, row.username, cast(AccountRole, row.role))
 
 
+def is_simulated(username: str) -> bool:
+    """Whether a user name is a simulated annotator's."""
+    return username.startswith(SIMULATED)
+
+
 def has_people(connection: Connection) -> bool:
     """Whether somebody has made accounts; those of the app itself do not count."""
-    return any(name != LOCAL_USER and not name.startswith(SIMULATED) for name in usernames(connection))
+    return any(name != LOCAL_USER and not is_simulated(name) for name in usernames(connection))
 
 
 def usernames(connection: Connection) -> list[str]:

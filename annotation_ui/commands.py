@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import json
 import secrets
@@ -41,8 +42,16 @@ def serve_app(settings: AppSettings, arguments: Arguments) -> None:
         if generator is not None:
             at_end.callback(generator.close)
         url, server = make_server(Desk(store, settings, generator), place, secure=arguments.https)
+        _collect_rarely()
         say(f"store: {store.shown_name}\nopen {url}\nCtrl-C stops; what is saved is saved.")
         server.run(sockets=[place.listening])
+
+
+def _collect_rarely() -> None:
+    """What was imported stays, and a collection that goes through it would stop everybody for long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 # -- users ------------------------------------------------------------------------------------------------------------
@@ -54,7 +63,7 @@ def users(settings: AppSettings, arguments: Arguments) -> None:
 
 
 def _add(store: Store, arguments: Arguments) -> None:
-    if arguments.name == accounts.LOCAL_USER or arguments.name.startswith(accounts.SIMULATED):
+    if arguments.name == accounts.LOCAL_USER or accounts.is_simulated(arguments.name):
         raise UserError(f"{arguments.name!r} is a name that the app itself uses; choose another")
     password, shown = _new_password(arguments)
     made = accounts.add_account(store, arguments.name, arguments.role, password)

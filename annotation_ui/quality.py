@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from alignment.data.records import SafetyBin
-from annotation_ui.accounts import SIMULATED
+from annotation_ui.accounts import is_simulated
 from annotation_ui.agreement import JudgedPair, Skipped
 from annotation_ui.items import project_named
 from annotation_ui.report import Note, Report
@@ -44,7 +44,7 @@ def quality_report(store: Store, *, project_name: str | None = None, with_simula
         if project_name is not None:
             project_named(connection, project_name)
         judged, skipped = judged_pairs(connection, project_name), skipped_pairs(connection, project_name)
-    simulated = {key for key, name in annotator_names(store).items() if name.startswith(SIMULATED)}
+    simulated = {key for key, name in annotator_names(store).items() if is_simulated(name)}
     of_people = [row for row in judged if row.annotator not in simulated]
     if with_simulated or not of_people:
         return build_report(judged, skipped)

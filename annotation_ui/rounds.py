@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, case, func, or_, select
 
 from alignment.data.records import Dimension
 from annotation_ui import assignments
-from annotation_ui.accounts import LOCAL_USER, SIMULATED
+from annotation_ui.accounts import LOCAL_USER, is_simulated
 from annotation_ui.items import NewItem, Part, add_items, project_named
 from annotation_ui.schema import annotator, assignment, item, project
 from annotation_ui.selection import ExportFilter, Selection
@@ -151,6 +151,6 @@ def _waiting(connection: Connection, batch: str) -> Counter[tuple[str, str]]:
 def _people(connection: Connection) -> list[str]:
     """Ids of those who can judge: not simulated, and the app's own account only while there is no other."""
     accounts = connection.execute(select(annotator.c.id, annotator.c.username).where(annotator.c.active)).all()
-    people = {row.username: row.id for row in accounts if not row.username.startswith(SIMULATED)}
+    people = {row.username: row.id for row in accounts if not is_simulated(row.username)}
     local = people.pop(LOCAL_USER, None)
     return list(people.values()) or ([local] if local else [])

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Select, case, exists, func, select
 from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, SafetyBin, explain
 from alignment.errors import UserError
 from alignment.settings import Section
-from annotation_ui.accounts import SIMULATED as SIMULATED_NAMES
+from annotation_ui.accounts import is_simulated
 from annotation_ui.items import project_named
 from annotation_ui.preparation import passed
 from annotation_ui.schema import annotator, answer, comparison, item, judgment, pair, project
@@ -169,7 +169,7 @@ class Selection:
         filters, flags, qualified = self.filters, flags_of(row), self._qualified
         reasons = (
             (OTHER_PART.get(filters.part, ""), filters.part not in ("all", row.part)),
-            (SIMULATED, row.username.startswith(SIMULATED_NAMES) and not filters.with_simulated),
+            (SIMULATED, is_simulated(row.username) and not filters.with_simulated),
             (WITHDRAWN, row.withdrawn_at is not None),
             (NOT_QUALIFIED, qualified is not None and (row.annotator_id, row.project_id) not in qualified),
             (GOLD, row.source == "gold" and not filters.with_gold),

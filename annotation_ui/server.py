@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import socket
@@ -164,9 +163,6 @@ def make_server(desk: Desk, place: Place, *, secure: bool = False) -> tuple[str,
     hosts = ("127.0.0.1", "localhost", "[::1]", settings.host, *settings.allowed_hosts)
     app = make_app(desk, hosts=hosts, local=local, secure=secure)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-    gc.collect()
-    gc.freeze()  # what was imported stays: a collection that goes through it stops everybody for long
-    gc.set_threshold(20_000, 20, 20)
     return place.url if local is None else f"{place.url}/login?key={local.key}", uvicorn.Server(config)
 
 

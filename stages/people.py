@@ -7,32 +7,24 @@ and serves it itself once they have stopped.
 
 from __future__ import annotations
 
-import math
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from alignment.data.records import Comparison, Dimension, Prompt
-from alignment.errors import UserError
 from alignment.files import read_json, write_json
 from alignment.recipe import Recipe
 from alignment.run import RunFolder
-from annotation_ui.desk import Desk
 from annotation_ui.export import comparisons
 from annotation_ui.items import NewItem, Part, project_about
-from annotation_ui.rounds import Standing, Wanted, Watch, has_batch, put_away, take_up, taken
+from annotation_ui.rounds import Wanted, Watch, has_batch, put_away, take_up, taken
 from annotation_ui.selection import OTHER_PART
-from annotation_ui.server import keep_projects, serving_in_background
+from annotation_ui.server import keep_projects
 from annotation_ui.settings import AppSettings, load_settings
 from annotation_ui.store import Store
 from stages.people_pairs import PARTS, made_of, run_id, sample_pairs, wanted
-from stages.progress import OnStep, progress, say
-
-POLL_SECONDS = 1.0
-GRACE_SECONDS = 60.0
-"""For so long, somebody else's server that was stopped may come back before this process serves the store."""
+from stages.people_waiting import wait_for_people
 
 
 class Judged(NamedTuple):
@@ -64,8 +56,7 @@ def judged_by_people(
             items, left_out = sample_pairs(recipe, folder, round_number, batch, prompts, projects)
             write_json(sampled, left_out)
         take_up(store, batch, round_name, items)
-        with _served(store, settings) as attend, progress("annotate: judged") as on_step:
-            _wait(Watch(store, batch, goals), attend, on_step)
+        wait_for_people(Watch(store, batch, goals), settings)
         put_away(store, batch)
         return _collected(store, batch, read_json(sampled))
 
@@ -86,60 +77,3 @@ def _collected(store: Store, batch: str, left_out: Mapping[str, int]) -> Judged:
         del also[OTHER_PART[part]]
         reasons += also
     return Judged(found, dict(+reasons))
-
-
-# -- waiting ----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _served(store: Store, settings: AppSettings) -> Iterator[Callable[[], None]]:
-    """To be called at every look: says where the page is, and serves it once nobody else does, till the block ends."""
-    seen, told, is_ours = -math.inf, "", False
-
-    def attend() -> None:
-        nonlocal seen, told, is_ours
-        if is_ours:
-            return
-        if store.is_served():
-            seen, url = time.monotonic(), store.server_url() or "the server that has this store"
-        elif time.monotonic() - seen >= GRACE_SECONDS:
-            url, is_ours = at_end.enter_context(serving_in_background(Desk(store, settings))), True
-        else:
-            return
-        if url != told:
-            told = url
-            say(f"waiting for people: open {url}")
-
-    with ExitStack() as at_end:
-        yield attend
-
-
-def _wait(watch: Watch, attend: Callable[[], None], on_step: OnStep) -> None:
-    """Look at the store until there is enough, or nothing left that somebody could judge.
-
-    Raises:
-        UserError: there is no judgment at all of a kind that is wanted, and nothing left to judge.
-    """
-    total = sum(each.judgments for each in watch.wanted)
-    while True:
-        attend()
-        found = watch.look()
-        on_step(sum(min(each.judged, each.wanted.judgments) for each in found), total, {})
-        if all(each.is_over for each in found):
-            break
-        time.sleep(POLL_SECONDS)
-    for each in found:
-        if each.judged < each.wanted.judgments:
-            _accept_shortage(each)
-
-
-def _accept_shortage(found: Standing) -> None:
-    """Say that there are fewer judgments than wanted; raise ``UserError`` where there is none."""
-    what = f"{found.wanted.dimension}, {found.wanted.part}"
-    if not found.judged:
-        raise UserError(
-            f"{what}: no judgment counts, and no pair is left to judge. What was said is kept. To go on, let somebody "
-            "else judge these pairs (python -m annotation_ui users add NAME) or draw others (another seed= or "
-            "annotate.temperatures=), and run the same command again."
-        )
-    say(f"{what}: {found.judged} of {found.wanted.judgments} judged, and no pair is left")

@@ -34,7 +34,7 @@ from annotation_ui.schema import annotator, comparison, item, project
 from annotation_ui.session import UNSAFE_PREFERRED, meaning_of
 from annotation_ui.settings import AppSettings
 from annotation_ui.store import Store
-from stages import annotate, base, people, reward, sft
+from stages import annotate, base, people, people_waiting, reward, sft
 
 SECONDS = 60.0
 COUNTS = ("helpfulness_pairs=12", "safety_pairs=10", "heldout_helpfulness_pairs=4", "heldout_safety_pairs=4")
@@ -115,8 +115,8 @@ def until(condition: Callable[[], Any]) -> Any:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the stage says to the terminal."""
     lines: list[str] = []
-    monkeypatch.setattr(people, "say", lines.append)
-    monkeypatch.setattr(people, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(people_waiting, "say", lines.append)
+    monkeypatch.setattr(people_waiting, "POLL_SECONDS", 0.05)
     return lines
 
 
@@ -194,7 +194,7 @@ class Room:
         self.safety = "both_safe"
         self.sampled: list[str] = []
         monkeypatch.setattr(people, "sample_pairs", self._sample)
-        monkeypatch.setattr(people, "_served", self._serve)
+        monkeypatch.setattr(people_waiting, "Page", self._page)
 
     def write(self, **changes: Any) -> None:
         """Settings with a project for each dimension."""
@@ -225,14 +225,14 @@ class Room:
         return items, Counter({"answers equal or empty": 2})
 
     @contextmanager
-    def _serve(self, store: Store, settings: AppSettings) -> Iterator[Callable[[], None]]:
+    def _page(self, store: Store, settings: AppSettings) -> Iterator[Any]:
         with store.read() as connection:
             known = {row.username: row.id for row in connection.execute(select(annotator))}
         account = accounts.Account(known["ada"], "ada", "annotator") if "ada" in known else add_person(store, "ada")
         for each in settings.projects:
             person = Person(cast(Any, SimpleNamespace(desk=Desk(store, settings))), account, each.name)
             self._work(person, self.safety if each.ask_safety else None)
-        yield lambda: None
+        yield SimpleNamespace(keep_open=lambda: None)
 
     def _work(self, person: Person, safety: Any) -> None:
         if person.view().phase == "warning":
@@ -335,17 +335,17 @@ def test_what_was_said_and_is_not_taken_is_counted(recipe: Recipe, room: Room) -
 def test_a_store_whose_server_was_stopped_is_served_here_if_it_does_not_come_back(
     said: list[str], sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with people._served(sqlite_store, app_settings(port=0)) as attend:
+    with people_waiting.Page(sqlite_store, app_settings(port=0)) as page:
         for url in ("http://first", "http://again"):
             with sqlite_store.serving(url):
-                attend()
-                attend()
-            attend()  # it may come back
+                page.keep_open()
+                page.keep_open()
+            page.keep_open()  # it may come back
             assert said[-1] == f"waiting for people: open {url}"
         assert len(said) == 2 and not sqlite_store.is_served()
-        monkeypatch.setattr(people, "GRACE_SECONDS", 0.0)
-        attend()
-        attend()
+        monkeypatch.setattr(people_waiting, "GRACE_SECONDS", 0.0)
+        page.keep_open()
+        page.keep_open()
         assert said[2:] == [f"waiting for people: open {sqlite_store.server_url()}/login?{said[-1].partition('?')[2]}"]
         assert httpx.get(said[-1].split()[-1], verify=False).status_code in (200, 303)
     assert not sqlite_store.is_served()
