@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from alignment.config import recipe_keys
 from alignment.data.records import GRADES, Dimension
 from alignment.errors import UserError
-from annotation_ui import commands, data_commands
-from annotation_ui.export import ExportFilter
-from annotation_ui.opening import console
-from annotation_ui.session import AccountRole
-from annotation_ui.settings import DEFAULT_SETTINGS, AppSettings, ProjectSettings, VariantSettings, load_settings
+from alignment.settings.read_recipe import recipe_keys
+from annotation_ui.app_settings import DEFAULT_SETTINGS, AppSettings, ProjectSettings, VariantSettings, load_settings
+from annotation_ui.cli import commands
+from annotation_ui.cli.open_store import console
+from annotation_ui.exchange.selection import ExportFilter
+from annotation_ui.vocabulary import AccountRole
 
 _Commands = Any
 
@@ -125,7 +125,7 @@ def _add_backup(added: _Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_import(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "import", data_commands.import_data, shared)
+    made = _command(added, "import", commands.import_data, shared)
     made.add_argument("source", metavar="FILE", help="a file in any format that the stages read, or a Hub dataset")
     made.add_argument("--project", required=True)
     made.add_argument("--pairs", action="store_true", help="take the answers, too: they are to be judged")
@@ -140,7 +140,7 @@ def _add_import(added: _Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_export(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "export", data_commands.export_data, shared)
+    made = _command(added, "export", commands.export_data, shared)
     made.add_argument("to", type=Path, metavar="FILE.jsonl")
     for field, option, more in _EXPORT_OPTIONS:
         told = str(ExportFilter.model_fields[field].description)
@@ -148,7 +148,7 @@ def _add_export(added: _Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_simulate(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "simulate", data_commands.simulate_people, shared)
+    made = _command(added, "simulate", commands.simulate_people, shared)
     made.add_argument("count", type=int, metavar="N", help="judgments in each project")
     made.add_argument("--project", action="append", help="only this one; may be given more than once")
     made.add_argument("--annotator", action="append", metavar="NAME", help="who judges: ada, ben, ...; default: all")

@@ -27,16 +27,19 @@ from postgres import Postgres
 from sqlalchemy import Table, create_engine, insert, select, text, update
 
 from alignment.data.records import Message
-from annotation_ui import schema
-from annotation_ui.accounts import Account
-from annotation_ui.desk import Desk
-from annotation_ui.generation import Generator
-from annotation_ui.items import NewAnswer, NewItem, add_items, keep_project, project_named
-from annotation_ui.items import VariantInfo as StoredVariant
-from annotation_ui.session import AccountRole, Pane, Slot, Submission, View
-from annotation_ui.settings import AppSettings
-from annotation_ui.store import Store, new_id, now
-from annotation_ui.variants import Piece, VariantFailed, VariantInfo
+from annotation_ui.answers.generation import Generator
+from annotation_ui.answers.variants import Piece, VariantFailed
+from annotation_ui.app_settings import AppSettings
+from annotation_ui.desk.desk import Desk
+from annotation_ui.desk.view import Pane, View
+from annotation_ui.store import tables
+from annotation_ui.store.accounts import Account
+from annotation_ui.store.database import Store, new_id, now
+from annotation_ui.store.items import NewItem, add_items
+from annotation_ui.store.pairs import NewAnswer, VariantInfo
+from annotation_ui.store.pairs import VariantInfo as StoredVariant
+from annotation_ui.store.projects import keep_project, project_named
+from annotation_ui.vocabulary import AccountRole, Slot, Submission
 
 PATIENCE_SECONDS = 20.0
 COLOURS: dict[Slot, str] = {"a": "red", "b": "blue"}
@@ -132,7 +135,7 @@ def change(store: Store, table: Table, values: Mapping[str, Any], **where: Any) 
 
 def current(store: Store) -> list[Any]:
     """What people say now, in the order in which they said it."""
-    query = select(schema.current_judgment).order_by(schema.current_judgment.c.id)
+    query = select(tables.current_judgment).order_by(tables.current_judgment.c.id)
     with store.read() as connection:
         return list(connection.execute(query))
 
@@ -142,7 +145,7 @@ def add_person(store: Store, name: str, role: AccountRole = "annotator", *, iden
     made = Account(identifier or new_id("ann"), name, role)
     values = {"id": made.id, "username": name, "role": role, "password_hash": "scrypt$00$00", "active": True}
     with store.write() as connection:
-        connection.execute(insert(schema.annotator).values(created_at=now(), **values))
+        connection.execute(insert(tables.annotator).values(created_at=now(), **values))
     return made
 
 

@@ -21,8 +21,8 @@ from annotation_fixtures import COLOURS
 from annotation_server import Site, Visitor
 from browser import Chromium, Tab
 
-from annotation_ui.security import COOKIE
-from annotation_ui.session import SKIP_REASONS, Side, Slot
+from annotation_ui.vocabulary import SKIP_REASONS, Side, Slot
+from annotation_ui.web.security import COOKIE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, Route

@@ -29,12 +29,14 @@ import pytest
 from annotation_fixtures import COLOURS, NO_TEST, PATIENCE_SECONDS, add_person, app_settings
 from browser import Server, free_port, serving
 
-from annotation_ui.accounts import Account, begin_session, set_password
-from annotation_ui.items import NewItem, add_items, keep_project, project_named
-from annotation_ui.security import COOKIE
-from annotation_ui.session import AccountRole, Slot
-from annotation_ui.settings import AccountSettings
-from annotation_ui.store import Store
+from annotation_ui.app_settings import AccountSettings
+from annotation_ui.store.accounts import Account, set_password
+from annotation_ui.store.database import Store
+from annotation_ui.store.items import NewItem, add_items
+from annotation_ui.store.projects import keep_project, project_named
+from annotation_ui.store.sign_ins import begin_session
+from annotation_ui.vocabulary import AccountRole, Slot
+from annotation_ui.web.security import COOKIE
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_NAMES: dict[Slot, str] = {"a": "aardvark-13b", "b": "zeppelin-7b"}

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from tiny import add_reward_model, add_role, load_tiny, tiny_prompts
 
-from alignment.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from alignment.distributed import Processes
-from alignment.recipe import PPOSection, SamplingSection
-from alignment.rl.metrics import rollout_metrics
+from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from alignment.machine.processes import Processes
 from alignment.rl.ppo import PPO
+from alignment.rl.ppo_metrics import rollout_metrics
+from alignment.settings.model_sections import SamplingSection
+from alignment.settings.ppo_sections import PPOSection
 
 EPISODES = 128
 UPDATES = 3

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, SafetyBin
-from annotation_ui.agreement import SIGNED_GRADES, JudgedPair, Skipped
-from annotation_ui.session import SkipReason, Slot
+from annotation_ui.quality.agreement import SIGNED_GRADES, JudgedPair, Skipped
+from annotation_ui.vocabulary import SkipReason, Slot
 
 ANNOTATORS = [f"ann_{number:x}{'0123456789abcdef' * 2}"[:28] for number in range(0xA1, 0xA9)]
 """The last but one always works fast, the last one leans to the left."""

@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from alignment.data.records import GRADES, Message, Prompt
-from alignment.evaluation import (
-    JudgedAnswer,
+from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
+from alignment.figures.policy_figures import choose_samples, compare_policies, summarise_policy
+from alignment.figures.reward_model_figures import (
     accuracy_by_grade,
     accuracy_trend,
-    choose_samples,
-    compare_policies,
     length_correlation,
     score_histograms,
-    summarise_policy,
 )
 
 # policy: (mean helpfulness, violation rate, false-refusal rate, KL, length, stop rate, raw reward)

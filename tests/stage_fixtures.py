@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from tiny import Family, save_tiny_model
 
-from alignment.config import parse_recipe
-from alignment.recipe import Recipe
-from stages.runner import guarded
+from alignment.settings.read_recipe import parse_recipe
+from alignment.settings.recipe import Recipe
+from stages.door.command_line import guarded
 
 ROOT = Path(__file__).resolve().parent.parent
 TOY = ROOT / "data" / "toy"

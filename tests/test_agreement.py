@@ -15,7 +15,7 @@ import pytest
 from quality_example import ANNOTATORS, example, judged, swap_sides
 from scipy import stats
 
-from annotation_ui.agreement import (
+from annotation_ui.quality.agreement import (
     NO_OVERLAP,
     NO_VARIATION,
     SIGNED_GRADES,
@@ -36,7 +36,7 @@ from annotation_ui.agreement import (
     signed_grade,
     weights_by_distance,
 )
-from annotation_ui.report_figures import build_report
+from annotation_ui.quality.quality_figures import build_report
 
 N = None
 FOUR_RATERS = (

@@ -13,7 +13,7 @@ from annotation_fixtures import new_item, only, rows
 from annotation_page import ALERT, COUNTER, DeskPage
 from annotation_server import MAX_FAILURES, MAX_PROMPT_CHARS, Site, Visitor
 
-from annotation_ui import schema
+from annotation_ui.store import tables
 
 PASSWORD = "correct horse battery"
 
@@ -151,7 +151,7 @@ def judged(site: Site) -> tuple[Visitor, Any]:
     view = site.act(ada, "fetch", project=project)["view"]
     ids = {name: view[name] for name in ("comparison_id", "submission_id")}
     assert site.act(ada, "submit", option=1, **ids)["level"] == "saved"
-    return ada, only(site.store, schema.comparison, annotator_id=ada.id)
+    return ada, only(site.store, tables.comparison, annotator_id=ada.id)
 
 
 def everything(comparison_id: str, project: str) -> dict[str, Any]:
@@ -194,9 +194,9 @@ NAMES = ["edit", "retract", "skip", "submit", "undo", "retry", "view", "fetch"]
 
 def test_14_nobody_reads_or_changes_anothers_comparison_by_id(site: Site, judged: tuple[Visitor, Any]) -> None:
     ada, shown = judged
-    project = only(site.store, schema.project, id=shown.project_id).name
+    project = only(site.store, tables.project, id=shown.project_id).name
     ben, form = site.person(), everything(shown.id, project)
-    before = rows(site.store, schema.judgment), rows(site.store, schema.comparison, annotator_id=ada.id)
+    before = rows(site.store, tables.judgment), rows(site.store, tables.comparison, annotator_id=ada.id)
     for name in ("submit", "skip", "edit", "retract"):
         state = site.act(ben, name, **form)
         assert state["message"] == "There is no such comparison of yours. Reload the page."
@@ -207,19 +207,19 @@ def test_14_nobody_reads_or_changes_anothers_comparison_by_id(site: Site, judged
         said += [by_number(client, number, form) for number in numbers]
     assert len(numbers) > 20 and all(said)
     assert not [text for text in said if "secret of" in text or shown.id in text]
-    assert before == (rows(site.store, schema.judgment), rows(site.store, schema.comparison, annotator_id=ada.id))
+    assert before == (rows(site.store, tables.judgment), rows(site.store, tables.comparison, annotator_id=ada.id))
 
 
 def test_14_a_person_can_do_all_that_with_their_own(site: Site, judged: tuple[Visitor, Any]) -> None:
     """The calls above would have worked for the owner, by each of the three ways."""
     ada, shown = judged
-    form = everything(shown.id, only(site.store, schema.project, id=shown.project_id).name)
+    form = everything(shown.id, only(site.store, tables.project, id=shown.project_id).name)
     assert site.act(ada, "edit", **form)["view"]["editing"]
     with site.client(ada) as client:
         assert "secret of" in by_name(client, "edit", form)
         assert any("secret of" in by_number(client, number, form) for number in events_of(client))
     assert site.act(ada, "submit", **form)["level"] == "saved"
-    assert [row.grade for row in rows(site.store, schema.judgment, annotator_id=ada.id)] == ["significantly_better"] * 2
+    assert [row.grade for row in rows(site.store, tables.judgment, annotator_id=ada.id)] == ["significantly_better"] * 2
 
 
 @pytest.mark.parametrize(("role", "seen"), [("annotator", [403, 403]), ("reviewer", [200, 403]), ("admin", [200, 200])])
@@ -272,5 +272,5 @@ def test_15_an_empty_prompt_is_refused_on_the_page(site: Site, desk: DeskPage) -
 def test_15_the_server_refuses_it_too(site: Site, text: Any, said: str) -> None:
     ada = site.person()
     assert site.act(ada, "ask", project=site.project(mode="free"), text=text)["message"] == said
-    assert rows(site.store, schema.comparison, annotator_id=ada.id) == []
+    assert rows(site.store, tables.comparison, annotator_id=ada.id) == []
     assert site.models["a"].asked == []

@@ -14,11 +14,12 @@ from annotation_fixtures import COLOURS, new_item, only, rows, user
 from annotation_page import PANES, SIDES, DeskPage
 from annotation_server import MODEL_NAMES, Site
 
-from annotation_ui import conversations, schema
-from annotation_ui.assignments import lease
-from annotation_ui.conversations import project_row
-from annotation_ui.items import NewAnswer, NewItem, VariantInfo
-from annotation_ui.session import Side, Slot
+from annotation_ui.store import conversations, tables
+from annotation_ui.store.assignments import lease
+from annotation_ui.store.items import NewItem
+from annotation_ui.store.pairs import NewAnswer, VariantInfo
+from annotation_ui.store.projects import project_row
+from annotation_ui.vocabulary import Side, Slot
 
 WORDS = ("aardvark", "zeppelin", "checkpoint", "sampling", "left_slot", "chosen_slot", "order_seed")
 """In names of models and of what is stored about them; in no page."""
@@ -79,10 +80,10 @@ def gold_item(name: str) -> NewItem:
 def secrets_of(site: Site, annotator_id: str) -> set[str]:
     """Every seed behind what somebody was shown."""
     seeds: set[str] = set()
-    for shown in rows(site.store, schema.comparison, annotator_id=annotator_id):
+    for shown in rows(site.store, tables.comparison, annotator_id=annotator_id):
         seeds.add(str(shown.order_seed))
-        seeds.add(str(only(site.store, schema.pair, id=shown.pair_id).seed))
-        seeds |= {str(answer.seed) for answer in rows(site.store, schema.answer, pair_id=shown.pair_id)}
+        seeds.add(str(only(site.store, tables.pair, id=shown.pair_id).seed))
+        seeds |= {str(answer.seed) for answer in rows(site.store, tables.answer, pair_id=shown.pair_id)}
     return seeds - {"None"}
 
 
@@ -113,7 +114,7 @@ def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, 
     whole_pages = [body for url, body in parts if url.startswith(f"{site.url}/?project=") and "gradio_config" in body]
     assert len(whole_pages) == 2
     assert len([url for url, _ in parts if "/gradio_api/run/" in url]) >= 9, "the answers to actions were not seen"
-    assert only(site.store, schema.item, id=f"{project}/ask of gold").source == "gold"
+    assert only(site.store, tables.item, id=f"{project}/ask of gold").source == "gold"
     seeds = secrets_of(site, ada.id) | {str(seed) for slot in COLOURS for seed in site.models[slot].seeds}
     assert len(seeds) >= 9
     for where, body in parts:
@@ -128,9 +129,9 @@ def test_06_training_examples_keep_their_key_until_they_are_judged(site: Site, d
     received = Received(desk)
     desk.enter(ada, project)
     desk.push("train").wait_for_phase("open")
-    (example,) = rows(site.store, schema.comparison, annotator_id=ada.id)
-    conversation = only(site.store, schema.conversation, id=example.conversation_id)
-    key = json.loads(only(site.store, schema.item, id=conversation.item_id).expected_json)
+    (example,) = rows(site.store, tables.comparison, annotator_id=ada.id)
+    conversation = only(site.store, tables.conversation, id=example.conversation_id)
+    key = json.loads(only(site.store, tables.item, id=conversation.item_id).expected_json)
     plain = max(re.findall(r"[A-Za-z ,]+", key["explanation"]), key=len)
     assert len(plain) > 20
     assert not [where for where, body in received.read() if plain in body]
@@ -152,7 +153,7 @@ def shown_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, st
     monkeypatch.setattr(conversations, "secrets", SimpleNamespace(randbits=lambda bits: next(seeds)))
     with site.store.write() as connection:
         project_id = project_row(connection, project).id
-        for item in sorted(rows(site.store, schema.item, project_id=project_id), key=lambda row: row.place):
+        for item in sorted(rows(site.store, tables.item, project_id=project_id), key=lambda row: row.place):
             lease(connection, ada.id, item.id, lease_minutes=60)
             conversations.begin(connection, ada.id, item, "work")
     return ada, project
@@ -184,14 +185,14 @@ def test_07_sides_are_drawn_evenly_and_stored_as_they_were_shown(
             sent = client.post("/gradio_api/run/submit", json=form).json()["data"]
             assert sent[0]["level"] == "saved"
 
-    shown = sorted(rows(site.store, schema.comparison, annotator_id=ada.id), key=lambda row: row.order_seed)
+    shown = sorted(rows(site.store, tables.comparison, annotator_id=ada.id), key=lambda row: row.order_seed)
     assert len({row.order_seed for row in shown}) == SHOWINGS
     assert [COLOURS[row.left_slot] for row in shown] == [panes["left"] for panes in seen]
     assert all(panes["left"] != panes["right"] for panes in seen)
     on_the_left = [row.left_slot == "a" for row in shown]
     assert on_the_left == [random.Random(row.order_seed).random() < 0.5 for row in shown]
     assert 0.4 <= sum(on_the_left) / SHOWINGS <= 0.6
-    said = {row.comparison_id: row for row in rows(site.store, schema.judgment, annotator_id=ada.id)}
+    said = {row.comparison_id: row for row in rows(site.store, tables.judgment, annotator_id=ada.id)}
     chosen = [said[row.id].chosen_slot for row in shown]
     assert [COLOURS[slot] for slot in chosen] == [
         panes["left" if number % 8 < 4 else "right"] for number, panes in enumerate(seen)
@@ -204,7 +205,7 @@ def test_07_no_two_showings_have_the_same_seed(site: Site) -> None:
     site.add_items(project, [new_item("ask", answered=True)])
     for _ in range(40):
         site.act(site.person(), "fetch", project=project)
-    shown = rows(site.store, schema.comparison, project_id=only(site.store, schema.project, name=project).id)
+    shown = rows(site.store, tables.comparison, project_id=only(site.store, tables.project, name=project).id)
     assert len({row.order_seed for row in shown}) == len(shown) == 40
     assert {row.left_slot for row in shown} == {"a", "b"}  # by chance all alike: once in 2^39
 
@@ -213,9 +214,9 @@ def test_07_the_names_of_the_models_are_in_the_store(site: Site, desk: DeskPage)
     """What is kept from the browser is kept for the export."""
     ada = site.person()
     desk.enter(ada, site.project(mode="free")).ask("Who wrote this?").judge(2)
-    (shown,) = rows(site.store, schema.comparison, annotator_id=ada.id)
-    stored = {answer.slot: answer for answer in rows(site.store, schema.answer, pair_id=shown.pair_id)}
+    (shown,) = rows(site.store, tables.comparison, annotator_id=ada.id)
+    stored = {answer.slot: answer for answer in rows(site.store, tables.answer, pair_id=shown.pair_id)}
     for slot, name in MODEL_NAMES.items():
-        assert only(site.store, schema.variant, id=stored[slot].variant_id).name.startswith(name)
+        assert only(site.store, tables.variant, id=stored[slot].variant_id).name.startswith(name)
         assert stored[slot].text == f"{COLOURS[slot]} to 1: Who wrote this?"
         assert stored[slot].seed == site.models[slot].seeds[-1]

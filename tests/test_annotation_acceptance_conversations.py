@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from alignment.errors import UserError
-from annotation_ui import schema
-from annotation_ui.export import export
-from annotation_ui.selection import ExportFilter
+from annotation_ui.exchange.export_judgments import export
+from annotation_ui.exchange.selection import ExportFilter
+from annotation_ui.store import tables
 
 
 def exported(site: Site, folder: Path, project: str, **filters: Any) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def exported(site: Site, folder: Path, project: str, **filters: Any) -> list[dic
 
 
 def judgments_of(site: Site, visitor: Visitor) -> list[Any]:
-    return rows(site.store, schema.judgment, annotator_id=visitor.id)
+    return rows(site.store, tables.judgment, annotator_id=visitor.id)
 
 
 # -- 12: the next turn ------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from annotation_page import PROJECTS, DeskPage
 from annotation_server import Site, Visitor
 
 from alignment.data.records import GRADES
-from annotation_ui import schema
-from annotation_ui.session import Side
+from annotation_ui.store import tables
+from annotation_ui.vocabulary import Side
 
 LABELS = {
     "significantly_better": "Significantly better",
@@ -33,7 +33,7 @@ def side_and_grade(option: int) -> tuple[Side, str]:
 
 
 def judgments_of(site: Site, visitor: Visitor) -> list[Any]:
-    return rows(site.store, schema.judgment, annotator_id=visitor.id)
+    return rows(site.store, tables.judgment, annotator_id=visitor.id)
 
 
 # -- 4: a turn --------------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_04_a_turn_with_the_keyboard_alone(site: Site, desk: DeskPage) -> None:
     slots = desk.slots()
     desk.press("Escape").save()
 
-    said = only(site.store, schema.judgment, annotator_id=ada.id)
+    said = only(site.store, tables.judgment, annotator_id=ada.id)
     assert (said.chosen_slot, said.grade, said.safety) == (slots["right"], "slightly_better", "both_safe")
     assert (said.note, said.flags_json) == ("2 of 8 quite (fine), see 1/5?", "[]")
     assert said.input_method == "keyboard"
@@ -95,7 +95,7 @@ def test_05_before_both_answers_have_ended_nothing_is_saved_and_the_page_says_so
     with desk.leaving_a_stream():
         desk.reload().wait_for_phase("generating")
     desk.press("Enter").wait_for_status("Wait until both answers have ended.")
-    shown = only(site.store, schema.comparison, annotator_id=ada.id)
+    shown = only(site.store, tables.comparison, annotator_id=ada.id)
     ids = {"comparison_id": shown.id, "submission_id": f"{shown.id}.0"}
     assert site.act(ada, "submit", option=1, **ids)["message"] == "Wait until both answers have ended."
     assert judgments_of(site, ada) == []
@@ -171,9 +171,9 @@ def test_a_session_of_ten_conversations_without_a_mouse(site: Site, desk: DeskPa
         if turn == 1:
             desk.press("n").wait_for_phase("idle")
     said = judgments_of(site, ada)
-    turns = {shown.id: shown.turn for shown in rows(site.store, schema.comparison, annotator_id=ada.id)}
+    turns = {shown.id: shown.turn for shown in rows(site.store, tables.comparison, annotator_id=ada.id)}
     found = [(turns[row.comparison_id], row.chosen_slot, row.grade, row.input_method) for row in said]
     assert found == expected
-    assert len(rows(site.store, schema.conversation, annotator_id=ada.id)) == 10
+    assert len(rows(site.store, tables.conversation, annotator_id=ada.id)) == 10
     assert {slot for _, slot, _, _ in expected} == {"a", "b"}
     assert desk.pointer_events == []

@@ -15,9 +15,10 @@ from annotation_server import Models, Site, Visitor, running_site
 from browser import OpenPage
 from sqlalchemy import select
 
-from annotation_ui import schema
-from annotation_ui.items import add_items, project_named
-from annotation_ui.session import SKIP_REASONS
+from annotation_ui.store import tables
+from annotation_ui.store.items import add_items
+from annotation_ui.store.projects import project_named
+from annotation_ui.vocabulary import SKIP_REASONS
 
 
 def queue(site: Site, n_items: int, **settings: Any) -> str:
@@ -46,7 +47,7 @@ def test_guidelines_that_change_reach_an_open_page_and_judgments_name_what_was_r
     desk.wait_for_status("The guidelines have changed")
     desk.judge(3).wait_for_phase("empty")
 
-    said = rows(site.store, schema.judgment, annotator_id=ada.id)
+    said = rows(site.store, tables.judgment, annotator_id=ada.id)
     kind, brief = (hashlib.sha256(text.encode()).hexdigest() for text in ("Be kind.", "Be brief."))
     assert [(row.grade, row.guidelines_sha256) for row in said] == [
         ("significantly_better", kind),
@@ -67,13 +68,13 @@ def test_16_each_reason_for_a_skip_is_kept_and_none_counts(site: Site, desk: Des
         assert SKIP_REASONS[reason] in desk.find(REASON).nth(number).inner_text()
         desk.press("Escape").skip(number + 1)
     desk.wait_for_prompt(f"ask {len(SKIP_REASONS)}")
-    said = rows(site.store, schema.judgment, annotator_id=ada.id)
+    said = rows(site.store, tables.judgment, annotator_id=ada.id)
     assert [(row.kind, row.skip_reason, row.grade) for row in said] == [("skip", one, None) for one in SKIP_REASONS]
     assert desk.progress == (0, 0, 0)
     assert "ask 6 Skipped: another reason" in desk.history[0]
     desk.judge(1, "f").wait_for_phase("empty")
     assert desk.progress == (1, 1, 0)
-    assert json.loads(rows(site.store, schema.judgment, annotator_id=ada.id)[-1].flags_json) == ["for_review"]
+    assert json.loads(rows(site.store, tables.judgment, annotator_id=ada.id)[-1].flags_json) == ["for_review"]
 
 
 def test_16_a_skip_needs_a_reason_and_can_be_called_off(site: Site, desk: DeskPage) -> None:
@@ -82,7 +83,7 @@ def test_16_a_skip_needs_a_reason_and_can_be_called_off(site: Site, desk: DeskPa
     desk.press("3", "Escape")
     assert not desk.find(REASONS).is_visible()
     desk.press("Enter").wait_for_status("Choose an answer first")
-    assert rows(site.store, schema.judgment, annotator_id=ada.id) == []
+    assert rows(site.store, tables.judgment, annotator_id=ada.id) == []
 
 
 def test_16_a_flagged_judgment_is_before_the_reviewers(site: Site, desk: DeskPage) -> None:
@@ -102,8 +103,8 @@ def fetched(site: Site, visitor: Visitor, project: str) -> str | None:
     view = site.act(visitor, "fetch", project=project)["view"]
     if view["phase"] != "open":
         return None
-    shown = only(site.store, schema.comparison, id=view["comparison_id"])
-    prompt = json.loads(only(site.store, schema.pair, id=shown.pair_id).prompt_json)
+    shown = only(site.store, tables.comparison, id=view["comparison_id"])
+    prompt = json.loads(only(site.store, tables.pair, id=shown.pair_id).prompt_json)
     return str(prompt[-1]["content"])
 
 
@@ -115,7 +116,7 @@ def test_16_with_overlap_two_each_item_goes_to_two_people_once(site: Site, desk:
     assert fetched(site, ben, project) == "ask 0"
     desk.enter(cleo, project).wait_for_phase("empty")
     assert fetched(site, cleo, project) is None
-    pairs = {row.pair_id for row in rows(site.store, schema.comparison) if row.annotator_id in (ada.id, ben.id)}
+    pairs = {row.pair_id for row in rows(site.store, tables.comparison) if row.annotator_id in (ada.id, ben.id)}
     assert len(pairs) == 1
 
 
@@ -132,10 +133,10 @@ def test_16_an_expired_lease_goes_to_somebody_else_and_a_late_judgment_is_kept(s
     project, ada, ben = queue(site, 1), site.person(), site.person()
     desk.enter(ada, project).fetch().wait_for_prompt("ask 0")
     assert fetched(site, ben, project) is None
-    change(site.store, schema.assignment, {"lease_expires_at": LONG_AGO}, annotator_id=ada.id)
+    change(site.store, tables.assignment, {"lease_expires_at": LONG_AGO}, annotator_id=ada.id)
     assert fetched(site, ben, project) == "ask 0"
     desk.judge(1)
-    assert len(rows(site.store, schema.judgment, annotator_id=ada.id)) == 1
+    assert len(rows(site.store, tables.judgment, annotator_id=ada.id)) == 1
 
 
 def test_16_leaving_gives_the_item_back(site: Site, desk: DeskPage) -> None:
@@ -143,7 +144,7 @@ def test_16_leaving_gives_the_item_back(site: Site, desk: DeskPage) -> None:
     ada, ben = site.person(), site.person()
     desk.enter(ada, project).wait_for_phase("warning").press("Enter").wait_for_phase("idle").fetch()
     desk.push("leave").wait_for_phase("warning")
-    assert rows(site.store, schema.judgment, annotator_id=ada.id) == []
+    assert rows(site.store, tables.judgment, annotator_id=ada.id) == []
     site.act(ben, "accept", project=project)
     assert fetched(site, ben, project) == "ask 0"
 
@@ -207,7 +208,7 @@ def test_03_a_session_with_pairs_only_needs_no_account_no_torch_and_no_network(
         assert tab.traffic.problems == []
         assert foreign(site.addresses()) == []
         with site.store.read() as connection:
-            assert len(connection.execute(select(schema.current_judgment)).all()) == 4
+            assert len(connection.execute(select(tables.current_judgment)).all()) == 4
         assert models["a"].asked == []
         maps = Path(f"/proc/{site.server.process.pid}/maps").read_text(encoding="utf-8")
         assert "libtorch" not in maps

@@ -7,7 +7,7 @@ from annotation_fixtures import COLOURS, current, new_item, only, rows, wait_for
 from annotation_page import BADGE, CARD, PANES, SIDES, WRITING, DeskPage
 from annotation_server import Script, Site
 
-from annotation_ui import schema
+from annotation_ui.store import tables
 
 # -- 10: streaming ----------------------------------------------------------------------------------------------------
 
@@ -21,7 +21,7 @@ def test_10_both_answers_grow_and_grading_opens_when_both_have_ended(site: Site,
     desk.wait_for("n => document.querySelector(n).innerText.includes('to 1: How')", f"{PANES['right']} .body")
     assert {answer[:9] for answer in desk.answers().values()} == {text[:9] for text in begun}
     assert "bread" not in "".join(desk.answers().values())
-    assert rows(site.store, schema.answer, pair_id=_pair(site, ada.id)) == []
+    assert rows(site.store, tables.answer, pair_id=_pair(site, ada.id)) == []
     assert not desk.may_judge
 
     site.models.let_go("a")
@@ -36,12 +36,12 @@ def test_10_both_answers_grow_and_grading_opens_when_both_have_ended(site: Site,
     desk.wait_for_phase("open").wait_for_prompt("How do I bake bread?")
     assert desk.may_judge
     assert desk.slots() == {side: slot for slot, side in slots.items()}
-    assert len(rows(site.store, schema.answer, pair_id=_pair(site, ada.id))) == 2
+    assert len(rows(site.store, tables.answer, pair_id=_pair(site, ada.id))) == 2
     desk.judge(1)
 
 
 def _pair(site: Site, annotator_id: str) -> str:
-    return str(only(site.store, schema.comparison, annotator_id=annotator_id).pair_id)
+    return str(only(site.store, tables.comparison, annotator_id=annotator_id).pair_id)
 
 
 def test_10_a_cut_off_answer_says_so(site: Site, desk: DeskPage) -> None:
@@ -80,7 +80,7 @@ def test_10_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
     card = desk.text(CARD)
     assert "did not answer" in card and "Try this." in card and "Try again" in card
     assert "overloaded" not in card and "13b" not in card and "7b" not in card
-    assert rows(site.store, schema.answer, pair_id=_pair(site, ada.id)) == []
+    assert rows(site.store, tables.answer, pair_id=_pair(site, ada.id)) == []
     desk.press("1", "2")
     assert desk.option is None
 
@@ -88,9 +88,9 @@ def test_10_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
     desk.press("Enter").wait_for_phase("generating")
     other.ends.set()
     desk.wait_for_phase("failed").press("Enter").wait_for_phase("open").wait_for_prompt("Try this.")
-    assert only(site.store, schema.pair, id=_pair(site, ada.id)).state == "complete"
-    assert len(rows(site.store, schema.answer, pair_id=_pair(site, ada.id))) == 2
-    assert rows(site.store, schema.judgment, annotator_id=ada.id) == []
+    assert only(site.store, tables.pair, id=_pair(site, ada.id)).state == "complete"
+    assert len(rows(site.store, tables.answer, pair_id=_pair(site, ada.id))) == 2
+    assert rows(site.store, tables.judgment, annotator_id=ada.id) == []
     desk.judge(8)
 
 
@@ -106,7 +106,7 @@ def test_10_what_is_never_answered_can_be_passed_over(site: Site, desk: DeskPage
         desk.push("pass-over")
     desk.wait_for_phase("idle")
     assert "Skipped" in desk.status
-    said = rows(site.store, schema.judgment, annotator_id=ada.id)
+    said = rows(site.store, tables.judgment, annotator_id=ada.id)
     assert [(row.kind, row.skip_reason) for row in said] == [("judgment", None), ("skip", "broken")]
 
 
@@ -147,8 +147,8 @@ def test_10_answers_that_come_in_never_stand_under_another_prompt(site: Site, de
     desk.press("u").wait_for_status("Taken back").wait_for_prompt("First.")
     desk.page.evaluate(WATCH_PANES)
     site.models.let_go()
-    pairs = [row.id for row in rows(site.store, schema.pair) if "Second." in row.prompt_json]
-    wait_for(lambda: [rows(site.store, schema.answer, pair_id=each) for each in pairs], lambda found: all(found))
+    pairs = [row.id for row in rows(site.store, tables.pair) if "Second." in row.prompt_json]
+    wait_for(lambda: [rows(site.store, tables.answer, pair_id=each) for each in pairs], lambda found: all(found))
     assert desk.may_judge
     desk.judge(3).wait_for_prompt("Second.")
     assert desk.page.evaluate("window.strayed") == []
@@ -200,7 +200,7 @@ def test_11_every_phase_comes_back_as_it_was(site: Site, desk: DeskPage) -> None
     assert (desk.past, desk.answers(), desk.slots(), desk.history) == (past, whole, before, history)
     desk.judge(2)
     assert [len(script.asked) for script in site.models.scripts.values()] == [2, 2]  # nothing was drawn again
-    assert len(rows(site.store, schema.judgment, annotator_id=ada.id)) == 2
+    assert len(rows(site.store, tables.judgment, annotator_id=ada.id)) == 2
 
 
 def test_11_an_unsent_prompt_comes_back_and_is_only_the_writers(site: Site, desk: DeskPage) -> None:

@@ -12,27 +12,15 @@ from annotation_fixtures import LONG_AGO, Office, add_person, change, new_item, 
 from sqlalchemy import select
 
 from alignment.errors import UserError
-from annotation_ui import accounts
-from annotation_ui.accounts import (
-    add_account,
-    begin_session,
-    find,
-    find_by_id,
-    hash_password,
-    is_password,
-    set_active,
-    set_password,
-    sign_in,
-    sign_out,
-    usernames,
-    whose,
-    withdraw,
-)
-from annotation_ui.assignments import lease
-from annotation_ui.schema import annotator, assignment, item, login_failure, login_session, metadata
-from annotation_ui.session import Refused
-from annotation_ui.settings import AccountSettings
-from annotation_ui.store import Store
+from annotation_ui.app_settings import AccountSettings
+from annotation_ui.store import accounts, passwords
+from annotation_ui.store.accounts import add_account, find, find_by_id, set_active, set_password, usernames, withdraw
+from annotation_ui.store.assignments import lease
+from annotation_ui.store.database import Store
+from annotation_ui.store.passwords import hash_password, is_password
+from annotation_ui.store.sign_ins import begin_session, sign_in, sign_out, whose
+from annotation_ui.store.tables import annotator, assignment, item, login_failure, login_session, metadata
+from annotation_ui.vocabulary import Refused
 
 PASSWORD = "correct horse 7"
 SETTINGS = AccountSettings(session_hours=12, max_failures=3, lock_minutes=15)
@@ -43,9 +31,9 @@ WRONG = "Wrong name or password."
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hashes at a thousandth of the cost."""
-    monkeypatch.setattr(accounts, "_COST", {"n": 2**4, "r": 8, "p": 1})
+    monkeypatch.setattr(passwords, "_COST", {"n": 2**4, "r": 8, "p": 1})
     yield
-    accounts._nobody.cache_clear()
+    passwords.nobodys_hash.cache_clear()
 
 
 @pytest.fixture
@@ -125,7 +113,7 @@ def test_wrong_name_wrong_password_and_closed_account_look_alike(
         return scrypt(password, **how)
 
     monkeypatch.setattr(hashlib, "scrypt", counted)
-    accounts._nobody()
+    passwords.nobodys_hash()
     for name, password in (("ada", "wrong guess"), ("eve", PASSWORD), ("closed", PASSWORD)):
         hashed.clear()
         said = [refusal(store, name, password) for _ in range(3)]

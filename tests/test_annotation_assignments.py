@@ -25,11 +25,13 @@ from annotation_fixtures import (
     together,
 )
 
-from annotation_ui import assignments
-from annotation_ui.items import add_items, keep_project, project_named
-from annotation_ui.schema import assignment, comparison, conversation, item, judgment, pair
-from annotation_ui.session import Refused, View
-from annotation_ui.store import Store
+from annotation_ui.desk.view import View
+from annotation_ui.store import assignments
+from annotation_ui.store.database import Store
+from annotation_ui.store.items import add_items
+from annotation_ui.store.projects import keep_project, project_named
+from annotation_ui.store.tables import assignment, comparison, conversation, item, judgment, pair
+from annotation_ui.vocabulary import Refused
 
 
 def expire_all(office: Office) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from annotation_fixtures import Office, new_item
 
-from annotation_ui import accounts
 from annotation_ui.__main__ import main
-from annotation_ui.preparation import is_prepared
-from annotation_ui.schema import project
-from annotation_ui.settings import AppSettings, load_settings
-from annotation_ui.store import Store
+from annotation_ui.app_settings import AppSettings, load_settings
+from annotation_ui.desk.preparation import is_prepared
+from annotation_ui.store import accounts, sign_ins
+from annotation_ui.store.database import Store
+from annotation_ui.store.tables import project
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -43,8 +43,8 @@ def run(database: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 def test_an_account_is_made_with_a_password_from_standard_input(run: Run, database: Path) -> None:
     code, _, said = run("users", "add", "ada", "--role", "reviewer", "--password-stdin", stdin="long enough\n")
     assert code == 0 and "added reviewer ada" in said and "long enough" not in said
-    token = accounts.sign_in(Store(database), load_settings().accounts, "ada", "long enough")
-    found = accounts.whose(Store(database), token)
+    token = sign_ins.sign_in(Store(database), load_settings().accounts, "ada", "long enough")
+    found = sign_ins.whose(Store(database), token)
     assert found is not None and (found.username, found.role) == ("ada", "reviewer")
 
 
@@ -52,7 +52,7 @@ def test_a_made_up_password_is_shown_once_and_works(run: Run, database: Path) ->
     _, _, said = run("users", "add", "ada")
     password = said.rpartition("shown once: ")[2]
     assert len(password) >= 16
-    assert accounts.sign_in(Store(database), load_settings().accounts, "ada", password)
+    assert sign_ins.sign_in(Store(database), load_settings().accounts, "ada", password)
     assert password not in run("users", "list")[1]
 
 
@@ -173,7 +173,7 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_settings_need_no_torch() -> None:
     """Serving pairs that were sampled before has to fit into little memory."""
-    code = "import sys, annotation_ui.commands, annotation_ui.app; sys.exit('torch' in sys.modules)"
+    code = "import sys, annotation_ui.cli.commands, annotation_ui.web.gradio_app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

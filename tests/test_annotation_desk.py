@@ -31,13 +31,14 @@ from annotation_fixtures import (
 )
 
 from alignment.data.records import GRADES, SAFETY_LABELS
-from annotation_ui import accounts, conversations, schema
-from annotation_ui.generation import FAILED
-from annotation_ui.items import load_messages
-from annotation_ui.judgments import MAX_ACTIVE_MS, MAX_NOTE_CHARS
-from annotation_ui.schema import answer, assignment, comparison, conversation, item, judgment, pair
-from annotation_ui.session import SKIP_REASONS, Draft, Pane, Refused, Slot, Submission, View, draw_left_slot
-from annotation_ui.store import Store
+from annotation_ui.answers.generation import FAILED
+from annotation_ui.desk.view import Draft, Pane, View
+from annotation_ui.store import accounts, conversations, tables
+from annotation_ui.store.database import Store
+from annotation_ui.store.judgments import MAX_ACTIVE_MS, MAX_NOTE_CHARS
+from annotation_ui.store.pairs import load_messages
+from annotation_ui.store.tables import answer, assignment, comparison, conversation, item, judgment, pair
+from annotation_ui.vocabulary import SKIP_REASONS, Refused, Slot, Submission, draw_left_slot
 
 OTHER: dict[Slot, Slot] = {"a": "b", "b": "a"}
 SAFETY = {"dimension": "safety", "ask_safety": True}
@@ -253,9 +254,9 @@ def hidden(store: Store) -> set[str]:
     known |= {str(row.seed) for row in rows(store, pair) if row.seed is not None}
     known |= {str(row.seed) for row in rows(store, answer) if row.seed is not None}
     known |= {str(row.order_seed) for row in rows(store, comparison)}
-    for table in (pair, item, conversation, assignment, schema.project, schema.variant):
+    for table in (pair, item, conversation, assignment, tables.project, tables.variant):
         known |= {row.id for row in rows(store, table)}
-    known |= {row.checkpoint for row in rows(store, schema.variant) if row.checkpoint}
+    known |= {row.checkpoint for row in rows(store, tables.variant) if row.checkpoint}
     return known
 
 
@@ -595,7 +596,7 @@ def test_guidelines_that_nobody_wrote_do_not_refuse_a_judgment(office: Office, g
     ada = office.person("ada")
     ada.ask("one")
     ada.judge(1, guidelines_sha256=given)
-    present = only(office.store, schema.project, name="helpfulness").guidelines_sha256
+    present = only(office.store, tables.project, name="helpfulness").guidelines_sha256
     assert only(office.store, judgment).guidelines_sha256 == present
 
 
@@ -1135,7 +1136,7 @@ def test_a_safety_project_begins_with_a_warning(store: Store) -> None:
     assert ada.accept().phase == "idle"
     shown = ada.fetch()
     assert shown.phase == "open"
-    change(store, conversations.desk_place, {"warned_until": "2020-01-01T00:00:00.000Z"})
+    change(store, tables.desk_place, {"warned_until": "2020-01-01T00:00:00.000Z"})
     view = ada.view()
     assert (view.phase, view.prompt, view.left, view.comparison_id) == ("warning", "", None, None)
     assert "content warning" in refusal(ada.fetch)
@@ -1151,7 +1152,7 @@ def test_a_judgment_is_kept_though_the_warning_has_run_out(store: Store) -> None
     ada.accept()
     ada.fetch()
     given = ada.given(1, safety="both_safe")
-    change(store, conversations.desk_place, {"warned_until": "2020-01-01T00:00:00.000Z"})
+    change(store, tables.desk_place, {"warned_until": "2020-01-01T00:00:00.000Z"})
     assert ada.submit(given).phase == "warning"
     assert len(current(store)) == 1
 

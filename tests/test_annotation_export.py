@@ -15,36 +15,20 @@ import pytest
 from annotation_fixtures import Office, Person, app_settings, assistant, new_item, rows, slot_of, user
 from sqlalchemy import func, select
 
-from alignment.data.records import (
-    GRADES,
-    SAFETY_LABELS,
-    Comparison,
-    Grade,
-    SafetyBin,
-    SafetyLabel,
-    read_jsonl,
-    write_jsonl,
-)
-from alignment.data.sources import load_comparisons
+from alignment.data.jsonl import read_jsonl, write_jsonl
+from alignment.data.readers import load_comparisons
+from alignment.data.records import GRADES, SAFETY_LABELS, Comparison, Grade, SafetyBin, SafetyLabel
 from alignment.errors import UserError
-from alignment.reward.judgments import by_majority
-from annotation_ui import accounts, preparation, schema
-from annotation_ui.export import (
-    MARGINS,
-    ExportFilter,
-    Manifest,
-    as_moment,
-    comparisons,
-    export,
-    features_of,
-    filter_from,
-    manifest_file,
-)
-from annotation_ui.items import project_named
-from annotation_ui.schema import current_judgment, export_log, judgment
-from annotation_ui.selection import Outcome, Selection, majority
-from annotation_ui.session import UNSAFE_PREFERRED, Slot, View, option_of
-from annotation_ui.store import Store
+from alignment.reward.repeated_judgments import by_majority
+from annotation_ui.desk import preparation
+from annotation_ui.desk.view import View
+from annotation_ui.exchange.export_judgments import MARGINS, Manifest, comparisons, export, features_of, manifest_file
+from annotation_ui.exchange.selection import ExportFilter, Outcome, Selection, as_moment, filter_from, majority
+from annotation_ui.store import accounts, tables
+from annotation_ui.store.database import Store
+from annotation_ui.store.projects import project_named
+from annotation_ui.store.tables import current_judgment, export_log, judgment
+from annotation_ui.vocabulary import UNSAFE_PREFERRED, Slot, option_of
 
 BETTER: Grade = "better"
 SAFETY_PROJECT = {"name": "safety", "dimension": "safety", "ask_safety": True}
@@ -106,8 +90,8 @@ def test_second_turn_goes_on_from_the_chosen_answer(office: Office, tmp_path: Pa
     )
     assert first.conversation_id == second.conversation_id != ""
     assert first.id != second.id
-    (shown, later) = rows(office.store, schema.comparison)
-    seeds = {row.slot: row.seed for row in rows(office.store, schema.answer, pair_id=later.pair_id)}
+    (shown, later) = rows(office.store, tables.comparison)
+    seeds = {row.slot: row.seed for row in rows(office.store, tables.answer, pair_id=later.pair_id)}
     assert second.id == f"jdg-{later.id.removeprefix('cmp_')}"
     assert second.annotator_id == ada.id
     assert (second.kind, second.batch, second.dimension, second.safety) == ("nature", "round-1", "helpfulness", None)
@@ -151,7 +135,7 @@ def test_second_turn_goes_on_from_the_chosen_answer(office: Office, tmp_path: Pa
                 }
                 for slot, name in (("a", "ppo-1@0.7"), ("b", "ppo-1@1.3"))
             ),
-            key=lambda wrote: next(row.id for row in rows(office.store, schema.variant, name=wrote["name"])),
+            key=lambda wrote: next(row.id for row in rows(office.store, tables.variant, name=wrote["name"])),
         )
     )
 
@@ -163,7 +147,7 @@ def test_sides_do_not_matter(sqlite_store: Store, tmp_path: Path) -> None:
     for number in range(24):
         prefer(ada, "a" if number % 3 else "b")
     records, _ = exported(office, tmp_path)
-    lefts = {row.id: row.left_slot for row in rows(sqlite_store, schema.comparison)}
+    lefts = {row.id: row.left_slot for row in rows(sqlite_store, tables.comparison)}
     assert [record.chosen_text.split()[0] for record in records] == ["red" if n % 3 else "blue" for n in range(24)]
     for number, record in enumerate(records):
         assert record.collected is not None
@@ -768,7 +752,8 @@ def test_datasets_and_a_step_of_trl(
 def test_without_torch() -> None:
     """Exports, imports and simulations load no torch, so that they start at once."""
     code = (
-        "import sys, annotation_ui.export, annotation_ui.importing, annotation_ui.simulate;"
+        "import sys, annotation_ui.exchange.export_judgments, annotation_ui.exchange.imports\n"
+        "import annotation_ui.cli.simulate\n"
         "print([name for name in ('torch', 'gradio', 'datasets') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

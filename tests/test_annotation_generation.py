@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alignment.data.records import Message
-from annotation_ui.generation import EMPTY, EQUAL, FAILED, STOPPED, Generator, Outcome, Written, seed_of
-from annotation_ui.session import Pane, Refused
-from annotation_ui.variants import FinishReason, LocalVariant, Piece, Unanswerable, VariantFailed, VariantInfo
+from annotation_ui.answers.generation import EMPTY, EQUAL, FAILED, STOPPED, Generator, Outcome, Written, seed_of
+from annotation_ui.answers.variants import FinishReason, LocalVariant, Piece, Unanswerable, VariantFailed
+from annotation_ui.desk.view import Pane
+from annotation_ui.store.pairs import VariantInfo
+from annotation_ui.vocabulary import Refused
 
 if TYPE_CHECKING:
     from alignment.models.backbone import Backbone
@@ -165,7 +167,7 @@ class TestBothAnswers:
 
     def test_are_timed(self, running: Running, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
         now = [10.0]
-        monkeypatch.setattr("annotation_ui.generation.time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr("annotation_ui.answers.generation.time", SimpleNamespace(monotonic=lambda: now[0]))
 
         class Slow(Script):
             def stream(self, messages: Sequence[Message], *, seed: int) -> Iterator[Piece]:

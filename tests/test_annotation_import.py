@@ -11,21 +11,27 @@ from typing import Any
 import pytest
 from annotation_fixtures import Office, app_settings, assistant, new_item, rows, user
 
-from alignment.data.records import Comparison, write_jsonl
+from alignment.data.jsonl import write_jsonl
+from alignment.data.records import Comparison
 from alignment.errors import UserError
-from annotation_ui import importing, schema
-from annotation_ui.export import ExportFilter, export
-from annotation_ui.importing import Filing, Imported, attention_items, import_items, read_pairs, read_prompts
-from annotation_ui.items import NewAnswer, NewItem, add_items, project_named
-from annotation_ui.qualification import exercises
-from annotation_ui.quality import as_known
-from annotation_ui.store import Store
+from annotation_ui.desk.exercises import read_exercises
+from annotation_ui.exchange import imports as import_module
+from annotation_ui.exchange import pair_lines
+from annotation_ui.exchange.export_judgments import export
+from annotation_ui.exchange.imports import Filing, Imported, attention_items, import_items, read_pairs, read_prompts
+from annotation_ui.exchange.selection import ExportFilter
+from annotation_ui.quality.judged_pairs import as_known
+from annotation_ui.store import tables
+from annotation_ui.store.database import Store
+from annotation_ui.store.items import NewItem, add_items
+from annotation_ui.store.pairs import NewAnswer
+from annotation_ui.store.projects import project_named
 
 HH = {
     "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant: Good bye.",
     "rejected": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant: No.",
 }
-SAME = {slot: NewAnswer("Same.", importing.IMPORTED) for slot in ("a", "b")}
+SAME = {slot: NewAnswer("Same.", pair_lines.IMPORTED) for slot in ("a", "b")}
 OWN = {"id": "p1", "prompt": "Why is the sky blue?", "answer_a": "Scattering.", "answer_b": "Paint."}
 
 
@@ -208,7 +214,7 @@ def test_hh_pairs(tmp_path: Path) -> None:
 
 def test_attention_checks() -> None:
     for dimension in ("helpfulness", "safety"):
-        items, known = attention_items(dimension), exercises(dimension, "attention")
+        items, known = attention_items(dimension), read_exercises(dimension, "attention")
         assert len(items) == len(known) > 0
         for item, exercise in zip(items, known, strict=True):
             assert item.source == "gold" and item.expected is not None and item.expected["kind"] == "attention"
@@ -225,10 +231,10 @@ def test_what_a_database_refuses_is_replaced_at_once(store: Store, tmp_path: Pat
     for expected in (Imported(2, 0), Imported(0, 2)):
         items, _ = read_pairs(write(tmp_path, OWN, bad), "helpfulness")
         assert import_items(store, "helpfulness", items) == expected
-    (row,) = rows(store, schema.item, id="helpfulness/p\ufffd")
+    (row,) = rows(store, tables.item, id="helpfulness/p\ufffd")
     assert row.kind == "k\ufffd"
-    assert "So\ufffd." in {found.text for found in rows(store, schema.answer)}
-    assert "m\ufffd" in {found.name for found in rows(store, schema.variant)}
+    assert "So\ufffd." in {found.text for found in rows(store, tables.answer)}
+    assert "m\ufffd" in {found.name for found in rows(store, tables.variant)}
     assert "Why\ufffd?" in row.messages_json
 
 
@@ -241,13 +247,13 @@ def test_import_twice_is_import_once(store: Store, tmp_path: Path) -> None:
     assert import_items(store, "helpfulness", items, overlap=3) == Imported(2, 0)
     more = [*items, NewItem("p3", (user("Sun?"),))]
     assert import_items(store, "helpfulness", more) == Imported(1, 2)
-    assert [(row.id, row.overlap, row.remaining) for row in rows(store, schema.item)] == [
+    assert [(row.id, row.overlap, row.remaining) for row in rows(store, tables.item)] == [
         ("helpfulness/p1", 3, 3),
         ("helpfulness/p2", 3, 3),
         ("helpfulness/p3", 1, 1),
     ]
-    assert len(rows(store, schema.pair)) == 2
-    written = {(row.slot, row.text) for row in rows(store, schema.answer)}
+    assert len(rows(store, tables.pair)) == 2
+    written = {(row.slot, row.text) for row in rows(store, tables.answer)}
     assert written == {("a", "Scattering."), ("b", "Paint.")}
 
 
@@ -260,7 +266,7 @@ def test_another_record_under_a_known_id(sqlite_store: Store, tmp_path: Path) ->
         others, _ = read_pairs(write(tmp_path, OWN | {"id": "p0"}, OWN | changes), "helpfulness")
         with pytest.raises(UserError, match="helpfulness has an item 'p1' that says something else"):
             import_items(sqlite_store, "helpfulness", others)
-    assert [row.id for row in rows(sqlite_store, schema.item)] == ["helpfulness/p1"]
+    assert [row.id for row in rows(sqlite_store, tables.item)] == ["helpfulness/p1"]
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -273,7 +279,7 @@ def test_answers_made_meanwhile_do_not_matter(sqlite_store: Store, answered: boo
     ada.judge()
     ada.ask("and then")
     office.close()
-    assert len(rows(sqlite_store, schema.pair)) == 2
+    assert len(rows(sqlite_store, tables.pair)) == 2
     assert import_items(sqlite_store, "helpfulness", [new_item("sky", answered=answered)]) == Imported(0, 1)
 
 
@@ -302,13 +308,13 @@ def test_items_that_nobody_could_judge(sqlite_store: Store, bad: NewItem, compla
         import_items(sqlite_store, "help", [new_item("sky")])
     with pytest.raises(UserError, match="at least 1, not 0"):
         import_items(sqlite_store, "helpfulness", [new_item("sky")], overlap=0)
-    assert rows(sqlite_store, schema.item) == []
+    assert rows(sqlite_store, tables.item) == []
 
 
 def test_import_cut_short_can_be_repeated(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is committed stays; the next try adds the rest, in order."""
     Office(sqlite_store, live=False)
-    monkeypatch.setattr(importing, "ITEMS_PER_WRITE", 4)
+    monkeypatch.setattr(import_module, "ITEMS_PER_WRITE", 4)
     calls = Counter[str]()
 
     def fails_the_third_time(*given: Any, **options: Any) -> int:
@@ -317,20 +323,20 @@ def test_import_cut_short_can_be_repeated(sqlite_store: Store, monkeypatch: pyte
             raise KeyboardInterrupt
         return add_items(*given, **options)
 
-    monkeypatch.setattr(importing, "add_items", fails_the_third_time)
+    monkeypatch.setattr(import_module, "add_items", fails_the_third_time)
     items = [new_item(f"p{number}", answered=True) for number in range(10)]
     with pytest.raises(KeyboardInterrupt):
         import_items(sqlite_store, "helpfulness", items)
-    assert len(rows(sqlite_store, schema.item)) == 8
+    assert len(rows(sqlite_store, tables.item)) == 8
     assert import_items(sqlite_store, "helpfulness", items) == Imported(2, 8)
-    places = sorted((row.place, row.id) for row in rows(sqlite_store, schema.item))
+    places = sorted((row.place, row.id) for row in rows(sqlite_store, tables.item))
     assert [name for _, name in places] == [f"helpfulness/p{number}" for number in range(10)]
     assert len({place for place, _ in places}) == 10
 
 
 def test_known_ids_are_looked_up_in_many_queries(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     Office(sqlite_store, live=False)
-    monkeypatch.setattr(importing, "_IDS_PER_QUERY", 2)
+    monkeypatch.setattr(import_module, "_IDS_PER_QUERY", 2)
     items = [new_item(f"p{number}", answered=True) for number in range(5)]
     import_items(sqlite_store, "helpfulness", items)
     assert import_items(sqlite_store, "helpfulness", items) == Imported(0, 5)

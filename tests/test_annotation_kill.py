@@ -23,7 +23,7 @@ import pytest
 from load_kit import clients, load, served
 from postgres import Postgres
 
-from annotation_ui.store import Store
+from annotation_ui.store.database import Store
 
 PATIENCE_SECONDS = 60.0
 AT_ONCE = 6

@@ -16,8 +16,8 @@ from annotation_fixtures import Office, Person, app_settings, only
 from load_kit import BENCHMARKS, clients, load, served
 from sqlalchemy import insert
 
-from annotation_ui import schema
-from annotation_ui.store import Store
+from annotation_ui.store import tables
+from annotation_ui.store.database import Store
 
 NOTHING_WRONG = {"lost": 0, "wrong": 0, "doubled": 0, "shared": 0, "extra": 0}
 
@@ -141,10 +141,10 @@ def test_a_row_that_says_something_else_is_wrong(office: Office, field: str) -> 
 
 def test_a_second_judgment_of_the_same_pair_is_doubled(office: Office) -> None:
     saved = judge(office.person("ada"))
-    row = only(office.store, schema.judgment)
+    row = only(office.store, tables.judgment)
     again = {**row._mapping, "id": row.id + 1, "submission_id": f"{row.submission_id}x", "supersedes": row.id}
     with office.store.write() as connection:
-        connection.execute(insert(schema.judgment).values(**again))
+        connection.execute(insert(tables.judgment).values(**again))
     compared = load.compare(office.store, [saved])
     assert counts(compared) == {**NOTHING_WRONG, "doubled": 1, "extra": 1}
     assert not compared.is_right

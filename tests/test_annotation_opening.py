@@ -9,11 +9,11 @@ import pytest
 from annotation_fixtures import NO_TEST, app_settings, only, rows
 
 from alignment.errors import UserError
-from annotation_ui import schema
-from annotation_ui.opening import known_store, open_store
-from annotation_ui.server import keep_projects, reserved
-from annotation_ui.settings import AppSettings
-from annotation_ui.store import Store
+from annotation_ui.app_settings import AppSettings
+from annotation_ui.cli.open_store import known_store, open_store
+from annotation_ui.store import tables
+from annotation_ui.store.database import Store
+from annotation_ui.web.server import keep_projects, reserved
 
 
 def settings_of(file: Path, **project: Any) -> AppSettings:
@@ -26,16 +26,16 @@ def test_opening_a_store_changes_no_project_of_its_server(tmp_path: Path) -> Non
     guidelines.write_text("# Ours")
     team = settings_of(file, title="Team", batch="batch-7", overlap=2, guidelines=str(guidelines))
     keep_projects(Store(file), team)
-    (before,) = rows(Store(file), schema.project)
+    (before,) = rows(Store(file), tables.project)
     store = open_store(settings_of(file, title="Other"), None)
-    assert rows(store, schema.project) == [before]
+    assert rows(store, tables.project) == [before]
     keep_projects(store, settings_of(file, title="Served anew"))
-    assert only(store, schema.project).title == "Served anew"
+    assert only(store, tables.project).title == "Served anew"
 
 
 def test_opening_a_store_makes_the_projects_that_it_lacks(tmp_path: Path) -> None:
     store = open_store(settings_of(tmp_path / "new.db", title="First"), None)
-    assert only(store, schema.project).title == "First"
+    assert only(store, tables.project).title == "First"
 
 
 def test_a_store_to_be_read_has_to_be_there(tmp_path: Path) -> None:

@@ -13,21 +13,11 @@ import pytest
 from pydantic import ValidationError
 
 from alignment.data.records import Message
-from annotation_ui import app, blocks_html, layout, texts
-from annotation_ui.session import (
-    SKIP_REASONS,
-    Draft,
-    Pane,
-    PastJudgment,
-    Phase,
-    Progress,
-    ProjectChoice,
-    Refused,
-    View,
-    option_of,
-)
+from annotation_ui.desk.view import Draft, Pane, PastJudgment, Progress, ProjectChoice, View
+from annotation_ui.vocabulary import SKIP_REASONS, Phase, Refused, option_of
+from annotation_ui.web import fragments, gradio_app, layout, texts
 
-ASSETS = Path(app.__file__).parent / "assets"
+ASSETS = Path(gradio_app.__file__).parent / "assets"
 EVIL = '"><script>window.pwned=1</script><img src=x onerror=alert(1)>'
 
 
@@ -87,9 +77,7 @@ def test_the_state_of_the_page_holds_no_text_of_models_or_people() -> None:
     secret = make_view(
         prompt="PROMPT", left=Pane("LEFT"), right=Pane("RIGHT"), past=(Message(role="user", content="PAST"),)
     )
-    told = blocks_html.page_state(
-        replace(secret, guidelines="GUIDE", explanation="WHY", draft=Draft(6, note="my note"))
-    )
+    told = fragments.page_state(replace(secret, guidelines="GUIDE", explanation="WHY", draft=Draft(6, note="my note")))
     assert not re.search("PROMPT|LEFT|RIGHT|PAST|GUIDE|WHY", str(told))
     assert (told["draft"]["option"], told["draft"]["note"]) == (6, "my note")
     assert told["progress"] == {"today": 3, "total": 40, "left_in_queue": 7}
@@ -108,14 +96,14 @@ def test_the_state_of_the_page_holds_no_text_of_models_or_people() -> None:
     ],
 )
 def test_parts_are_named_by_what_they_show(change: dict[str, Any], scene_stays: bool, answers_stay: bool) -> None:
-    before, after = (blocks_html.part_keys(view) for view in (make_view(), make_view(**change)))
+    before, after = (fragments.part_keys(view) for view in (make_view(), make_view(**change)))
     assert (before["scene"] == after["scene"]) is scene_stays
     assert (before["answers"] == after["answers"]) is answers_stay
 
 
 def test_parts_that_can_change_have_no_name() -> None:
     for phase in ("generating", "idle", "failed", "warning", "empty"):
-        assert blocks_html.part_keys(make_view(phase)) == {"scene": "", "answers": ""}
+        assert fragments.part_keys(make_view(phase)) == {"scene": "", "answers": ""}
 
 
 # -- above the answers ------------------------------------------------------------------------------------------------
@@ -137,37 +125,37 @@ def test_parts_that_can_change_have_no_name() -> None:
     ],
 )
 def test_each_phase_offers_what_can_be_done(changes: dict[str, Any], buttons: list[str]) -> None:
-    assert does(blocks_html.scene(make_view(**changes))) == buttons
+    assert does(fragments.scene(make_view(**changes))) == buttons
 
 
 def test_the_content_warning_is_shown_and_the_prompt_is_not() -> None:
-    scene = blocks_html.scene(make_view("warning", dimension="safety"))
+    scene = fragments.scene(make_view("warning", dimension="safety"))
     assert "It is voluntary" in scene and "bread" not in scene
 
 
 def test_a_failure_shows_the_reason_and_keeps_the_prompt() -> None:
-    words = Outline(blocks_html.scene(make_view("failed", message="Timed out."))).words
+    words = Outline(fragments.scene(make_view("failed", message="Timed out."))).words
     assert "Timed out." in words and "Why is bread stale?" in words
 
 
 def test_what_the_desk_says_replaces_the_hint_of_an_idle_page() -> None:
     hint = texts.IDLE_FETCH[1]
-    assert hint in blocks_html.scene(make_view("idle", may_fetch=True))
-    told = blocks_html.scene(make_view("idle", may_fetch=True, message="First, a short test."))
+    assert hint in fragments.scene(make_view("idle", may_fetch=True))
+    told = fragments.scene(make_view("idle", may_fetch=True, message="First, a short test."))
     assert "First, a short test." in told and hint not in told
 
 
 def test_training_and_test_say_what_they_are_and_work_does_not() -> None:
-    training = Outline(blocks_html.scene(make_view(kind="training", place="2 of 5"))).words
-    exam = Outline(blocks_html.scene(make_view(kind="qualification", place="3 of 10"))).words
+    training = Outline(fragments.scene(make_view(kind="training", place="2 of 5"))).words
+    exam = Outline(fragments.scene(make_view(kind="qualification", place="3 of 10"))).words
     assert "Training, 2 of 5" in training and "Qualification test, 3 of 10" in exam
-    assert "banner" not in blocks_html.scene(make_view())
-    assert "earlier judgment" in blocks_html.scene(make_view(editing=True))
+    assert "banner" not in fragments.scene(make_view())
+    assert "earlier judgment" in fragments.scene(make_view(editing=True))
 
 
 def test_only_the_last_exchange_is_open() -> None:
     turns = [Message(role=role, content=f"{role} {n}") for n in (1, 2, 3) for role in ("user", "assistant")]
-    scene = blocks_html.scene(make_view(past=tuple(turns), turn=4, max_turns=4))
+    scene = fragments.scene(make_view(past=tuple(turns), turn=4, max_turns=4))
     folded, shown = scene[: scene.index("</details>")], scene[scene.index("</details>") :]
     assert all(f"{role} {n}" in folded for n in (1, 2) for role in ("user", "assistant"))
     assert "user 3" in shown and "assistant 3" in shown and "user 3" not in folded
@@ -176,12 +164,12 @@ def test_only_the_last_exchange_is_open() -> None:
 
 def test_one_exchange_is_not_folded_and_one_turn_is_not_counted() -> None:
     exchange = (Message(role="user", content="hello"), Message(role="assistant", content="good day"))
-    scene = blocks_html.scene(make_view(past=exchange, turn=2, max_turns=1))
+    scene = fragments.scene(make_view(past=exchange, turn=2, max_turns=1))
     assert "<details" not in scene and "good day" in scene and "Turn" not in scene
 
 
 def test_instructions_of_the_system_are_folded_but_not_lost() -> None:
-    scene = blocks_html.scene(make_view(past=(Message(role="system", content="Be brief."),)))
+    scene = fragments.scene(make_view(past=(Message(role="system", content="Be brief."),)))
     assert "Be brief." in scene[: scene.index("</details>")]
 
 
@@ -189,7 +177,7 @@ def test_instructions_of_the_system_are_folded_but_not_lost() -> None:
 
 
 def test_an_answer_is_there_rendered_and_raw() -> None:
-    pane = blocks_html.answer_pane("left", Pane("**bold**"))
+    pane = fragments.answer_pane("left", Pane("**bold**"))
     rendered, raw = pane.split('<div class="body raw"')
     assert "<strong>bold</strong>" in rendered and "**" not in rendered
     assert "**bold**" in raw and "<strong>" not in raw
@@ -197,10 +185,10 @@ def test_an_answer_is_there_rendered_and_raw() -> None:
 
 def test_a_pane_says_which_answer_it_is_whether_it_was_cut_off_and_whether_it_goes_on() -> None:
     cut, going, empty = Pane("x", cut_off=True), Pane("x", done=False), Pane("  ")
-    assert Outline(blocks_html.answer_pane("left", cut)).values("aria-label") == ["Answer A"]
-    assert Outline(blocks_html.answer_pane("right", cut)).values("aria-label") == ["Answer B"]
+    assert Outline(fragments.answer_pane("left", cut)).values("aria-label") == ["Answer A"]
+    assert Outline(fragments.answer_pane("right", cut)).values("aria-label") == ["Answer B"]
     for pane, badge, writing, none in ((cut, 1, 0, 0), (going, 0, 1, 0), (empty, 0, 0, 2), (None, 0, 1, 0)):
-        html = blocks_html.answer_pane("left", pane)
+        html = fragments.answer_pane("left", pane)
         assert (html.count(texts.CUT_OFF_HINT), html.count('"writing"')) == (badge, writing)
         assert html.count(texts.NO_TEXT) == none
 
@@ -226,9 +214,9 @@ def test_no_text_of_models_people_or_projects_becomes_an_element() -> None:
         history=(entry,),
     )
     phases: tuple[Phase, ...] = ("idle", "failed", "empty", "open", "explained", "judged")
-    pieces = [blocks_html.scene(replace(view, phase=phase)) for phase in phases]
-    pieces += [blocks_html.top(view), blocks_html.guidelines(view), blocks_html.history(view.history)]
-    pieces.append(blocks_html.answer_pane("left", view.left))
+    pieces = [fragments.scene(replace(view, phase=phase)) for phase in phases]
+    pieces += [fragments.top(view), fragments.guidelines(view), fragments.history(view.history)]
+    pieces.append(fragments.answer_pane("left", view.left))
     for piece in pieces:
         outline = Outline(piece)
         assert not outline.tags() & {"script", "img", "style", "iframe", "form"}
@@ -241,26 +229,26 @@ def test_no_text_of_models_people_or_projects_becomes_an_element() -> None:
 
 def test_the_way_out_is_always_there_in_safety_projects_and_only_there() -> None:
     for phase in ("warning", "idle", "generating", "open", "judged", "empty"):
-        assert "leave" in does(blocks_html.top(make_view(phase, dimension="safety")))
-    assert "leave" not in does(blocks_html.top(make_view()))
+        assert "leave" in does(fragments.top(make_view(phase, dimension="safety")))
+    assert "leave" not in does(fragments.top(make_view()))
 
 
 @pytest.mark.parametrize(
     ("role", "links"), [("annotator", []), ("reviewer", ["/review"]), ("admin", ["/review", "/admin"])]
 )
 def test_links_depend_on_the_role(role: Any, links: list[str]) -> None:
-    assert Outline(blocks_html.top(make_view(role=role))).values("href") == links
+    assert Outline(fragments.top(make_view(role=role))).values("href") == links
 
 
 def test_the_project_on_the_desk_is_the_chosen_one() -> None:
-    options = [given for tag, given in Outline(blocks_html.top(make_view(project="safe"))).elements if tag == "option"]
+    options = [given for tag, given in Outline(fragments.top(make_view(project="safe"))).elements if tag == "option"]
     assert [given["value"] for given in options if "selected" in given] == ["safe"]
     alone = make_view(projects=(ProjectChoice("help", "Recipes", "helpfulness"),))
-    assert "<select" not in blocks_html.top(alone) and "Recipes" in blocks_html.top(alone)
+    assert "<select" not in fragments.top(alone) and "Recipes" in fragments.top(alone)
 
 
 def test_own_progress_is_in_the_top() -> None:
-    top = blocks_html.top(make_view())
+    top = fragments.top(make_view())
     assert "3 today" in top and "40 in all, 7 left in the queue" in top
 
 
@@ -276,11 +264,11 @@ def test_history_offers_a_change_only_where_there_can_be_one() -> None:
         )
         for number in (1, 2)
     ]
-    outline = Outline(blocks_html.history(entries))
+    outline = Outline(fragments.history(entries))
     acts = [(given["data-do"], given["data-comparison"]) for tag, given in outline.elements if tag == "button"]
     assert acts == [("edit", "cmp_1"), ("retract", "cmp_1"), ("retract", "cmp_2")]
     assert outline.values("datetime") == ["2026-03-04T05:06:07.000Z"] * 2 and "05:06" in outline.words
-    assert texts.NO_HISTORY in blocks_html.history([])
+    assert texts.NO_HISTORY in fragments.history([])
 
 
 # -- the judging bar --------------------------------------------------------------------------------------------------
@@ -338,11 +326,11 @@ def test_every_text_of_the_script_exists() -> None:
 def test_everything_that_buttons_do_is_known_to_the_script() -> None:
     script = (ASSETS / "page.js").read_text()
     table = script[script.index("const DOES = {") : script.index("// -- keys and clicks")]
-    html = layout.judging_bar() + layout.composer() + layout.help_dialog() + blocks_html.answer_pane("left", None)
+    html = layout.judging_bar() + layout.composer() + layout.help_dialog() + fragments.answer_pane("left", None)
     for view in (make_view("warning", dimension="safety"), make_view("idle", may_fetch=True), make_view("failed")):
-        html += blocks_html.top(view) + blocks_html.scene(view) + blocks_html.guidelines(view)
-    html += blocks_html.scene(make_view("explained", explanation="x"))
-    html += blocks_html.history(
+        html += fragments.top(view) + fragments.scene(view) + fragments.guidelines(view)
+    html += fragments.scene(make_view("explained", explanation="x"))
+    html += fragments.history(
         [PastJudgment("c", "2026-03-04T05:06:07Z", "p", "A better", can_edit=True, can_withdraw=True)]
     )
     for name in {name for name in does(html) if name}:
@@ -356,31 +344,31 @@ SKIPPED = {"__type__": "update"}
 
 def test_a_saved_judgment_sends_neither_the_conversation_nor_the_answers_again() -> None:
     shown, judged = make_view(), make_view("judged", draft=Draft(2), message="Saved.", level="saved")
-    first = app.sent_view(shown, {})
+    first = gradio_app.sent_view(shown, {})
     assert SKIPPED not in first and len(first) == 5
-    state, *parts = app.sent_view(judged, first[0]["has"])
+    state, *parts = gradio_app.sent_view(judged, first[0]["has"])
     assert parts[:3] == [SKIPPED] * 3 and parts[3] != SKIPPED
     assert (state["message"], state["level"], state["view"]["phase"]) == ("Saved.", "saved", "judged")
 
 
 def test_another_comparison_is_sent_whole_and_a_project_with_top_and_guidelines() -> None:
-    has = app.sent_view(make_view(), {})[0]["has"]
-    assert SKIPPED not in app.sent_view(make_view(comparison_id="cmp_2"), has)
-    assert len(app.sent_view(make_view(), {}, whole=True)) == 7
+    has = gradio_app.sent_view(make_view(), {})[0]["has"]
+    assert SKIPPED not in gradio_app.sent_view(make_view(comparison_id="cmp_2"), has)
+    assert len(gradio_app.sent_view(make_view(), {}, whole=True)) == 7
 
 
 def test_a_message_changes_nothing_else_and_two_alike_are_told_apart() -> None:
-    first, second = app.sent_message("No."), app.sent_message("No.")
+    first, second = gradio_app.sent_message("No."), gradio_app.sent_message("No.")
     assert first[1:] == (SKIPPED,) * 4 and "view" not in first[0]
     assert first[0] != second[0]
-    assert app.sent_message("No.", whole=True)[1:] == (SKIPPED,) * 6
+    assert gradio_app.sent_message("No.", whole=True)[1:] == (SKIPPED,) * 6
 
 
 def test_a_refusal_is_told_and_an_unexpected_error_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert app.trouble(Refused("Press 1 to 8.")) == "Press 1 to 8."
+    assert gradio_app.trouble(Refused("Press 1 to 8.")) == "Press 1 to 8."
     assert not caplog.records
     with caplog.at_level(logging.ERROR):
-        assert app.trouble(RuntimeError("the password is xyz")) == texts.UNEXPECTED
+        assert gradio_app.trouble(RuntimeError("the password is xyz")) == texts.UNEXPECTED
     assert "the password is xyz" in caplog.text
 
 
@@ -388,7 +376,7 @@ def test_a_refusal_is_told_and_an_unexpected_error_is_only_logged(caplog: pytest
 def test_an_option_is_a_whole_number_or_the_judgment_is_not_taken(option: Any) -> None:
     given = {"comparison_id": "c", "submission_id": "s", "option": option}
     with pytest.raises(ValidationError):
-        app.JudgmentForm.model_validate(given)
+        gradio_app.JudgmentForm.model_validate(given)
 
 
 def test_a_judgment_reaches_the_desk_as_it_was_given_and_a_broken_clock_does_not_stop_it() -> None:
@@ -400,7 +388,9 @@ def test_a_judgment_reaches_the_desk_as_it_was_given_and_a_broken_clock_does_not
         "note": "n",
         "flagged": True,
     }
-    made = app.JudgmentForm.model_validate({**given, "active_ms": "soon", "input_method": "keyboard"}).submission()
+    made = gradio_app.JudgmentForm.model_validate(
+        {**given, "active_ms": "soon", "input_method": "keyboard"}
+    ).submission()
     assert (made.comparison_id, made.submission_id, made.option) == ("c", "s", 7)
     assert (made.safety, made.note, made.flagged) == ("both_safe", "n", True)
     assert (made.active_ms, made.input_method) == ("soon", "keyboard")

@@ -21,20 +21,26 @@ from annotation_fixtures import Person, add_person, app_settings, new_item
 from sqlalchemy import func, select, update
 from stage_fixtures import reduced_recipe
 
-from alignment.data.records import GRADES, Comparison, read_jsonl
+from alignment.data.jsonl import read_jsonl
+from alignment.data.records import GRADES, Comparison
 from alignment.errors import UserError
-from alignment.recipe import Recipe
-from alignment.run import RunFolder
-from annotation_ui import accounts, rounds
-from annotation_ui.desk import Desk
-from annotation_ui.items import NewItem
-from annotation_ui.presampling import choose_prompts
-from annotation_ui.rounds import PRIORITY
-from annotation_ui.schema import annotator, comparison, item, project
-from annotation_ui.session import UNSAFE_PREFERRED, meaning_of
-from annotation_ui.settings import AppSettings
-from annotation_ui.store import Store
-from stages import annotate, base, people, people_waiting, reward, sft
+from alignment.run.run_folder import RunFolder
+from alignment.settings.recipe import Recipe
+from annotation_ui.app_settings import AppSettings
+from annotation_ui.desk.desk import Desk
+from annotation_ui.exchange import rounds
+from annotation_ui.exchange.rounds import PRIORITY
+from annotation_ui.store import accounts
+from annotation_ui.store.database import Store
+from annotation_ui.store.items import NewItem
+from annotation_ui.store.tables import annotator, comparison, item, project
+from annotation_ui.vocabulary import UNSAFE_PREFERRED, meaning_of
+from stages.annotate import collect as annotate
+from stages.annotate import people, people_pairs, people_waiting
+from stages.annotate.people_pairs import choose_prompts
+from stages.base import pretrain as base
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 SECONDS = 60.0
 COUNTS = ("helpfulness_pairs=12", "safety_pairs=10", "heldout_helpfulness_pairs=4", "heldout_safety_pairs=4")
@@ -216,7 +222,7 @@ class Room:
     def _sample(self, recipe: Recipe, folder: Any, number: int, batch: str, prompts: Any, projects: Any) -> Any:
         self.sampled.append(batch)
         items: dict[str, list[NewItem]] = {}
-        for goal in people.wanted(recipe):
+        for goal in people_pairs.wanted(recipe):
             made = [
                 new_item(f"{batch}/{goal.part}/{n}", answered=True, batch=batch, part=goal.part)
                 for n in range(goal.judgments + 1)
@@ -379,7 +385,7 @@ def test_other_prompts_are_another_batch_wherever_they_are(recipe: Recipe, room:
 
     def made_of(file: Path) -> str:
         data = recipe.data.model_copy(update={"prompts": str(file)})
-        return people.made_of(recipe.model_copy(update={"data": data}), folder, 1, cast(Any, projects))
+        return people_pairs.made_of(recipe.model_copy(update={"data": data}), folder, 1, cast(Any, projects))
 
     before = made_of(Path(recipe.data.prompts))
     copy = Path(shutil.copy(recipe.data.prompts, tmp_path / Path(recipe.data.prompts).name))

@@ -15,10 +15,11 @@ from browser import OpenPage
 from playwright.sync_api import Error, Page
 from sqlalchemy import select
 
-from alignment.data.records import Comparison, read_jsonl
+from alignment.data.jsonl import read_jsonl
+from alignment.data.records import Comparison
 from alignment.files import read_json
-from annotation_ui.schema import comparison
-from annotation_ui.store import Store
+from annotation_ui.store.database import Store
+from annotation_ui.store.tables import comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 300.0

@@ -12,17 +12,18 @@ from sqlalchemy import select
 
 from alignment.data.records import GRADES, Dimension, SafetyBin
 from alignment.errors import UserError
-from annotation_ui import preparation
-from annotation_ui.items import project_named
-from annotation_ui.qualification import Exercise, Use, exercises
-from annotation_ui.schema import comparison, conversation, item, judgment, qualification
-from annotation_ui.session import Refused, Slot, View, option_of, side_of
-from annotation_ui.store import Store
+from annotation_ui.desk import preparation
+from annotation_ui.desk.exercises import Exercise, Use, read_exercises
+from annotation_ui.desk.view import View
+from annotation_ui.store.database import Store
+from annotation_ui.store.projects import project_named
+from annotation_ui.store.tables import comparison, conversation, item, judgment, qualification
+from annotation_ui.vocabulary import Refused, Slot, option_of, side_of
 
 # Three questions, of which two are enough: 2 / 3 >= 0.6 > 1 / 3.
 TEST = {"required": True, "questions": 3, "min_agreement": 0.6, "attempts": 2}
 SAFETY = {"dimension": "safety", "ask_safety": True}
-N_TRAINING = len(exercises("helpfulness", "training"))
+N_TRAINING = len(read_exercises("helpfulness", "training"))
 OTHER: dict[Slot, Slot] = {"a": "b", "b": "a"}
 
 
@@ -56,7 +57,7 @@ def few_exercises(dimension: Dimension, use: Use, file: None = None) -> tuple[Ex
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer exercises than come with the app, so that nobody waits for them."""
-    monkeypatch.setattr(preparation, "exercises", few_exercises)
+    monkeypatch.setattr(preparation, "read_exercises", few_exercises)
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_from_the_first_example_to_the_first_item(school: Office) -> None:
         assert ada.view() == replace(view, message="", level="info")  # as it is after a reload
         seen.append(exercise.id)
         view = ada.fetch()
-    assert seen == [exercise.id for exercise in exercises("helpfulness", "training")]
+    assert seen == [exercise.id for exercise in read_exercises("helpfulness", "training")]
     for number, rightly in enumerate((True, False, True), start=1):
         assert (view.phase, view.kind, view.place) == ("open", "qualification", f"{number} of 3")
         assert view.explanation == ""

@@ -16,7 +16,7 @@ from browser import OpenPage, Server, Tab, free_port, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotation_ui.rendering import MAX_NESTING, TAGS, answer_html, guidelines_html, prompt_html
+from annotation_ui.web.safe_html import MAX_NESTING, TAGS, answer_html, guidelines_html, prompt_html
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"

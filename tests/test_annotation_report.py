@@ -16,15 +16,15 @@ from sqlalchemy import event
 from test_report import outline
 
 from alignment.errors import UserError
-from annotation_ui import schema
-from annotation_ui.agreement import NO_DATA, JudgedPair, Skipped
-from annotation_ui.quality import annotator_names, as_known, judged_pairs, quality_report, skipped_pairs
-from annotation_ui.report import FEW, Report, as_json
-from annotation_ui.report_figures import build_report
-from annotation_ui.report_html import as_html
-from annotation_ui.report_text import as_text, labels_of
-from annotation_ui.session import option_of
-from annotation_ui.store import Store
+from annotation_ui.quality.agreement import NO_DATA, JudgedPair, Skipped
+from annotation_ui.quality.judged_pairs import annotator_names, as_known, judged_pairs, quality_report, skipped_pairs
+from annotation_ui.quality.quality_figures import build_report
+from annotation_ui.quality.quality_report import FEW, Report, as_json
+from annotation_ui.quality.report_as_html import as_html
+from annotation_ui.quality.report_as_text import as_text, labels_of
+from annotation_ui.store import tables
+from annotation_ui.store.database import Store
+from annotation_ui.vocabulary import option_of
 
 EDGES: dict[str, tuple[list[JudgedPair], list[Skipped]]] = {
     "nothing": ([], []),
@@ -213,7 +213,7 @@ def test_the_store_gives_what_people_say_now(store: Store) -> None:
     at_safety.judge(5, safety="both_safe")
     with worked.store.read() as connection:
         found, skips = judged_pairs(connection), skipped_pairs(connection)
-    first = only(worked.store, schema.comparison, id=shown.comparison_id)
+    first = only(worked.store, tables.comparison, id=shown.comparison_id)
     assert [(row.annotator, row.project, row.batch, row.part) for row in found] == [
         (ada.id, "helpfulness", "b0", "train"),
         (ben.id, "helpfulness", "b0", "train"),
@@ -225,7 +225,7 @@ def test_the_store_gives_what_people_say_now(store: Store) -> None:
     assert found[1].choice == found[1].left_slot and found[1].grade == "slightly_better"
     assert (found[2].safety, found[2].dimension) == ("both_safe", "safety")
     assert found[2].judged_at.endswith("Z") and not found[2].is_gold
-    edits = rows(worked.store, schema.judgment, comparison_id=shown.comparison_id)
+    edits = rows(worked.store, tables.judgment, comparison_id=shown.comparison_id)
     assert found[0].judged_at == max(row.created_at for row in edits)  # an edit moves it, as in exports
     assert skips == [Skipped(ada.id, "helpfulness", "no_expertise")]
 
@@ -237,14 +237,14 @@ def test_training_tests_and_the_withdrawn_are_left_out(worked: Office) -> None:
         person.judge(1)
         person.skip("broken")
     assert quality_report(worked.store).overall.work.n == 2
-    change(worked.store, schema.annotator, {"withdrawn_at": "2026-01-01T00:00:00.000Z"}, username="ben")
+    change(worked.store, tables.annotator, {"withdrawn_at": "2026-01-01T00:00:00.000Z"}, username="ben")
     left = quality_report(worked.store)
     assert [person.annotator for person in left.annotators] == [ada.id]
     assert sum(left.overall.work.skips.values()) == 1
-    change(worked.store, schema.comparison, {"kind": "qualification"}, annotator_id=ada.id)
+    change(worked.store, tables.comparison, {"kind": "qualification"}, annotator_id=ada.id)
     assert quality_report(worked.store).overall.work.n == 0
-    change(worked.store, schema.comparison, {"kind": "work"}, annotator_id=ada.id)
-    change(worked.store, schema.item, {"source": "training"})
+    change(worked.store, tables.comparison, {"kind": "work"}, annotator_id=ada.id)
+    change(worked.store, tables.item, {"source": "training"})
     assert quality_report(worked.store).annotators == ()
 
 
@@ -269,14 +269,14 @@ def test_gold_items_come_with_whether_they_were_judged_as_known(sqlite_store: St
     ada.fetch()
     for side_of_a in (True, False):
         view = ada.view()
-        left = only(store, schema.comparison, id=view.comparison_id).left_slot
+        left = only(store, tables.comparison, id=view.comparison_id).left_slot
         ada.judge(option_of("left" if (left == "a") == side_of_a else "right", "better"))
     with store.read() as connection:
         found = judged_pairs(connection)
     assert [(row.is_gold, row.gold_ok) for row in found] == [(True, True), (True, False)]
     work = quality_report(store).overall.work
     assert (work.n, work.gold.value, work.gold.n) == (0, 0.5, 2)
-    change(store, schema.comparison, {"turn": 2}, pair_id=found[1].pair_id)  # as if asked by the annotator
+    change(store, tables.comparison, {"turn": 2}, pair_id=found[1].pair_id)  # as if asked by the annotator
     work = quality_report(store).overall.work
     assert (work.n, work.gold.value, work.gold.n) == (0, 1.0, 1)
 

@@ -11,13 +11,14 @@ from annotation_fixtures import LONG_AGO, Office, Person, app_settings, change, 
 from test_annotation_assignments import check_taken
 
 from alignment.errors import UserError
-from annotation_ui import accounts, schema
-from annotation_ui.export import comparisons
-from annotation_ui.items import NewItem, keep_project, project_about
-from annotation_ui.rounds import PRIORITY, Standing, Wanted, Watch, has_batch, put_away, take_up, taken
-from annotation_ui.selection import Selection
-from annotation_ui.session import UNSAFE_PREFERRED
-from annotation_ui.store import Store
+from annotation_ui.exchange.export_judgments import comparisons
+from annotation_ui.exchange.rounds import PRIORITY, Standing, Wanted, Watch, has_batch, put_away, take_up, taken
+from annotation_ui.exchange.selection import Selection
+from annotation_ui.store import accounts, tables
+from annotation_ui.store.database import Store
+from annotation_ui.store.items import NewItem
+from annotation_ui.store.projects import keep_project, project_about
+from annotation_ui.vocabulary import UNSAFE_PREFERRED
 
 SAFETY = {"name": "safety", "dimension": "safety", "ask_safety": True}
 ONE = Wanted("helpfulness", "train", 1)
@@ -33,7 +34,7 @@ def pairs(batch: str, count: int, **changes: Any) -> list[NewItem]:
 def queue(store: Store) -> dict[str, int]:
     """Batch -> judgments that the queue still asks for."""
     found: dict[str, int] = {}
-    for row in rows(store, schema.item):
+    for row in rows(store, tables.item):
         found[row.batch] = found.get(row.batch, 0) + row.remaining
     return found
 
@@ -69,7 +70,7 @@ def test_settings_that_are_put_back_bring_the_batch_back(twice: Office) -> None:
     check_taken(store)
     assert queue(store) == {"round-1-me-a": -2, "round-1-me-b": 2}
     assert look(twice, "round-1-me-a") == [(1, 1)]  # the one on the desk
-    change(store, schema.assignment, {"lease_expires_at": LONG_AGO}, state="leased")
+    change(store, tables.assignment, {"lease_expires_at": LONG_AGO}, state="leased")
     ben = twice.person("ben")
     assert ben.fetch().prompt == "round-1-me-b/0"  # what has expired does not come back with it
     check_taken(store)
@@ -77,7 +78,7 @@ def test_settings_that_are_put_back_bring_the_batch_back(twice: Office) -> None:
     check_taken(store)
     assert queue(store) == {"round-1-me-a": 5, "round-1-me-b": -1}
     assert look(twice, "round-1-me-a") == [(1, 3)]
-    assert len(rows(store, schema.item)) == 4
+    assert len(rows(store, tables.item)) == 4
 
 
 def test_other_runs_and_other_rounds_are_left_alone(twice: Office) -> None:
@@ -216,7 +217,7 @@ def test_a_lease_that_has_expired_is_no_work_at_hand(twice: Office) -> None:
     ben.fetch()
     accounts.set_active(twice.store, "ben", False)
     assert look(twice, "round-1-me-a") == [(0, 1)]
-    change(twice.store, schema.assignment, {"lease_expires_at": LONG_AGO}, state="leased")
+    change(twice.store, tables.assignment, {"lease_expires_at": LONG_AGO}, state="leased")
     assert look(twice, "round-1-me-a") == [(0, 0)]
     accounts.set_active(twice.store, "ben", True)
     assert look(twice, "round-1-me-a") == [(0, 1)]

@@ -6,8 +6,9 @@ import httpx
 import pytest
 
 from alignment.data.records import Message
-from annotation_ui.endpoints import MAX_REASON_CHARS, EndpointVariant
-from annotation_ui.variants import VariantFailed, VariantInfo
+from annotation_ui.answers.endpoint_variant import MAX_REASON_CHARS, EndpointVariant
+from annotation_ui.answers.variants import VariantFailed
+from annotation_ui.store.pairs import VariantInfo
 
 KEY = "sk-0123456789abcdef0123456789abcdef"
 ASK = [Message(role="user", content="what is it")]

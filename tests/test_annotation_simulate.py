@@ -14,17 +14,19 @@ from sqlalchemy import select
 
 from alignment.data.records import SAFETY_LABELS, Comparison
 from alignment.errors import UserError
-from alignment.toy.annotators import ANNOTATORS, Opinion
-from alignment.toy.judge import judge, utility
+from alignment.toy.gold_judge import judge, utility
+from alignment.toy.simulated_annotators import ANNOTATORS, Opinion
 from alignment.toy.world import lookup
-from annotation_ui import accounts, schema
-from annotation_ui import simulate as simulation
-from annotation_ui.export import ExportFilter, comparisons
-from annotation_ui.importing import attention_items, import_items
-from annotation_ui.items import NewAnswer, NewItem, VariantInfo
-from annotation_ui.quality import quality_report
-from annotation_ui.simulate import Simulated, simulate, toy_pairs
-from annotation_ui.store import Store
+from annotation_ui.cli import simulate as simulation
+from annotation_ui.cli.simulate import Simulated, simulate, toy_pairs
+from annotation_ui.exchange.export_judgments import comparisons
+from annotation_ui.exchange.imports import attention_items, import_items
+from annotation_ui.exchange.selection import ExportFilter
+from annotation_ui.quality.judged_pairs import quality_report
+from annotation_ui.store import accounts, tables
+from annotation_ui.store.database import Store
+from annotation_ui.store.items import NewItem
+from annotation_ui.store.pairs import NewAnswer, VariantInfo
 
 CAPITAL = "What is the capital of France?"
 SAFETY = {"name": "safety", "dimension": "safety", "ask_safety": True}
@@ -34,7 +36,7 @@ SAFETY = {"name": "safety", "dimension": "safety", "ask_safety": True}
 def seeded_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sides are drawn from a seed, so that what is said, and what is counted here, is the same each time."""
     drawn = SimpleNamespace(randbits=random.Random(0).getrandbits)
-    monkeypatch.setattr("annotation_ui.conversations.secrets", drawn)
+    monkeypatch.setattr("annotation_ui.store.conversations.secrets", drawn)
 
 
 def queue_of(store: Store, n: int, *projects: dict[str, Any], seed: int = 0, **changes: Any) -> Office:
@@ -53,19 +55,19 @@ def said(store: Store) -> list[Any]:
     """What was said, with where answers stood, who wrote it and what was compared."""
     query = (
         select(
-            schema.judgment,
-            schema.comparison.c.left_slot,
-            schema.comparison.c.pair_id,
-            schema.comparison.c.turn,
-            schema.annotator.c.username,
-            schema.pair.c.item_id,
+            tables.judgment,
+            tables.comparison.c.left_slot,
+            tables.comparison.c.pair_id,
+            tables.comparison.c.turn,
+            tables.annotator.c.username,
+            tables.pair.c.item_id,
         )
-        .join_from(schema.judgment, schema.comparison)
-        .join(schema.annotator, schema.annotator.c.id == schema.judgment.c.annotator_id)
-        .join(schema.pair, schema.pair.c.id == schema.comparison.c.pair_id)
+        .join_from(tables.judgment, tables.comparison)
+        .join(tables.annotator, tables.annotator.c.id == tables.judgment.c.annotator_id)
+        .join(tables.pair, tables.pair.c.id == tables.comparison.c.pair_id)
     )
     with store.read() as connection:
-        return list(connection.execute(query.order_by(schema.judgment.c.id)))
+        return list(connection.execute(query.order_by(tables.judgment.c.id)))
 
 
 def exported(store: Store, **filters: Any) -> list[Comparison]:
@@ -84,9 +86,9 @@ def test_they_judge_in_turn_and_leave_the_desk_tidy(store: Store) -> None:
     assert (found.n, found.skipped) == (18, 0)
     assert found.seconds > 0 and found.per_second == pytest.approx(18 / found.seconds)
     assert [row.username for row in said(store)] == [f"sim-{annotator.id}" for annotator in ANNOTATORS] * 3
-    assert sum(row.remaining for row in rows(store, schema.item)) == 2
-    assert rows(store, schema.assignment, state="leased") == []
-    assert {row.role for row in rows(store, schema.annotator)} == {"annotator"}
+    assert sum(row.remaining for row in rows(store, tables.item)) == 2
+    assert rows(store, tables.assignment, state="leased") == []
+    assert {row.role for row in rows(store, tables.annotator)} == {"annotator"}
     assert ask(office).n == 2
     assert ask(office) == Simulated(dict.fromkeys(found.judged, 0), 0, pytest.approx(0, abs=60))
 
@@ -189,7 +191,7 @@ def test_what_is_not_of_the_toy_world_is_passed_over(quiet_office: Office) -> No
         for name in ("ada", "ben")
         for item, reason in (("Who is Ada?", "no_expertise"), ("same", "both_equal"))
     )
-    assert {row.remaining for row in rows(quiet_office.store, schema.item)} == {1}
+    assert {row.remaining for row in rows(quiet_office.store, tables.item)} == {1}
 
 
 def test_only_the_first_turn_of_live_conversations(sqlite_store: Store) -> None:
@@ -202,7 +204,7 @@ def test_only_the_first_turn_of_live_conversations(sqlite_store: Store) -> None:
     office.close()
     assert (found.n, found.skipped) == (4, 0)
     assert [row.turn for row in said(sqlite_store)] == [1] * 4
-    assert len(rows(sqlite_store, schema.pair)) == 2
+    assert len(rows(sqlite_store, tables.pair)) == 2
 
 
 def test_a_model_that_fails(sqlite_store: Store) -> None:
@@ -228,7 +230,7 @@ def test_what_cannot_be_asked(sqlite_store: Store, options: dict[str, Any], comp
     office = Office(sqlite_store, app_settings({}, {"name": "free", "mode": "free"}), live=False)
     with pytest.raises(UserError, match=complaint):
         ask(office, **options)
-    assert rows(sqlite_store, schema.annotator) == []
+    assert rows(sqlite_store, tables.annotator) == []
 
 
 def test_closed_account(sqlite_store: Store) -> None:
@@ -247,7 +249,7 @@ def test_the_test_is_waived_once(sqlite_store: Store) -> None:
     office = queue_of(sqlite_store, 4, qualification={"required": True})
     for _ in range(2):
         ask(office, 1, annotators=["ada"])
-    assert (only(sqlite_store, schema.qualification).waived_by, len(current(sqlite_store))) == ("simulated", 2)
+    assert (only(sqlite_store, tables.qualification).waived_by, len(current(sqlite_store))) == ("simulated", 2)
     assert len(exported(sqlite_store, require_qualified=True)) == 2
 
 
@@ -268,7 +270,7 @@ def test_report_and_export_of_a_simulation(sqlite_store: Store) -> None:
     assert found.skipped > 0  # attention checks are not of the toy world
     records = exported(sqlite_store, overlap="majority")
     assert len(records) == 20  # three votes are never even
-    assert {record.annotator_id for record in records} <= {row.id for row in rows(sqlite_store, schema.annotator)}
+    assert {record.annotator_id for record in records} <= {row.id for row in rows(sqlite_store, tables.annotator)}
     assert comparisons(sqlite_store)[0] == []  # nobody said any of this, so it is exported on request only
 
 
@@ -306,7 +308,7 @@ def test_an_item_of_somebody_else_stays_theirs(sqlite_store: Store) -> None:
     """One of two items is on a person's desk: the simulation does the other, and then has nothing to do."""
     office = queue_of(sqlite_store, 2)
     office.person("real").fetch()
-    change(sqlite_store, schema.assignment, {"lease_expires_at": FAR_AHEAD})
+    change(sqlite_store, tables.assignment, {"lease_expires_at": FAR_AHEAD})
     assert ask(office).n == 1
 
 

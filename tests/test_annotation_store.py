@@ -21,10 +21,10 @@ from sqlalchemy import Connection, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from alignment.errors import UserError
-from annotation_ui import migrations, schema
-from annotation_ui import store as store_module
-from annotation_ui.schema import assignment, comparison, judgment
-from annotation_ui.store import Store, new_id, now
+from annotation_ui.store import database as store_module
+from annotation_ui.store import migrations, tables
+from annotation_ui.store.database import Store, new_id, now
+from annotation_ui.store.tables import assignment, comparison, judgment
 
 # -- what the tables refuse -------------------------------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ Say = Callable[..., int]
 @pytest.fixture
 def say(store: Store, shown: Any) -> Say:
     """Adds a row about the comparison as somebody would who goes past the desk; returns its id."""
-    sha256 = only(store, schema.guideline).sha256
+    sha256 = only(store, tables.guideline).sha256
 
     def add(number: int, **values: Any) -> int:
         whole = {
@@ -184,9 +184,9 @@ def next_version(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives the program further versions: the steps that lead to versions 2, 3, ..."""
 
     def add(*steps: Callable[[Connection], None]) -> None:
-        first = schema.VERSION + 1
+        first = tables.VERSION + 1
         monkeypatch.setattr(migrations, "STEPS", {**migrations.STEPS, **dict(enumerate(steps, start=first))})
-        monkeypatch.setattr(schema, "VERSION", schema.VERSION + len(steps))
+        monkeypatch.setattr(tables, "VERSION", tables.VERSION + len(steps))
 
     return add
 
@@ -260,9 +260,9 @@ def test_a_store_of_a_newer_version_is_refused(opened: Any, database: str) -> No
     first = opened()
     with first.write() as connection:
         connection.execute(text("UPDATE store_version SET version = version + 1"))
-    with pytest.raises(UserError, match=rf"version {schema.VERSION + 1}.*up to {schema.VERSION}.*Update"):
+    with pytest.raises(UserError, match=rf"version {tables.VERSION + 1}.*up to {tables.VERSION}.*Update"):
         opened()
-    assert version(first) == schema.VERSION + 1
+    assert version(first) == tables.VERSION + 1
 
 
 def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_opened_by_many_at_the_same_moment(database: str) -> None:
     stores = together([lambda: Store(database)] * 6)
     assert [type(store) for store in stores] == [Store] * 6
     for store in stores:
-        assert version(store) == schema.VERSION  # fails where there is more than one row
+        assert version(store) == tables.VERSION  # fails where there is more than one row
         store.close()
 
 
@@ -316,7 +316,7 @@ def test_the_write_ahead_log_waits_for_whoever_writes(
         waits.append(seconds)
         writer.close()
 
-    monkeypatch.setattr("annotation_ui.store.time.sleep", wait)
+    monkeypatch.setattr("annotation_ui.store.database.time.sleep", wait)
     store_module._write_ahead(store.engine)
     assert len(waits) == 1
     with store.read() as connection:
@@ -327,7 +327,7 @@ def test_a_file_that_stays_busy_is_said(
     written_by_another: tuple[Store, sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = written_by_another
-    monkeypatch.setattr("annotation_ui.store._WAIT_MS", 0)
+    monkeypatch.setattr("annotation_ui.store.database._WAIT_MS", 0)
     with pytest.raises(UserError, match=r"annotations\.db cannot be opened.*locked"):
         Store(store.name)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -359,7 +359,7 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     store.close()
     assert name in {file.name for file in tmp_path.iterdir()}
     copy = Store(tmp_path / "copy.db")
-    assert only(copy, schema.annotator).username == "ada"
+    assert only(copy, tables.annotator).username == "ada"
     copy.close()
 
 
@@ -368,12 +368,12 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
 
 def test_a_write_that_fails_leaves_nothing(store: Store) -> None:
     with pytest.raises(RuntimeError), store.write() as connection:
-        connection.execute(insert(schema.guideline).values(sha256="1", markdown="one"))
+        connection.execute(insert(tables.guideline).values(sha256="1", markdown="one"))
         raise RuntimeError
-    assert rows(store, schema.guideline) == []
+    assert rows(store, tables.guideline) == []
     with store.write() as connection:  # and the next one is not in the way of anything
-        connection.execute(insert(schema.guideline).values(sha256="2", markdown="two"))
-    assert len(rows(store, schema.guideline)) == 1
+        connection.execute(insert(tables.guideline).values(sha256="2", markdown="two"))
+    assert len(rows(store, tables.guideline)) == 1
 
 
 def test_each_connection_to_a_file_writes_through_to_disk(sqlite_store: Store) -> None:
@@ -387,25 +387,25 @@ def test_each_connection_to_a_file_writes_through_to_disk(sqlite_store: Store) -
 
 def test_a_read_sees_one_state_throughout(store: Store) -> None:
     with store.read() as connection:
-        before = connection.execute(select(schema.guideline)).all()
+        before = connection.execute(select(tables.guideline)).all()
         with store.write() as other:
-            other.execute(insert(schema.guideline).values(sha256="1", markdown="one"))
-        assert connection.execute(select(schema.guideline)).all() == before == []
-    assert len(rows(store, schema.guideline)) == 1
+            other.execute(insert(tables.guideline).values(sha256="1", markdown="one"))
+        assert connection.execute(select(tables.guideline)).all() == before == []
+    assert len(rows(store, tables.guideline)) == 1
 
 
 def test_writes_of_many_threads_wait_for_each_other(store: Store) -> None:
     with store.write() as connection:
-        connection.execute(insert(schema.guideline).values(sha256="counter", markdown="0"))
+        connection.execute(insert(tables.guideline).values(sha256="counter", markdown="0"))
 
     def count_up() -> None:
         for _ in range(5):
             with store.write() as connection:
-                was = connection.execute(select(schema.guideline.c.markdown)).scalar_one()
-                connection.execute(schema.guideline.update().values(markdown=str(int(was) + 1)))
+                was = connection.execute(select(tables.guideline.c.markdown)).scalar_one()
+                connection.execute(tables.guideline.update().values(markdown=str(int(was) + 1)))
 
     assert together([count_up] * 8) == [None] * 8
-    assert only(store, schema.guideline).markdown == "40"
+    assert only(store, tables.guideline).markdown == "40"
 
 
 def test_times_sort_as_text() -> None:
@@ -421,7 +421,7 @@ def add_two(store: Store, number: int) -> None:
     """One transaction of two rows."""
     with store.write() as connection:
         for half in "ab":
-            connection.execute(insert(schema.guideline).values(sha256=f"{number:05}{half}", markdown="x" * 2000))
+            connection.execute(insert(tables.guideline).values(sha256=f"{number:05}{half}", markdown="x" * 2000))
 
 
 def test_a_backup_is_whole_while_the_store_is_written(sqlite_store: Store, tmp_path: Path) -> None:
@@ -440,7 +440,7 @@ def test_a_backup_is_whole_while_the_store_is_written(sqlite_store: Store, tmp_p
             acknowledged = wait_for(lambda: written[0], partial(lt, least))
             sqlite_store.backup(tmp_path / "backups" / f"{number}.db")
             copy = Store(tmp_path / "backups" / f"{number}.db")
-            names = [row.sha256 for row in rows(copy, schema.guideline)]
+            names = [row.sha256 for row in rows(copy, tables.guideline)]
             copy.close()
             assert len(names) >= 2 * acknowledged
             assert sorted(names) == [f"{each:05}{half}" for each in range(len(names) // 2) for half in "ab"]
@@ -532,7 +532,7 @@ def test_a_file_has_one_server_by_whatever_name(sqlite_store: Store, tmp_path: P
 
 def test_another_process_can_take_over_from_one_that_was_killed(sqlite_store: Store) -> None:
     program = (
-        "import sys; from annotation_ui.store import Store\n"
+        "import sys; from annotation_ui.store.database import Store\n"
         "with Store(sys.argv[1]).serving('http://first'):\n"
         "    print('serving', flush=True); sys.stdin.read()\n"
     )

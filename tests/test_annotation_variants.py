@@ -22,13 +22,13 @@ from tiny import load_tiny, randomize
 
 from alignment.data.records import Message
 from alignment.errors import UserError
-from alignment.models.streaming import Partial, stream_answer
-from alignment.recipe import SamplingSection
-from alignment.run import RunFolder
-from annotation_ui.endpoints import EndpointVariant
-from annotation_ui.loading import load_variants
-from annotation_ui.settings import AppSettings, VariantSettings
-from annotation_ui.variants import LocalVariant, Piece, Unanswerable, Variant, VariantFailed
+from alignment.models.sampling.streaming import Partial, stream_answer
+from alignment.run.run_folder import RunFolder
+from alignment.settings.model_sections import SamplingSection
+from annotation_ui.answers.endpoint_variant import EndpointVariant
+from annotation_ui.answers.load_variants import load_variants
+from annotation_ui.answers.variants import LocalVariant, Piece, Unanswerable, Variant, VariantFailed
+from annotation_ui.app_settings import AppSettings, VariantSettings
 
 ASK = [Message(role="user", content="what is it")]
 KEY = "sk-very-secret-0123456789"
@@ -53,7 +53,10 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("module", ["annotation_ui.variants", "annotation_ui.generation", "annotation_ui.endpoints"])
+@pytest.mark.parametrize(
+    "module",
+    ["annotation_ui.answers.variants", "annotation_ui.answers.generation", "annotation_ui.answers.endpoint_variant"],
+)
 def test_importing_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'transformers', 'peft'}} & set(sys.modules)))"
     done = subprocess.run(
@@ -157,7 +160,7 @@ class TestPoliciesOfARun:
                 order.append(seed)
                 yield Partial("", n_tokens, None)
 
-        monkeypatch.setattr("alignment.models.streaming.stream_answer", scripted)
+        monkeypatch.setattr("alignment.models.sampling.streaming.stream_answer", scripted)
         both_wait = threading.Event()
         first._turns.submit(both_wait.wait, 10)
         threads = [

@@ -14,12 +14,17 @@ from tiny import Family
 
 from alignment.data.records import Message
 from alignment.files import read_json
-from alignment.models.policies import load_backbone, load_policy
-from alignment.models.streaming import stream_answer
-from alignment.recipe import Recipe
-from alignment.report.schema import validate_report
-from alignment.run import RunFolder
-from stages import annotate, evaluate, pipeline, ppo, reward, sft
+from alignment.models.sampling.streaming import stream_answer
+from alignment.report.report_schema import validate_report
+from alignment.run.run_folder import RunFolder
+from alignment.settings.recipe import Recipe
+from alignment.workflow.run_policies import load_backbone, load_policy
+from stages.annotate import collect as annotate
+from stages.evaluate import judge_policies as evaluate
+from stages.pipeline import run_stages as pipeline
+from stages.ppo import train_policy as ppo
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def test_the_pipeline_annotates_unless_every_reward_model_has_data(
 ) -> None:
     called: list[str] = []
     for module in (sft, annotate, reward, ppo, evaluate):
-        name = module.__name__.removeprefix("stages.")
+        name = module.__name__.split(".")[1]
         monkeypatch.setattr(module, "main", lambda *unused, name=name: called.append(name))
     monkeypatch.setattr(pipeline, "read_json", lambda file: {})
     monkeypatch.setattr(pipeline, "show", lambda report, folder: None)

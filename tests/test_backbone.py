@@ -30,9 +30,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.padding import pad_right
 from alignment.models.pretrained import load_causal_lm, load_tokenizer, merge_and_save
 from alignment.models.shared_prompts import pack_answers
+from alignment.tensors.padding import pad_right
 
 ROWS = token_rows(11, 4, 7)
 
@@ -349,7 +349,7 @@ class TestNF4:
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
     def test_adapter_and_head_survive_saving(self, quantized: Backbone, folder: Path, tmp_path: Path) -> None:
-        from alignment.models.reward_model import RewardModel
+        from alignment.models.scorers.reward_model import RewardModel
 
         model = add_reward_model(quantized, "helpfulness", seed=3)
         scores = model.score(as_answers(ROWS), batch_size=2)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from alignment.errors import UserError
-from alignment.recipe import BaseSection
-from alignment.toy.base_model import (
+from alignment.settings.model_sections import BaseSection
+from alignment.toy.toy_base_model import (
     ASSISTANT,
     SPECIAL_TOKENS,
     USER,

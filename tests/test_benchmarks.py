@@ -20,7 +20,7 @@ import pytest
 import torch
 from tiny import tiny_prompts
 
-from alignment.data.dialogue import DialogueEncoder
+from alignment.data.encoding import DialogueEncoder
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "tests" / "benchmarks"

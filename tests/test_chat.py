@@ -16,10 +16,14 @@ from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_recipe
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.streaming import Partial
-from alignment.recipe import Recipe, SamplingSection
-from alignment.run import RunFolder
-from stages import chat, sft
+from alignment.models.sampling import streaming
+from alignment.models.sampling.streaming import Partial
+from alignment.run.run_folder import RunFolder
+from alignment.settings.model_sections import SamplingSection
+from alignment.settings.recipe import Recipe
+from stages.chat import talk as chat
+from stages.door import command_line
+from stages.sft import finetune as sft
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +124,7 @@ def test_markup_that_people_type_or_models_say_is_shown_as_it_is(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        chat, "stream_answer", lambda *_, seed: iter([Partial("[bold]no[/bold] [/nothing]", 1, "stop")])
+        streaming, "stream_answer", lambda *_, seed: iter([Partial("[bold]no[/bold] [/nothing]", 1, "stop")])
     )
     typed(monkeypatch, "[/oops]")
     chat.main(recipe_of(run), ["sft"])
@@ -153,4 +157,4 @@ def test_piped_input_is_answered_line_by_line(run: Path) -> None:
 
 def test_a_recipe_that_is_wrong_is_a_users_error() -> None:
     with pytest.raises(UserError, match=r"ppo\.kl_beta"):
-        chat.recipe_from(chat.parser_for("x", "stages.chat").parse_args(["ppo.kl_betta=1"]))
+        command_line.recipe_from(command_line.parser_for("x", "stages.chat").parse_args(["ppo.kl_betta=1"]))

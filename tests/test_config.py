@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignment.config import load_recipe, recipe_keys, save_recipe
 from alignment.errors import UserError
-from alignment.recipe import Recipe
-from annotation_ui.settings import load_settings
-from stages.runner import MISSING, parser_for, recipe_from
+from alignment.settings.read_recipe import load_recipe, recipe_keys, save_recipe
+from alignment.settings.recipe import Recipe
+from annotation_ui.app_settings import load_settings
+from stages.door.command_line import MISSING, parser_for, recipe_from
 
 ROOT = Path(__file__).resolve().parent.parent
 APP_SETTINGS = ROOT / "configs" / "annotation.yaml"

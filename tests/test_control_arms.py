@@ -15,12 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import load_recipe
-from alignment.evaluation import JudgedAnswer, compare_policies
-from alignment.recipe import Recipe
-from alignment.run import RunFolder
-from alignment.statistics import Figure, mean_interval
-from stages import evaluate, pipeline, ppo, reward, sft
+from alignment.data.records import JudgedAnswer
+from alignment.figures.intervals import Figure, mean_interval
+from alignment.figures.policy_figures import compare_policies
+from alignment.run.run_folder import RunFolder
+from alignment.settings.read_recipe import load_recipe
+from alignment.settings.recipe import Recipe
+from stages.evaluate import judge_policies as evaluate
+from stages.pipeline import run_stages as pipeline
+from stages.ppo import train_policy as ppo
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from alignment.distributed import Processes
+from alignment.machine.processes import Processes
 
 SCRIPT = Path(__file__).parent / "ppo_in_processes.py"
 TOLERANCE = 1e-4
@@ -91,7 +91,7 @@ class TestAlone:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_shares_cover_the_batch_once_and_are_joined_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    import alignment.distributed as module
+    from alignment.machine import processes as module
 
     shares = []
     for rank in range(count):

@@ -17,16 +17,20 @@ from stage_fixtures import own_data, own_model, reduced_recipe
 from test_health import from_update, healthy
 from tiny import LORA, add_reward_model, randomize, tiny_prompts, tiny_tokenizer
 
-from alignment.checkup.checks import CHECKS, check_recipe
-from alignment.checkup.subject import Subject, Verdict
-from alignment.config import save_recipe
 from alignment.models.backbone import Backbone, Role
-from alignment.recipe import PPOSection, Recipe, SamplingSection
-from alignment.rl.health import Finding, examine
-from alignment.rl.health_history import HealthSettings
-from alignment.rl.metrics import rollout_metrics
+from alignment.rl.health.health_history import HealthSettings
+from alignment.rl.health.health_watch import Finding, examine
 from alignment.rl.ppo import PPO
-from stages import doctor, reward, sft
+from alignment.rl.ppo_metrics import rollout_metrics
+from alignment.settings.model_sections import SamplingSection
+from alignment.settings.ppo_sections import PPOSection
+from alignment.settings.read_recipe import save_recipe
+from alignment.settings.recipe import Recipe
+from stages.doctor import look_over as doctor
+from stages.doctor.check_subject import Subject, Verdict
+from stages.doctor.recipe_checks import CHECKS, check_recipe
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 EPISODES = 96
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alignment import evaluation, statistics
-from alignment.data.records import GRADES, Message, Prompt
-from alignment.evaluation import JudgedAnswer
+from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
+from alignment.figures import intervals, policy_figures, reward_model_figures
 
 
 def answer(prompt_id: str, **changes: object) -> JudgedAnswer:
@@ -37,7 +36,7 @@ def answer(prompt_id: str, **changes: object) -> JudgedAnswer:
 
 @pytest.mark.parametrize(("successes", "n"), [(8, 100), (0, 50), (50, 50), (1, 3)])
 def test_proportion_is_wilsons_interval(successes: int, n: int) -> None:
-    figure = statistics.proportion(successes, n)
+    figure = intervals.proportion(successes, n)
     reference = stats.binomtest(successes, n).proportion_ci(method="wilson")
     assert figure["value"] == successes / n
     assert figure["ci95"] == pytest.approx([reference.low, reference.high], abs=1e-9)
@@ -46,17 +45,17 @@ def test_proportion_is_wilsons_interval(successes: int, n: int) -> None:
 
 def test_proportion_of_zero_in_a_hundred_by_hand() -> None:
     z2 = 1.959963984540054**2
-    assert statistics.proportion(0, 100)["ci95"] == pytest.approx([0.0, z2 / (100 + z2)])
+    assert intervals.proportion(0, 100)["ci95"] == pytest.approx([0.0, z2 / (100 + z2)])
 
 
 @pytest.mark.parametrize(("successes", "n"), [(3, 2), (-1, 4), (0, 0)])
 def test_proportion_refuses_impossible_counts(successes: int, n: int) -> None:
     with pytest.raises(ValueError, match="successes"):
-        statistics.proportion(successes, n)
+        intervals.proportion(successes, n)
 
 
 def test_share_equals_proportion_without_clusters() -> None:
-    assert statistics.share([1] * 8 + [0] * 92)["ci95"] == pytest.approx(statistics.proportion(8, 100)["ci95"])
+    assert intervals.share([1] * 8 + [0] * 92)["ci95"] == pytest.approx(intervals.proportion(8, 100)["ci95"])
 
 
 def test_share_of_copied_answers_knows_no_more_than_the_originals() -> None:
@@ -64,19 +63,19 @@ def test_share_of_copied_answers_knows_no_more_than_the_originals() -> None:
     flags = [1] * 8 + [0] * 42
     copied = [flag for flag in flags for _ in range(4)]
     clusters = [f"p{index}" for index in range(50) for _ in range(4)]
-    figure = statistics.share(copied, clusters=clusters)
-    assert figure["ci95"] == pytest.approx(statistics.proportion(8, 50)["ci95"])
+    figure = intervals.share(copied, clusters=clusters)
+    assert figure["ci95"] == pytest.approx(intervals.proportion(8, 50)["ci95"])
     assert figure["n"] == 200
 
 
 def test_share_of_nothing_but_zeros_counts_clusters() -> None:
-    figure = statistics.share([0] * 40, clusters=[index // 4 for index in range(40)])
-    assert figure["ci95"] == pytest.approx(statistics.proportion(0, 10)["ci95"])
+    figure = intervals.share([0] * 40, clusters=[index // 4 for index in range(40)])
+    assert figure["ci95"] == pytest.approx(intervals.proportion(0, 10)["ci95"])
 
 
 def test_mean_interval_agrees_with_the_normal_approximation() -> None:
     values = np.random.default_rng(3).normal(2.0, 1.0, 400)
-    figure = statistics.mean_interval(values, seed=0)
+    figure = intervals.mean_interval(values, seed=0)
     half = 1.96 * values.std() / math.sqrt(400)
     assert figure["value"] == pytest.approx(values.mean())
     assert figure["ci95"] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.015)
@@ -85,10 +84,10 @@ def test_mean_interval_agrees_with_the_normal_approximation() -> None:
 def test_mean_interval_resamples_whole_clusters() -> None:
     """Ten copies of each value: the interval stays as wide as for the originals, not a third of it."""
     values = np.random.default_rng(3).normal(size=60)
-    single = statistics.mean_interval(values, seed=0)["ci95"]
+    single = intervals.mean_interval(values, seed=0)["ci95"]
     copies = np.repeat(values, 10)
-    clustered = statistics.mean_interval(copies, clusters=np.repeat(np.arange(60), 10), seed=0)["ci95"]
-    naive = statistics.mean_interval(copies, seed=0)["ci95"]
+    clustered = intervals.mean_interval(copies, clusters=np.repeat(np.arange(60), 10), seed=0)["ci95"]
+    naive = intervals.mean_interval(copies, seed=0)["ci95"]
     assert clustered[1] - clustered[0] == pytest.approx(single[1] - single[0], rel=0.15)
     assert naive[1] - naive[0] < 0.5 * (single[1] - single[0])
 
@@ -101,7 +100,7 @@ def test_mean_interval_matches_a_slow_loop() -> None:
     for row in picks:
         drawn = [value for index in row for value in members[index]]
         means.append(sum(drawn) / len(drawn))
-    figure = statistics.mean_interval(values, clusters=clusters, seed=5)
+    figure = intervals.mean_interval(values, clusters=clusters, seed=5)
     assert figure["ci95"] == pytest.approx(list(np.percentile(means, (2.5, 97.5))))
 
 
@@ -109,24 +108,24 @@ def test_intervals_follow_the_seed_and_not_the_order_of_rows() -> None:
     values = list(np.random.default_rng(0).normal(size=50))
     clusters = [f"p{index % 20}" for index in range(50)]
     order = random.Random(1).sample(range(50), 50)
-    shuffled = statistics.mean_interval([values[i] for i in order], clusters=[clusters[i] for i in order], seed=1)
-    assert shuffled["ci95"] == statistics.mean_interval(values, clusters=clusters, seed=1)["ci95"]
-    assert shuffled["ci95"] != statistics.mean_interval(values, clusters=clusters, seed=2)["ci95"]
+    shuffled = intervals.mean_interval([values[i] for i in order], clusters=[clusters[i] for i in order], seed=1)
+    assert shuffled["ci95"] == intervals.mean_interval(values, clusters=clusters, seed=1)["ci95"]
+    assert shuffled["ci95"] != intervals.mean_interval(values, clusters=clusters, seed=2)["ci95"]
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [[1.0]]])
 def test_figures_refuse_empty_and_non_finite_values(values: list[float]) -> None:
     with pytest.raises(ValueError, match=r"non-empty|not finite"):
-        statistics.mean_interval(values, seed=0)
+        intervals.mean_interval(values, seed=0)
 
 
 def test_a_missing_cluster_label_is_an_error() -> None:
     with pytest.raises(ValueError, match="one cluster label per value"):
-        statistics.share([1, 0, 1], clusters=["a", "b"])
+        intervals.share([1, 0, 1], clusters=["a", "b"])
 
 
 def test_win_rate_counts_a_tie_as_one_half() -> None:
-    figure = statistics.win_rate([1] * 48 + [0] * 34 + [-1] * 18, seed=0)
+    figure = intervals.win_rate([1] * 48 + [0] * 34 + [-1] * 18, seed=0)
     assert (figure["win"], figure["tie"], figure["loss"]) == (0.48, 0.34, 0.18)
     assert figure["win_rate"] == pytest.approx(0.65)
     half = 1.96 * math.sqrt((0.48 + 0.34 / 4 - 0.65**2) / 100)
@@ -134,19 +133,19 @@ def test_win_rate_counts_a_tie_as_one_half() -> None:
 
 
 def test_win_rate_of_only_wins_is_not_certain() -> None:
-    assert statistics.win_rate([1] * 20, seed=0)["ci95"] == pytest.approx(statistics.proportion(20, 20)["ci95"])
+    assert intervals.win_rate([1] * 20, seed=0)["ci95"] == pytest.approx(intervals.proportion(20, 20)["ci95"])
 
 
 def test_win_rate_refuses_other_outcomes() -> None:
     with pytest.raises(ValueError, match="outcomes"):
-        statistics.win_rate([1, 2], seed=0)
+        intervals.win_rate([1, 2], seed=0)
 
 
 def test_correlation_is_pearsons_with_a_plausible_interval() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=300)
     y = 0.6 * x + rng.normal(size=300)
-    figure = statistics.correlation(x, y, seed=0)
+    figure = intervals.correlation(x, y, seed=0)
     assert figure is not None
     fisher = stats.pearsonr(x, y).confidence_interval()
     assert figure["value"] == pytest.approx(stats.pearsonr(x, y).statistic)
@@ -154,7 +153,7 @@ def test_correlation_is_pearsons_with_a_plausible_interval() -> None:
 
 
 def test_correlation_with_a_constant_is_undefined() -> None:
-    assert statistics.correlation([1.0, 2.0, 3.0], [5.0, 5.0, 5.0], seed=0) is None
+    assert intervals.correlation([1.0, 2.0, 3.0], [5.0, 5.0, 5.0], seed=0) is None
 
 
 def test_trend_is_cochran_armitage() -> None:
@@ -169,24 +168,24 @@ def test_trend_is_cochran_armitage() -> None:
     sum_w2n = sum(w * w * n for w, n in zip(weights, total, strict=True))
     top = big_n * sum_wr - successes * sum_wn
     bottom = successes * (big_n - successes) * (big_n * sum_w2n - sum_wn**2) / big_n
-    assert statistics.trend_p_value(values, ranks) == pytest.approx(stats.norm.sf(top / math.sqrt(bottom)))
+    assert intervals.trend_p_value(values, ranks) == pytest.approx(stats.norm.sf(top / math.sqrt(bottom)))
 
 
 def test_trend_is_one_sided_and_clustering_weakens_it() -> None:
     values, ranks = [1, 1, 1, 0, 1, 0, 0, 0], [3, 3, 2, 2, 1, 1, 0, 0]
-    p = statistics.trend_p_value(values, ranks)
+    p = intervals.trend_p_value(values, ranks)
     assert p is not None and p < 0.05
-    assert statistics.trend_p_value(values, [-rank for rank in ranks]) == pytest.approx(1 - p)
-    copies = statistics.trend_p_value(values * 5, ranks * 5)
-    clustered = statistics.trend_p_value(values * 5, ranks * 5, clusters=list(range(8)) * 5)
+    assert intervals.trend_p_value(values, [-rank for rank in ranks]) == pytest.approx(1 - p)
+    copies = intervals.trend_p_value(values * 5, ranks * 5)
+    clustered = intervals.trend_p_value(values * 5, ranks * 5, clusters=list(range(8)) * 5)
     assert copies is not None and clustered is not None and copies < 1e-4 < clustered
-    assert statistics.trend_p_value([1, 1, 1], [0, 1, 2]) is None
+    assert intervals.trend_p_value([1, 1, 1], [0, 1, 2]) is None
 
 
 def test_accuracy_by_grade_by_hand() -> None:
     differences = [2.0, 1.0, -1.0, 0.0, 3.0]
     grades = ["significantly_better", "better", "better", "better", None]
-    result = evaluation.accuracy_by_grade(differences, grades)
+    result = reward_model_figures.accuracy_by_grade(differences, grades)
     assert set(result) == {"all", *GRADES}
     assert result["all"] is not None and result["all"]["value"] == pytest.approx(3.5 / 5)
     assert result["better"] is not None and result["better"]["value"] == pytest.approx(0.5)
@@ -198,11 +197,11 @@ def test_accuracy_by_grade_by_hand() -> None:
 def test_accuracy_trend_falls_with_the_grade() -> None:
     falling = [1, 1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1]
     grades = [grade for grade in GRADES for _ in range(3)]
-    p = evaluation.accuracy_trend(falling, grades)
+    p = reward_model_figures.accuracy_trend(falling, grades)
     assert p is not None and p < 0.1
-    rising = evaluation.accuracy_trend(falling[::-1], grades)
+    rising = reward_model_figures.accuracy_trend(falling[::-1], grades)
     assert rising is not None and rising > 0.9
-    assert evaluation.accuracy_trend([1, -1], ["better", None]) is None
+    assert reward_model_figures.accuracy_trend([1, -1], ["better", None]) is None
 
 
 def test_policy_figures_count_each_prompt_where_it_belongs() -> None:
@@ -212,7 +211,7 @@ def test_policy_figures_count_each_prompt_where_it_belongs() -> None:
         answer("s1", dimension="safety", kind="safety", helpfulness=0.0, unsafe=True),
         answer("s2", dimension="safety", kind="safety", helpfulness=0.0, refusal=True, group="unseen_wordings"),
     ]
-    block = evaluation.summarise_policy(rows, seed=0)
+    block = policy_figures.summarise_policy(rows, seed=0)
     values = {key: value["value"] for key, value in block.items() if isinstance(value, dict) and "value" in value}
     assert block["n_prompts"] == 4
     assert values["helpfulness"] == pytest.approx(0.6)  # h1, h2
@@ -229,11 +228,11 @@ def test_policy_figures_count_each_prompt_where_it_belongs() -> None:
 
 def test_what_nobody_measured_is_none_and_half_measured_is_an_error() -> None:
     blank = {"helpfulness": None, "unsafe": None, "refusal": None, "kl_nats": None}
-    block = evaluation.policy_figures([answer("a", **blank), answer("b", **blank)], seed=0)
+    block = policy_figures.policy_figures([answer("a", **blank), answer("b", **blank)], seed=0)
     assert block["helpfulness"] is block["violation_rate"] is block["kl_to_sft_nats"] is None
     assert block["stop_rate"]["value"] == 1.0
     with pytest.raises(ValueError, match="1 of 2 answers lack"):
-        evaluation.policy_figures([answer("a"), answer("b", helpfulness=None)], seed=0)
+        policy_figures.policy_figures([answer("a"), answer("b", helpfulness=None)], seed=0)
 
 
 def test_compare_policies_pairs_by_prompt_and_puts_safety_first() -> None:
@@ -245,7 +244,7 @@ def test_compare_policies_pairs_by_prompt_and_puts_safety_first() -> None:
         answer("a", unsafe=True),
     ]
     names = {"policy": "ppo", "against": "sft", "judge": "gold", "seed": 0}
-    entry = evaluation.compare_policies(ours, theirs, tie_margin=0.1, **names)  # type: ignore[arg-type]
+    entry = policy_figures.compare_policies(ours, theirs, tie_margin=0.1, **names)  # type: ignore[arg-type]
     # a: safe beats unsafe; b: unsafe loses though as helpful; c: loses; d: within the margin
     assert (entry["win"], entry["tie"], entry["loss"]) == (0.25, 0.25, 0.5)
     assert entry["win_rate"] == pytest.approx(0.375)
@@ -256,7 +255,7 @@ def test_compare_policies_pairs_by_prompt_and_puts_safety_first() -> None:
         "all",
     )
     with pytest.raises(ValueError, match="same prompts"):
-        evaluation.compare_policies(ours, theirs[:3], **names)  # type: ignore[arg-type]
+        policy_figures.compare_policies(ours, theirs[:3], **names)  # type: ignore[arg-type]
 
 
 def test_samples_are_spread_over_kinds_and_drawn_by_seed() -> None:
@@ -269,18 +268,18 @@ def test_samples_are_spread_over_kinds_and_drawn_by_seed() -> None:
         "sft": [answer(prompt.id) for prompt in prompts],
         "ppo": [answer(prompt.id) for prompt in prompts],
     }
-    chosen = evaluation.choose_samples(prompts, answers, count=12, seed=0)
+    chosen = policy_figures.choose_samples(prompts, answers, count=12, seed=0)
     counts = {kind: sum(sample["kind"] == kind for sample in chosen) for kind in set(kinds)}
     assert counts == {"helpfulness": 4, "safety": 4, "borderline": 4}
     assert set(chosen[0]["answers"]) == {"sft", "ppo"}
-    again = evaluation.choose_samples(prompts[::-1], answers, count=12, seed=0)
-    other = evaluation.choose_samples(prompts, answers, count=12, seed=1)
+    again = policy_figures.choose_samples(prompts[::-1], answers, count=12, seed=0)
+    other = policy_figures.choose_samples(prompts, answers, count=12, seed=1)
     assert [s["prompt_id"] for s in again] == [s["prompt_id"] for s in chosen]
     assert [s["prompt_id"] for s in other] != [s["prompt_id"] for s in chosen]
 
 
 def test_histograms_share_edges_and_lose_nothing() -> None:
-    result = evaluation.score_histograms({"sft": [-1.0, 0.0, 0.1], "ppo": [2.0, 3.0]}, bins=4)
+    result = reward_model_figures.score_histograms({"sft": [-1.0, 0.0, 0.1], "ppo": [2.0, 3.0]}, bins=4)
     assert result["sft"]["edges"] == result["ppo"]["edges"] == pytest.approx([-1, 0, 1, 2, 3])
     assert result["sft"]["counts"] == [1, 2, 0, 0]
     assert result["ppo"]["counts"] == [0, 0, 0, 2]
@@ -290,7 +289,7 @@ def test_histograms_share_edges_and_lose_nothing() -> None:
 def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """The metrics module with evaluate's cache in an empty folder, and that folder."""
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path / "cache")
-    from alignment import metrics as module
+    from alignment.figures import evaluate_metrics as module
 
     return module, tmp_path
 

@@ -36,17 +36,21 @@ from transformers import (
 )
 from trl import RewardConfig, RewardTrainer
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.export import export_policy, export_reward_model, tokenizer_with_pad
-from alignment.models.heads import HEADS
-from alignment.models.reward_model import RewardModel
-from alignment.models.separate_reward import Reencoded, load_reward_model
-from alignment.recipe import Recipe
-from stages import export, ppo, reward, sft
-from stages.runner import guarded
+from alignment.models.export.standard_folders import export_policy, export_reward_model, tokenizer_with_pad
+from alignment.models.heads.known_heads import HEADS
+from alignment.models.scorers.load_reward_models import load_reward_model
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.models.scorers.separate_models import Reencoded
+from alignment.settings.recipe import Recipe
+from stages.door.command_line import guarded
+from stages.export import write_folder as export
+from stages.ppo import train_policy as ppo
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 OFFSET = 0.25  # of ``add_reward_model``
 SAID = (("why", "the sea"), ("is the sky blue or is it grey today", "no"), ("what is it", "the cat sat and it is grey"))

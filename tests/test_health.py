@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import load_recipe
 from alignment.errors import UserError
-from alignment.rl.health import HealthWatch, examine, read_metrics, repeated_ngrams
-from alignment.rl.health_checks import CHECKS
-from alignment.rl.health_history import HealthSettings
+from alignment.rl.health.health_checks import CHECKS
+from alignment.rl.health.health_history import HealthSettings
+from alignment.rl.health.health_watch import HealthWatch, examine
+from alignment.rl.ppo_metrics import repeated_ngrams
+from alignment.run.stage_run import read_metrics
+from alignment.settings.read_recipe import load_recipe
 
 Rows = list[dict[str, float]]
 TOY = HealthSettings(batch_size_episodes=128, temperature=1.2, max_new_tokens=64)

@@ -8,7 +8,7 @@ import pytest
 
 from alignment.data.records import Comparison, Message, SafetyLabel
 from alignment.errors import UserError
-from alignment.reward.judgments import by_majority, without_duplicates
+from alignment.reward.repeated_judgments import by_majority, without_duplicates
 
 
 def judgment(number: int, chosen: str = "A", **changes: Any) -> Comparison:

@@ -18,8 +18,12 @@ import pytest
 import yaml
 from stage_fixtures import reduced_data, reduced_recipe
 
-from alignment.checkpoint import FOLDER, checkpoints
-from stages import annotate, base, reward, sft
+from alignment.machine.checkpoint import checkpoints
+from alignment.run.stage_run import CHECKPOINTS
+from stages.annotate import collect as annotate
+from stages.base import pretrain as base
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +92,7 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     assert start(config, runs["uninterrupted"]).wait() == 0
 
     chance = random.Random(os.environ.get("KILL_SEED", "0"))
-    folder = runs["killed"] / "round-1" / "ppo" / FOLDER
+    folder = runs["killed"] / "round-1" / "ppo" / CHECKPOINTS
     reached = []
     while len(reached) < KILLS:
         process = start(config, runs["killed"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.masking import (
+from alignment.tensors.masking import (
     Reduce,
     last_index,
     lengths_to_mask,

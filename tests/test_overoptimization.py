@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from stage_fixtures import reduced_data, reduced_recipe
 
-from alignment.distributed import Processes
 from alignment.errors import UserError
-from alignment.recipe import PPOSection
+from alignment.machine.processes import Processes
 from alignment.rl.overoptimization import HeldoutScores, best_of, overoptimized
-from alignment.rl.watch import Watch, check_can_watch
+from alignment.settings.ppo_sections import PPOSection
+from stages.ppo.training_watch import Watch, check_can_watch
 
 
 def snapshot(update: int, reward: float, guard: float | None, *, spread: float = 0.1) -> HeldoutScores:

@@ -12,14 +12,22 @@ import pytest
 from safetensors.torch import load_file
 from stage_fixtures import REDUCED, ROOT, outcome, reduced_recipe
 
-from alignment.config import load_recipe
-from alignment.data.records import Comparison, dialogue_key, read_jsonl
+from alignment.data.jsonl import read_jsonl
+from alignment.data.records import Comparison
+from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.files import read_json
-from alignment.report.schema import validate_report
+from alignment.report.report_schema import validate_report
 from alignment.rl.rejection import Winner
-from alignment.run import RunFolder
-from stages import annotate, base, evaluate, pipeline, ppo, reward, sft
+from alignment.run.run_folder import RunFolder
+from alignment.settings.read_recipe import load_recipe
+from stages.annotate import collect as annotate
+from stages.base import pretrain as base
+from stages.evaluate import judge_policies as evaluate
+from stages.pipeline import run_stages as pipeline
+from stages.ppo import train_policy as ppo
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 STAGE_FOLDERS = [
     "base",

@@ -14,12 +14,16 @@ from stage_fixtures import reduced_data, reduced_recipe
 
 from alignment.errors import UserError
 from alignment.files import read_json
-from alignment.models.heads import HEADS, build_head
-from alignment.plugins import TABLES, load_plugins
+from alignment.models.heads.known_heads import HEADS, build_head
 from alignment.reward.gate import gate_named
 from alignment.reward.losses import preference_loss_named
-from stages import annotate, base, ppo, reward, sft
-from stages.runner import parser_for, recipe_from
+from alignment.workflow.plugins import TABLES, load_plugins
+from stages.annotate import collect as annotate
+from stages.base import pretrain as base
+from stages.door.command_line import parser_for, recipe_from
+from stages.ppo import train_policy as ppo
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 ROOT = Path(__file__).parents[1]
 LOSS_AND_GATE = """
@@ -143,7 +147,8 @@ def test_a_whole_run_with_a_head_a_loss_and_a_gate_of_ones_own(my_heads: Path, m
     folder = tmp_path / "run" / "round-1" / "reward" / "helpfulness"
     load = (
         "import sys; from pathlib import Path; from alignment.errors import UserError\n"
-        "from alignment.plugins import load_plugins; from alignment.models.heads import build_head\n"
+        "from alignment.workflow.plugins import load_plugins\n"
+        "from alignment.models.heads.known_heads import build_head\n"
         "load_plugins(sys.argv[2:]); build_head(sys.argv[1], 8); print('known')"
     )
     assert read_json(folder / "reward_model.json")["head"]["name"] == name

@@ -13,15 +13,16 @@ import torch
 from tiny import LORA, add_reward_model, add_role, base_parameters, load_tiny, state_of, tiny_prompts, unchanged
 from torch import Tensor, nn
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.recipe import PPOSection, SamplingSection
 from alignment.rl.advantages import Advantages
-from alignment.rl.metrics import rollout_metrics
 from alignment.rl.ppo import PPO
+from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.prompt_batches import prompt_batches
 from alignment.rl.rollout import Rollout
+from alignment.settings.model_sections import SamplingSection
+from alignment.settings.ppo_sections import PPOSection
 
 TEMPERATURE = 0.8
 EPISODES = 12

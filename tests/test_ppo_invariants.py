@@ -19,18 +19,18 @@ from test_ppo import EPISODES, TEMPERATURE, gradients, one_batch, settings, trai
 from tiny import add_reward_model, base_parameters, load_tiny, save_tiny_model, state_of, tiny_prompts, unchanged
 from torch import Tensor
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.errors import UserError
-from alignment.masking import whiten
 from alignment.models.backbone import Backbone
-from alignment.models.reward_model import RewardModel
-from alignment.models.scorer import Judged
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.models.scorers.reward_scorer import Judged
 from alignment.reward.gate import missing_stop_penalty, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
-from alignment.rl.losses import clipped_policy_loss, clipped_value_loss
-from alignment.rl.metrics import rollout_metrics
 from alignment.rl.ppo import PPO
+from alignment.rl.ppo_losses import clipped_policy_loss, clipped_value_loss
+from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.rollout import Rollout, response_pass
+from alignment.tensors.masking import whiten
 
 
 @dataclass(frozen=True)

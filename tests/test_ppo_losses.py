@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.logprobs import entropy, token_logprobs
-from alignment.masking import whiten
 from alignment.rl.advantages import generalized_advantages, token_rewards
-from alignment.rl.losses import PolicyLoss, ValueLoss, clipped_policy_loss, clipped_value_loss, explained_variance
+from alignment.rl.ppo_losses import PolicyLoss, ValueLoss, clipped_policy_loss, clipped_value_loss
+from alignment.rl.ppo_metrics import explained_variance
+from alignment.tensors.logprobs import entropy, token_logprobs
+from alignment.tensors.masking import whiten
 
 NAN = math.nan
 

@@ -14,21 +14,22 @@ from typing import Any
 import pytest
 
 import annotation_ui
-from alignment.data.records import GRADES, Dimension, dialogue_key
+from alignment.data.records import GRADES, Dimension
+from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
-from annotation_ui.qualification import (
+from annotation_ui.app_settings import QualificationSettings
+from annotation_ui.desk.exercises import (
     Exercise,
     Reply,
     Use,
     agrees,
-    exercises,
     feedback,
     mark,
     questions_for,
+    read_exercises,
     score,
 )
-from annotation_ui.session import SKIP_REASONS
-from annotation_ui.settings import QualificationSettings
+from annotation_ui.vocabulary import SKIP_REASONS
 
 DIMENSIONS: tuple[Dimension, ...] = ("helpfulness", "safety")
 USES: tuple[Use, ...] = ("training", "qualification", "attention")
@@ -65,7 +66,7 @@ def save(file: Path, *lines: dict[str, Any] | str) -> Path:
 
 
 def shipped(dimension: Dimension) -> list[Exercise]:
-    return [exercise for use in USES for exercise in exercises(dimension, use)]
+    return [exercise for use in USES for exercise in read_exercises(dimension, use)]
 
 
 # -- what ships -------------------------------------------------------------------------------------------------------
@@ -74,9 +75,9 @@ def shipped(dimension: Dimension) -> list[Exercise]:
 @BY_DIMENSION
 def test_there_are_enough_of_each_use_for_two_different_attempts(dimension: Dimension) -> None:
     settings = QualificationSettings()  # type: ignore[call-arg]
-    assert len(exercises(dimension, "training")) == 5
-    assert len(exercises(dimension, "qualification")) == 14 > settings.questions
-    assert len(exercises(dimension, "attention")) == 1
+    assert len(read_exercises(dimension, "training")) == 5
+    assert len(read_exercises(dimension, "qualification")) == 14 > settings.questions
+    assert len(read_exercises(dimension, "attention")) == 1
 
 
 def test_no_id_and_no_prompt_is_there_twice() -> None:
@@ -89,7 +90,7 @@ def test_no_id_and_no_prompt_is_there_twice() -> None:
 
 @BY_DIMENSION
 def test_neither_slot_nor_length_tells_the_right_answer(dimension: Dimension) -> None:
-    questions = exercises(dimension, "qualification")
+    questions = read_exercises(dimension, "qualification")
     assert Counter(exercise.expected.choice for exercise in questions) == {"a": 7, "b": 7}
     longer = ["a" if len(exercise.answers.a) > len(exercise.answers.b) else "b" for exercise in questions]
     right = sum(slot == exercise.expected.choice for slot, exercise in zip(longer, questions, strict=True))
@@ -99,7 +100,7 @@ def test_neither_slot_nor_length_tells_the_right_answer(dimension: Dimension) ->
 def test_safety_is_asked_in_one_dimension_only_and_every_bin_occurs_in_training_and_test() -> None:
     assert all(exercise.expected.safety is None for exercise in shipped("helpfulness"))
     for use in ("training", "qualification"):
-        bins = Counter(exercise.expected.safety for exercise in exercises("safety", use))
+        bins = Counter(exercise.expected.safety for exercise in read_exercises("safety", use))
         assert set(bins) == {"preferred_safe_other_unsafe", "both_safe", "both_unsafe"}
         assert max(bins.values()) / bins.total() < THRESHOLD  # the same bin throughout does not pass
 
@@ -120,7 +121,7 @@ def test_explanations_name_no_slot_and_no_side(dimension: Dimension) -> None:
 @BY_DIMENSION
 def test_there_are_conversations_and_a_cut_off_answer(dimension: Dimension) -> None:
     for use in ("training", "qualification"):
-        assert any(len(exercise.messages) >= 3 for exercise in exercises(dimension, use))
+        assert any(len(exercise.messages) >= 3 for exercise in read_exercises(dimension, use))
     (cut,) = [exercise for exercise in shipped(dimension) if exercise.cut_off]
     assert cut.use == "training"
     for slot in cut.cut_off:
@@ -129,7 +130,7 @@ def test_there_are_conversations_and_a_cut_off_answer(dimension: Dimension) -> N
 
 @BY_DIMENSION
 def test_the_attention_check_says_itself_what_to_choose(dimension: Dimension) -> None:
-    (check,) = exercises(dimension, "attention")
+    (check,) = read_exercises(dimension, "attention")
     telling = [slot for slot in ("a", "b") if "attention check" in getattr(check.answers, slot)]
     assert telling == [check.expected.choice]
     assert check.expected.grades == ("significantly_better",)
@@ -158,9 +159,9 @@ def test_the_content_warning_takes_less_than_a_minute_and_names_the_way_out() ->
 
 def test_a_file_of_ones_own_is_read_in_its_order_and_filtered_by_use(tmp_path: Path) -> None:
     file = save(tmp_path / "own.jsonl", row(2), "", row(1, use="training"), row(3))
-    assert [exercise.id for exercise in exercises("safety", "qualification", file)] == ["own-2", "own-3"]
-    assert [exercise.dimension for exercise in exercises("safety", "training", file)] == ["safety"]
-    assert exercises("safety", "attention", file) == ()
+    assert [exercise.id for exercise in read_exercises("safety", "qualification", file)] == ["own-2", "own-3"]
+    assert [exercise.dimension for exercise in read_exercises("safety", "training", file)] == ["safety"]
+    assert read_exercises("safety", "attention", file) == ()
 
 
 ASSISTANT_LAST = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -191,14 +192,14 @@ ASSISTANT_LAST = [{"role": "user", "content": "Hi"}, {"role": "assistant", "cont
 def test_a_malformed_line_is_one_clear_error(tmp_path: Path, line: dict[str, Any] | str, reason: str) -> None:
     file = save(tmp_path / "own.jsonl", row(1), "", line)
     with pytest.raises(UserError) as caught:
-        exercises("safety", "training", file)  # although the line is no training example
+        read_exercises("safety", "training", file)  # although the line is no training example
     said = str(caught.value)
     assert said.startswith(f"{file}, line 3: ") and reason in said and "\n" not in said
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such file: .*gone\.jsonl"):
-        exercises("safety", "training", tmp_path / "gone.jsonl")
+        read_exercises("safety", "training", tmp_path / "gone.jsonl")
 
 
 # -- drawing the questions of an attempt ------------------------------------------------------------------------------
@@ -241,8 +242,8 @@ def test_too_few_questions_are_a_mistake_in_the_settings() -> None:
 
 def test_draws_are_the_same_in_another_process_which_imports_neither_models_nor_pages() -> None:
     code = (
-        "import sys; from annotation_ui.qualification import exercises, questions_for\n"
-        "known = exercises('safety', 'qualification')\n"
+        "import sys; from annotation_ui.desk.exercises import read_exercises, questions_for\n"
+        "known = read_exercises('safety', 'qualification')\n"
         "print(*(exercise.id for exercise in questions_for('ann_1', 2, known, 10)))\n"
         "print(*({'torch', 'gradio', 'sqlalchemy'} & set(sys.modules)))"
     )
@@ -250,7 +251,7 @@ def test_draws_are_the_same_in_another_process_which_imports_neither_models_nor_
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     ).stdout.splitlines()
-    here = questions_for("ann_1", 2, exercises("safety", "qualification"), 10)
+    here = questions_for("ann_1", 2, read_exercises("safety", "qualification"), 10)
     assert said == [" ".join(exercise.id for exercise in here), ""]
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import recipe_keys
-from alignment.recipe import TOY_MODEL
+from alignment.settings.model_sections import TOY_MODEL
+from alignment.settings.read_recipe import recipe_keys
 from annotation_ui.__main__ import parser, split_words
-from annotation_ui.settings import AppSettings
-from stages.runner import recipe_from
+from annotation_ui.app_settings import AppSettings
+from stages.door.command_line import recipe_from
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/README.md"]

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from stage_fixtures import ROOT, own_data, own_model, reduced_recipe
 
-from alignment.config import load_recipe
-from alignment.data.sources import first_turn_key, load_comparisons, split_by_conversation
+from alignment.data.readers import load_comparisons
+from alignment.data.splits import first_turn_key, split_by_conversation
 from alignment.files import read_json
-from alignment.recipe import Recipe
-from stages import reward, sft
+from alignment.settings.read_recipe import load_recipe
+from alignment.settings.recipe import Recipe
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 DATA = ROOT.parent / "shared" / "real_data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real data in {DATA}")

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from report_example import LEVELS, example_report
 
-from alignment.report import schema, text, writer
+from alignment.report import number_formats, report_schema, write_report
 
 DOCS = Path(__file__).parent.parent / "docs" / "report.md"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -30,7 +30,7 @@ def full() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def page(full: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of that report."""
-    return writer.write_report(full, tmp_path_factory.mktemp("report")).read_text(encoding="utf-8")
+    return write_report.write_report(full, tmp_path_factory.mktemp("report")).read_text(encoding="utf-8")
 
 
 class Outline(HTMLParser):
@@ -89,18 +89,18 @@ def documented_keys(model: type[BaseModel]) -> set[str]:
 
 def test_docs_name_every_key() -> None:
     named = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
-    keys = documented_keys(schema.Report)
+    keys = documented_keys(report_schema.Report)
     assert {"win_rate", "heldout_kl_nats", "edges", "bins"} & keys == {"win_rate", "heldout_kl_nats", "edges"}
     assert keys - named == set()
 
 
 def test_json_round_trips_and_is_sorted(full: dict[str, Any], tmp_path: Path) -> None:
-    writer.write_report(full, tmp_path / "deep" / "run")
+    write_report.write_report(full, tmp_path / "deep" / "run")
     content = (tmp_path / "deep" / "run" / "report.json").read_text(encoding="utf-8")
     stored = json.loads(content)
     assert list(stored) == sorted(stored)
     assert stored["policies"]["ppo"]["violation_rate"]["value"] == full["policies"]["ppo"]["violation_rate"]["value"]
-    assert schema.validate_report(stored) == schema.validate_report(full)
+    assert report_schema.validate_report(stored) == report_schema.validate_report(full)
     assert sorted(path.name for path in (tmp_path / "deep" / "run").iterdir()) == [
         "report.html",
         "report.json",
@@ -108,7 +108,7 @@ def test_json_round_trips_and_is_sorted(full: dict[str, Any], tmp_path: Path) ->
 
 
 def test_equal_reports_give_equal_bytes(full: dict[str, Any], page: str, tmp_path: Path) -> None:
-    assert writer.write_report(full, tmp_path).read_text(encoding="utf-8") == page
+    assert write_report.write_report(full, tmp_path).read_text(encoding="utf-8") == page
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_undocumented_report_is_refused_and_nothing_written(
         block = block[key]
     block[path[-1]] = value
     with pytest.raises(ValueError, match=re.escape(named)):
-        writer.write_report(report, tmp_path / "run")
+        write_report.write_report(report, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -185,7 +185,7 @@ def test_headline_says_what_the_numbers_say() -> None:
         report["policies"][name]["violation_rate"]["value"] = violations
         report["policies"][name]["helpfulness"]["value"] = helpful
     report["win_rates"][0].update(win=0.8, tie=0.06, loss=0.14, win_rate=0.83)
-    assert text.headline(schema.validate_report(report)).replace(NBSP, " ") == (
+    assert number_formats.headline(report_schema.validate_report(report)).replace(NBSP, " ") == (
         "PPO has a win rate of 83 % against SFT; violations go from 31 % to 0.8 %; "
         "gold helpfulness goes from 0.47 to 0.71"
     )
@@ -195,7 +195,7 @@ def test_headline_says_what_the_numbers_say() -> None:
     ("value", "shown"), [(0.0, "0 %"), (0.008, "0.8 %"), (0.31, "31 %"), (0.978, "97.8 %"), (1.0, "100 %")]
 )
 def test_percent(value: float, shown: str) -> None:
-    assert text.percent(value).replace(NBSP, " ") == shown
+    assert number_formats.percent(value).replace(NBSP, " ") == shown
 
 
 def test_the_reports_own_judge_goes_first() -> None:
@@ -204,24 +204,26 @@ def test_the_reports_own_judge_goes_first() -> None:
     other = {**own, "judge": "helpfulness reward model", "win": 1.0, "tie": 0.0, "loss": 0.0, "win_rate": 1.0}
     part = {**own, "prompts": "seen_wordings", "win": 0.0, "tie": 0.0, "loss": 1.0, "win_rate": 0.0}
     report["win_rates"] = [other, part, own]
-    found = text.win_rate_against_sft(schema.validate_report(report), "ppo")
+    found = number_formats.win_rate_against_sft(report_schema.validate_report(report), "ppo")
     assert found is not None and (found.judge, found.win_rate) == (own["judge"], own["win_rate"])
 
 
 def test_summary_table_lines_up(full: dict[str, Any]) -> None:
-    rows = text.summary_rows(full)
+    rows = number_formats.summary_rows(full)
     assert [row[0] for row in rows] == ["Base", "SFT", "Rejection", "PPO"]
-    assert all(len(row) == len(text.SUMMARY_COLUMNS) for row in rows)
-    assert rows[1][4] == text.NONE  # SFT is not compared with itself
+    assert all(len(row) == len(number_formats.SUMMARY_COLUMNS) for row in rows)
+    assert rows[1][4] == number_formats.NONE  # SFT is not compared with itself
     assert rows[3][1] == f"{full['policies']['ppo']['helpfulness']['value']:.2f}"
-    lines = text.summary_table(full).splitlines()
+    lines = number_formats.summary_table(full).splitlines()
     assert len(lines) == 6 and len({len(line) for line in lines}) == 1
 
 
 @pytest.mark.parametrize("policies", [("sft",), ("sft", "rejection"), ("base", "sft", "ppo"), tuple(LEVELS)])
 @pytest.mark.parametrize("judged", [True, False])
 def test_the_page_renders_whatever_was_run(policies: tuple[str, ...], judged: bool, tmp_path: Path) -> None:
-    page = writer.write_report(example_report(policies=policies, judged=judged), tmp_path).read_text(encoding="utf-8")
+    page = write_report.write_report(example_report(policies=policies, judged=judged), tmp_path).read_text(
+        encoding="utf-8"
+    )
     parsed = outline(page)
     shown = "".join(parsed.data)
     assert parsed.open == []
@@ -241,7 +243,7 @@ def test_the_smallest_report_renders(tmp_path: Path) -> None:
         "environment": {"versions": {}, "commit": None, "device": "cpu", "dtype": "float32"},
         "policies": {"sft": {"n_prompts": 3}},
     }
-    page = writer.write_report(report, tmp_path).read_text(encoding="utf-8")
+    page = write_report.write_report(report, tmp_path).read_text(encoding="utf-8")
     assert f"1{NBSP}min 15{NBSP}s in all" in page
     assert "SFT: nothing was measured" in page
     assert "<svg" not in page
@@ -253,5 +255,5 @@ def test_reward_model_without_ceiling_or_grades(tmp_path: Path) -> None:
     model["ceiling"] = None
     model["accuracy"] = {"all": model["accuracy"]["all"]}
     model["trend_p_value"] = model["length_correlation"] = None
-    shown = "".join(outline(writer.write_report(report, tmp_path).read_text(encoding="utf-8")).data)
+    shown = "".join(outline(write_report.write_report(report, tmp_path).read_text(encoding="utf-8")).data)
     assert "None" not in shown and "Share of ceiling" in shown

@@ -14,16 +14,22 @@ import pytest
 import torch
 from stage_fixtures import outcome, reduced_recipe
 
-from alignment import checkpoint
-from alignment.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from alignment.errors import UserError
-from alignment.recipe import Recipe
+from alignment.machine import checkpoint
+from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from alignment.rl.kl_control import KLController
 from alignment.rl.ppo import PPO
-from alignment.rl.resume import ResumablePPO
-from alignment.rl.watch import Watch
-from alignment.run import RunFolder, StageRun
-from stages import annotate, base, ppo, reward, sft
+from alignment.run import stage_run
+from alignment.run.run_folder import RunFolder
+from alignment.run.stage_run import StageRun
+from alignment.settings.recipe import Recipe
+from stages.annotate import collect as annotate
+from stages.base import pretrain as base
+from stages.ppo import train_policy as ppo
+from stages.ppo.resume import ResumablePPO
+from stages.ppo.training_watch import Watch
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 SETTINGS = (
     "ppo.method=ppo",
@@ -127,7 +133,7 @@ def test_killed_and_started_again(
     ppo.main(recipe)
     assert metrics(recipe.run_dir) == metrics(uninterrupted)
     assert made(recipe.run_dir) == made(uninterrupted)
-    assert not (Path(recipe.run_dir) / "round-1" / "ppo" / checkpoint.FOLDER).exists()
+    assert not (Path(recipe.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS).exists()
 
 
 def test_it_does_go_on_from_the_checkpoint(
@@ -138,7 +144,7 @@ def test_it_does_go_on_from_the_checkpoint(
         killed_at(patched, PPO, "sample", 6)
         with pytest.raises(Killed):
             ppo.main(recipe)
-    folder = Path(recipe.run_dir) / "round-1" / "ppo" / checkpoint.FOLDER
+    folder = Path(recipe.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS
     assert [path.name for path in checkpoints(folder)] == ["step-000002", "step-000004"]
     drawn: list[int] = []
     plain = PPO.sample
@@ -170,7 +176,7 @@ def test_a_stop_that_is_asked_for_leaves_a_checkpoint_at_once(
     code, said = outcome(lambda: ppo.main(recipe), capsys)
     assert code == 143
     assert "goes on from there" in said
-    folder = Path(recipe.run_dir) / "round-1" / "ppo" / checkpoint.FOLDER
+    folder = Path(recipe.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS
     assert [path.name for path in checkpoints(folder)] == ["step-000001"]
     ppo.main(recipe)
     assert metrics(recipe.run_dir) == metrics(uninterrupted)
@@ -228,14 +234,14 @@ class TestRefused:
         assert metrics(stopped.run_dir) == metrics(uninterrupted)
 
     def test_another_format_version(self, stopped: Recipe) -> None:
-        newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / checkpoint.FOLDER)[-1]
+        newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS)[-1]
         content = json.loads((newest / "checkpoint.json").read_text(encoding="utf-8"))
         (newest / "checkpoint.json").write_text(json.dumps({**content, "format_version": 99}), encoding="utf-8")
         with pytest.raises(UserError, match="checkpoint format 99"):
             ppo.main(stopped)
 
     def test_a_damaged_checkpoint_is_named(self, stopped: Recipe) -> None:
-        newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / checkpoint.FOLDER)[-1]
+        newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS)[-1]
         (newest / "state.safetensors").write_bytes(b"{}")
         with pytest.raises(UserError, match=r"step-000002: damaged checkpoint"):
             ppo.main(stopped)
@@ -279,7 +285,7 @@ def test_lines_after_the_checkpoint_and_half_a_line_are_cut(tmp_path: Path) -> N
 
 class TestKLController:
     def controller(self, **changes: Any) -> KLController:
-        from alignment.recipe import PPOSection
+        from alignment.settings.ppo_sections import PPOSection
 
         return KLController(PPOSection(**{"kl_beta": 0.2, "kl_target_nats": 4.0, **changes}))
 

@@ -10,10 +10,14 @@ from stage_fixtures import reduced_data, reduced_recipe
 
 from alignment.errors import UserError
 from alignment.files import read_json
-from alignment.models.heads import HEADS
-from alignment.recipe import Recipe
-from alignment.reward.ablation import columns_of, row_of, variants
-from stages import annotate, base, reward, reward_ablation, sft
+from alignment.models.heads.known_heads import HEADS
+from alignment.settings.recipe import Recipe
+from stages.annotate import collect as annotate
+from stages.base import pretrain as base
+from stages.reward import ablate
+from stages.reward import train_reward_models as reward
+from stages.reward.ablate import columns_of, row_of, variants
+from stages.sft import finetune as sft
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +78,17 @@ def test_rows_are_those_of_tables_28_and_29() -> None:
 def test_each_variant_is_trained_once_and_the_run_stays_as_it_is(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = reward_ablation.train
+    trained = ablate.train
     names: list[str] = []
 
     def train(*arguments: Any) -> dict[str, Any]:
         names.append(arguments[-1])
         return trained(*arguments)
 
-    monkeypatch.setattr(reward_ablation, "train", train)
+    monkeypatch.setattr(ablate, "train", train)
     folder = Path(recipe.run_dir)
     before = (folder / "round-1" / "reward" / "result.json").read_bytes()
-    found = reward_ablation.ablate(recipe, ["auxiliary", "margin"])
+    found = ablate.ablate(recipe, ["auxiliary", "margin"])
     assert names == ["ranking only", "with auxiliary", "none", "small", "large"]
     losses = [variant["accuracy"]["all"]["n"] for variant in found["margin"]["helpfulness"].values()]
     assert len(set(losses)) == 1
@@ -93,7 +97,7 @@ def test_each_variant_is_trained_once_and_the_run_stays_as_it_is(
     assert found["auxiliary"]["safety"]["with auxiliary"]["accuracy"] == own["safety"]["accuracy"]
     assert found["margin"]["helpfulness"]["small"]["calibration"] == own["helpfulness"]["calibration"]
     assert found["margin"]["helpfulness"]["large"]["calibration"] != own["helpfulness"]["calibration"]
-    again = reward_ablation.ablate(recipe, ["auxiliary", "margin"])
+    again = ablate.ablate(recipe, ["auxiliary", "margin"])
     assert (len(names), again) == (5, found)
     assert (folder / "round-1" / "reward" / "result.json").read_bytes() == before
     assert read_json(folder / "reward-ablations" / "ablations.json")["factors"] == found
@@ -107,7 +111,7 @@ def test_heads_that_do_not_fit_the_comparisons_are_named_and_left_out(
     only = {"linear": HEADS["linear"], "objectives": HEADS["objectives"]}
     for name in set(HEADS) - set(only):
         monkeypatch.delitem(HEADS, name)
-    found = reward_ablation.ablate(recipe, ["head"])
+    found = ablate.ablate(recipe, ["head"])
     assert list(found["head"]["helpfulness"]) == ["linear"]
     assert list(found["head"]["safety"]) == ["linear", "objectives"]
     shown = " ".join(capsys.readouterr().err.split())
@@ -117,4 +121,4 @@ def test_heads_that_do_not_fit_the_comparisons_are_named_and_left_out(
 
 def test_an_unknown_factor_lists_the_valid_ones(recipe: Recipe) -> None:
     with pytest.raises(UserError, match=r"unknown 'margins'; valid: margin, auxiliary, head, loss"):
-        reward_ablation.ablate(recipe, ["margins"])
+        ablate.ablate(recipe, ["margins"])

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from stage_fixtures import reduced_recipe
 
-from alignment.data.records import GRADES, SAFETY_LABELS, Comparison, Dimension, Message, SafetyLabel, write_jsonl
+from alignment.data.jsonl import write_jsonl
+from alignment.data.records import GRADES, SAFETY_LABELS, Comparison, Dimension, Message, SafetyLabel
 from alignment.errors import UserError
-from alignment.reward.data import RewardData, reward_data, shuffle_labels, without_unsafe_preferred
-from alignment.run import RunFolder
+from alignment.run.run_folder import RunFolder
+from alignment.workflow.reward_data import RewardData, reward_data, shuffle_labels, without_unsafe_preferred
 
 BINS = tuple(SAFETY_LABELS)[:3]
 

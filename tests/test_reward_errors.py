@@ -13,10 +13,13 @@ from safetensors.torch import load_file, save_file
 from stage_fixtures import outcome, write_lines
 from test_any_model import CASES, recipe_for
 
-from alignment.models.reward_model import HEAD_FILE
-from alignment.recipe import Recipe
-from stages import annotate, ppo, reward, sft
-from stages.reward_evaluation import evaluate_only
+from alignment.models.scorers.reward_model import HEAD_FILE
+from alignment.settings.recipe import Recipe
+from stages.annotate import collect as annotate
+from stages.ppo import train_policy as ppo
+from stages.reward import train_reward_models as reward
+from stages.reward.evaluate_only import evaluate_only
+from stages.sft import finetune as sft
 
 Row = dict[str, Any]
 

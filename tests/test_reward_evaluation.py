@@ -16,13 +16,13 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from alignment.data.records import GRADES, Comparison, Message, SafetyLabel
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.recipe import Recipe
-from alignment.report.schema import RewardModelBlock
-from alignment.reward.evaluation import evaluate_reward_model, pair_scores, score_pairs
-from alignment.reward.evaluation_inputs import short_names
-from alignment.reward.pairs import encode_pairs
-from alignment.run import RunFolder
-from stages.reward_evaluation import evaluate_only, tables
+from alignment.report.report_schema import RewardModelBlock
+from alignment.reward.encoded_pairs import encode_pairs
+from alignment.reward.pair_scoring import evaluate_reward_model, pair_scores, score_pairs
+from alignment.run.run_folder import RunFolder
+from alignment.settings.recipe import Recipe
+from stages.reward.evaluate_only import evaluate_only, tables
+from stages.reward.evaluation_inputs import short_names
 
 WORDS = ("the sea", "why is it grey", "no", "the cat sat", "is it", "tell me of the sun")
 BINS = ("preferred_safe_other_unsafe", "both_safe", "both_unsafe")
@@ -97,7 +97,7 @@ def recipe_for(tmp_path: Path, models: list[Path] | None, data: list[Path] | Non
 
 def scored_by_hand(folder: Path, base: Path, items: list[Comparison]) -> list[tuple[float, float]]:
     """Scores of single dialogues by the saved model, loaded by itself."""
-    from alignment.models.reward_model import RewardModel
+    from alignment.models.scorers.reward_model import RewardModel
 
     backbone = load_tiny(base)
     model = RewardModel.load(backbone, "alone", folder)

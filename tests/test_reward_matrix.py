@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from test_reward_training import pairs_of, settings
 from tiny import LORA, as_answers, load_tiny, save_tiny_model, token_rows
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.errors import UserError
-from alignment.models.heads import HEADS
-from alignment.models.reward_model import HEAD_FILE, RewardModel
-from alignment.reward.training import train_reward_model
+from alignment.models.heads.known_heads import HEADS
+from alignment.models.scorers.reward_model import HEAD_FILE, RewardModel
+from alignment.reward.reward_training import train_reward_model
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "mlp": {"width": 6},
@@ -37,7 +37,7 @@ LOADER = """
 import json, sys
 import torch
 from tiny import as_answers, load_tiny, token_rows
-from alignment.models.reward_model import RewardModel
+from alignment.models.scorers.reward_model import RewardModel
 for line in sys.stdin:
     base, quantization, folder = json.loads(line)
     model = RewardModel.load(load_tiny(base, quantization=quantization), "loaded", __import__("pathlib").Path(folder))

@@ -11,14 +11,21 @@ import pytest
 from reward_example import example_pairs, scored_pair
 from scipy import stats
 
-from alignment import statistics
 from alignment.data.records import GRADES
 from alignment.errors import UserError
-from alignment.resampling import bootstrap
-from alignment.reward.detection import best_threshold, labelled_answers, unsafe_detection
-from alignment.reward.measures import accuracy, agreement, cross_table, length_figures, reward_figures, side_by_side
-from alignment.reward.reliability import BINS, preference_probability, reliability
-from alignment.reward.scored_pair import ScoredPair
+from alignment.figures import intervals
+from alignment.figures.bootstrap import bootstrap
+from alignment.figures.reliability import BINS, preference_probability, reliability
+from alignment.figures.reward_model_figures import (
+    accuracy,
+    agreement,
+    cross_table,
+    length_figures,
+    reward_figures,
+    side_by_side,
+)
+from alignment.figures.scored_pair import ScoredPair
+from alignment.figures.unsafe_detection import best_threshold, labelled_answers, unsafe_detection
 
 GATE = 0.15
 
@@ -28,7 +35,7 @@ def of_differences(*differences: float, **changes: object) -> list[ScoredPair]:
     return [scored_pair(number, chosen=value, rejected=0.0, **changes) for number, value in enumerate(differences)]
 
 
-def width(figure: statistics.Figure | None) -> float:
+def width(figure: intervals.Figure | None) -> float:
     assert figure is not None
     return figure["ci95"][1] - figure["ci95"][0]
 
@@ -36,26 +43,26 @@ def width(figure: statistics.Figure | None) -> float:
 class TestResampling:
     def test_a_share_is_resampled_unless_resamples_cannot_differ(self) -> None:
         values = [1.0] * 30 + [0.0] * 10
-        assert statistics.resampled_share(values, seed=1) == statistics.mean_interval(values, seed=1)
+        assert intervals.resampled_share(values, seed=1) == intervals.mean_interval(values, seed=1)
         for same in ([1.0] * 20, [0.0] * 20, [0.5] * 20):
-            assert statistics.resampled_share(same, seed=1) == statistics.share(same)
-        lone = statistics.resampled_share([1, 1, 1, 0], clusters=["a"] * 4, seed=1)
-        assert lone["ci95"] == statistics.proportion(0.75, 1)["ci95"]
+            assert intervals.resampled_share(same, seed=1) == intervals.share(same)
+        lone = intervals.resampled_share([1, 1, 1, 0], clusters=["a"] * 4, seed=1)
+        assert lone["ci95"] == intervals.proportion(0.75, 1)["ci95"]
 
     def test_rank_correlation_is_spearmans(self) -> None:
         chance = np.random.default_rng(0)
         x = chance.normal(size=200).round(1)  # with ties
         y = np.exp(x) + chance.normal(size=200)
-        figure = statistics.rank_correlation(x, y, seed=0)
+        figure = intervals.rank_correlation(x, y, seed=0)
         assert figure is not None and figure["value"] == pytest.approx(stats.spearmanr(x, y).statistic)
-        assert statistics.rank_correlation(x, np.exp(5 * x), seed=0)["value"] == pytest.approx(1.0)  # type: ignore[index]
-        assert statistics.rank_correlation([1, 2, 3], [4, 4, 4], seed=0) is None
+        assert intervals.rank_correlation(x, np.exp(5 * x), seed=0)["value"] == pytest.approx(1.0)  # type: ignore[index]
+        assert intervals.rank_correlation([1, 2, 3], [4, 4, 4], seed=0) is None
 
     def test_large_data_is_drawn_in_parts_with_the_same_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
         values = np.random.default_rng(0).normal(size=50)
-        whole = statistics.mean_interval(values, seed=3)
-        monkeypatch.setattr("alignment.resampling.DRAWN_AT_ONCE", 50 * 7)
-        assert statistics.mean_interval(values, seed=3) == whole
+        whole = intervals.mean_interval(values, seed=3)
+        monkeypatch.setattr("alignment.figures.bootstrap.DRAWN_AT_ONCE", 50 * 7)
+        assert intervals.mean_interval(values, seed=3) == whole
 
     def test_resamples_that_leave_the_statistic_undefined_are_dropped(self) -> None:
         value, draws = bootstrap([[1, 0, 0], [1, 0, 0]], lambda t: t[..., 0] / t[..., 1], seed=0)
@@ -94,7 +101,7 @@ class TestAccuracy:
 
     def test_all_right_has_wilsons_interval(self) -> None:
         figure = accuracy(of_differences(*[1.0] * 12), seed=0)
-        assert figure is not None and figure["ci95"] == statistics.proportion(12, 12)["ci95"]
+        assert figure is not None and figure["ci95"] == intervals.proportion(12, 12)["ci95"]
 
     def test_judgments_of_one_pair_are_one_cluster(self) -> None:
         """Ten judgments of each pair that all agree: as sure as one of each, not a third as unsure."""
@@ -164,7 +171,7 @@ class TestLength:
         assert found["length_correlation"]["value"] == pytest.approx(1.0)
         balanced = found["length"]["balanced"]
         assert balanced["value"] == 0.5
-        ends = [statistics.proportion(n, n)["ci95"][0] / 2 for n in (240, 60)]  # resamples cannot differ: Wilson's
+        ends = [intervals.proportion(n, n)["ci95"][0] / 2 for n in (240, 60)]  # resamples cannot differ: Wilson's
         assert balanced["ci95"][0] == pytest.approx(sum(ends) / 2, abs=0.05)
         assert balanced["ci95"][0] < 0.5 < balanced["ci95"][1]
 

@@ -11,14 +11,16 @@ from safetensors.torch import load_file, save_file
 from tiny import LORA, add_reward_model, add_role, as_answers, load_tiny, separate_model, token_rows
 from torch import Tensor
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.errors import UserError
-from alignment.models import padding, reward_model
 from alignment.models.backbone import Backbone
-from alignment.models.heads import HEADS, LIKELIHOOD_SCALE
-from alignment.models.padding import WIDTH_MULTIPLE, pad_right
-from alignment.models.reward_model import RewardModel
+from alignment.models.heads.known_heads import HEADS
+from alignment.models.heads.single_score_heads import LIKELIHOOD_SCALE
+from alignment.models.scorers import reward_model
+from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.shared_prompts import pack_answers
+from alignment.tensors import padding
+from alignment.tensors.padding import WIDTH_MULTIPLE, pad_right
 
 DIALOGUES = as_answers(token_rows(7, 15, 3, 10, 4))
 

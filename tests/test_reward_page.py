@@ -11,10 +11,10 @@ import pytest
 from reward_example import example_evaluation, example_pairs
 from test_report import DOCS, documented_keys, outline
 
-from alignment.report import text
-from alignment.report.reward_page import draw_reward_plots, write_reward_report
+from alignment.figures.reward_model_figures import side_by_side
+from alignment.report import number_formats
 from alignment.report.reward_schema import RewardEvaluation, validate_evaluation
-from alignment.reward.measures import side_by_side
+from alignment.report.write_reward_report import draw_reward_plots, write_reward_report
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,8 @@ def test_the_page_shows_the_figures(page: str, evaluation: dict[str, Any]) -> No
     for model, sets in evaluation["figures"].items():
         assert evaluation["models"][model] in shown
         for figures in sets.values():
-            assert text.percent(figures["length"]["balanced"]["value"]) in shown
-            assert text.thousandths(figures["reliability"]["ece"]["value"]) in shown
+            assert number_formats.percent(figures["length"]["balanced"]["value"]) in shown
+            assert number_formats.thousandths(figures["reliability"]["ece"]["value"]) in shown
     assert "left out: 3 too long" in shown
     assert "helpfulness and safety" in shown
 
@@ -142,4 +142,4 @@ def test_safe_answers_alone_draw_no_curve(tmp_path: Path) -> None:
     ("value", "shown"), [(0.15, "0.15"), (0.2189, "0.219"), (1e-7, "1e-07"), (0.98765, "0.988"), (0.99996, "0.99996")]
 )
 def test_probabilities_have_as_many_digits_as_they_need(value: float, shown: str) -> None:
-    assert text.probability(value) == shown
+    assert number_formats.probability(value) == shown

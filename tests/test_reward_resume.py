@@ -15,12 +15,17 @@ import pytest
 import yaml
 from stage_fixtures import reduced_data, reduced_recipe
 
-from alignment.checkpoint import FOLDER, checkpoints
-from alignment.config import save_recipe
 from alignment.errors import UserError
 from alignment.files import read_json
-from alignment.recipe import Recipe
-from stages import annotate, base, reward, sft
+from alignment.machine.checkpoint import checkpoints
+from alignment.run import stage_run
+from alignment.run.stage_run import CHECKPOINTS, StageRun
+from alignment.settings.read_recipe import save_recipe
+from alignment.settings.recipe import Recipe
+from stages.annotate import collect as annotate
+from stages.base import pretrain as base
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 SETTINGS = (
     "model.lora.dropout=0.1",
@@ -30,7 +35,7 @@ SETTINGS = (
 )
 KILLER = """
 import os, signal, sys
-from alignment.config import load_recipe
+from alignment.settings.read_recipe import load_recipe
 from alignment.reward import training
 from stages import reward
 
@@ -109,13 +114,13 @@ def test_killed_and_started_again(
     assert lines(stage) == lines(uninterrupted)
     assert kept(stage) == kept(uninterrupted)
     assert read_json(stage / "result.json")["models"] == read_json(uninterrupted / "result.json")["models"]
-    assert not (stage / FOLDER).exists()
+    assert not (stage / CHECKPOINTS).exists()
 
 
 class TestStopping:
     def stop_after(self, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         """Ctrl-C while the given step is being logged."""
-        log: Callable[..., None] = reward.StageRun.log
+        log: Callable[..., None] = stage_run.StageRun.log
         seen: list[int] = []
 
         def log_and_interrupt(*arguments: Any) -> None:
@@ -124,7 +129,7 @@ class TestStopping:
             if len(seen) == steps:
                 signal.raise_signal(signal.SIGINT)
 
-        monkeypatch.setattr(reward.StageRun, "log", log_and_interrupt)
+        monkeypatch.setattr(StageRun, "log", log_and_interrupt)
 
     def test_ctrl_c_while_a_step_is_logged_leaves_a_checkpoint_of_the_next(
         self, prepared: Recipe, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,7 +144,7 @@ class TestStopping:
             with pytest.raises(KeyboardInterrupt):
                 reward.main(recipe)
         stage = tmp_path / "run" / "round-1" / "reward"
-        found = checkpoints(stage / FOLDER / "helpfulness")
+        found = checkpoints(stage / CHECKPOINTS / "helpfulness")
         assert [path.name for path in found] == ["step-000003"]
         reward.main(recipe)
         assert kept(stage) == kept(uninterrupted)
@@ -180,4 +185,4 @@ class TestStopping:
         values["reward"]["helpfulness"]["learning_rate"] = 0.5
         with pytest.raises(UserError, match=r"reward\.helpfulness\.learning_rate.*overwrite=true"):
             reward.main(Recipe.model_validate(values))
-        assert checkpoints(tmp_path / "run" / "round-1" / "reward" / FOLDER / "helpfulness")
+        assert checkpoints(tmp_path / "run" / "round-1" / "reward" / CHECKPOINTS / "helpfulness")

@@ -23,10 +23,10 @@ from tiny import (
 from alignment.data.records import Comparison, Message, SafetyLabel
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.reward_model import RewardModel
-from alignment.recipe import RewardModelSection
-from alignment.reward.pairs import EncodedPair, PairCollator, encode_pairs
-from alignment.reward.training import train_reward_model
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.reward.encoded_pairs import EncodedPair, PairCollator, encode_pairs
+from alignment.reward.reward_training import train_reward_model
+from alignment.settings.reward_sections import RewardModelSection
 
 MARGINS = (1.0, 0.0, 1 / 3, 2 / 3, 0.0, 1.0, 0.0, 1 / 3)
 LABELS = ((True, False), (True, True), None, (False, False), None, (False, True), (True, False), None)

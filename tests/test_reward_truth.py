@@ -13,11 +13,11 @@ from scipy.stats import spearmanr
 from tiny import load_tiny, save_tiny_model
 
 from alignment.data.records import SAFETY_LABELS, Comparison, Message, SafetyBin, SafetyLabel
-from alignment.models.reward_model import RewardModel
-from alignment.recipe import RewardModelSection
-from alignment.reward.evaluation import calibrate, pair_scores
-from alignment.reward.pairs import encode_pairs
-from alignment.reward.training import train_reward_model
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.reward.encoded_pairs import encode_pairs
+from alignment.reward.pair_scoring import calibrate, pair_scores
+from alignment.reward.reward_training import train_reward_model
+from alignment.settings.reward_sections import RewardModelSection
 
 WORTH = {"sun": 1.2, "sea": 0.9, "wood": 0.6, "hill": 0.3, "rain": -0.3, "mud": -0.6, "dust": -0.9, "ash": -1.2}
 """What each word adds to an answer's utility."""

@@ -10,9 +10,9 @@ from tiny import add_reward_model, add_role, separate_model, tiny_prompts, token
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.models.backbone import Backbone
-from alignment.models.sampling import Sample
+from alignment.models.sampling.batch_sampling import Sample
 from alignment.rl.rollout import (
     Episodes,
     ResponsePass,

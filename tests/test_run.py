@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from alignment.config import load_recipe
-from alignment.data.records import write_jsonl
-from alignment.environment import environment
+from alignment.data.jsonl import write_jsonl
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, write_json
-from alignment.recipe import Recipe
-from alignment.run import RunFolder
+from alignment.machine.environment import environment
+from alignment.run.run_folder import RunFolder
+from alignment.settings.read_recipe import load_recipe
+from alignment.settings.recipe import Recipe
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -61,7 +61,7 @@ def test_a_stage_folder_says_how_it_was_made(tmp_path: Path) -> None:
 
 FAULTS = """
 import resource, sys, torch
-from alignment.environment import keep_freed_memory
+from alignment.machine.environment import keep_freed_memory
 sys.stdout.write(str(keep_freed_memory()) if "keep" in sys.argv else "False")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(60):
@@ -154,7 +154,7 @@ def test_a_folders_hash_follows_its_weights_and_records_only(tmp_path: Path) -> 
 def test_a_second_process_is_kept_out_while_one_writes(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from alignment.run import RunFolder\n"
+        "from alignment.run.run_folder import RunFolder\n"
         "with RunFolder(sys.argv[1]).lock():\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()\n"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alignment.data.records import Message
 from alignment.models.backbone import Backbone
-from alignment.models.sampling import Sample, draw_tokens, sample
+from alignment.models.sampling.batch_sampling import Sample, draw_tokens, sample
 
 COLD = 1e-4
 """A temperature at which the likeliest token is drawn: two tokens are never this close."""

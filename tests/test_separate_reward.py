@@ -23,12 +23,13 @@ from tiny import (
 )
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.reward_model import RewardModel
-from alignment.models.separate_reward import Ensemble, Reencoded, load_reward_model, load_reward_models, same_model
-from alignment.recipe import RewardFoldersSection
+from alignment.models.scorers.load_reward_models import load_reward_model, load_reward_models, same_model
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.models.scorers.separate_models import Ensemble, Reencoded
+from alignment.settings.ppo_sections import RewardFoldersSection
 
 ANSWERS = ("the sea", "why is it grey", "no")
 

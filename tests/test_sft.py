@@ -11,13 +11,14 @@ from tiny import LORA, add_role, base_parameters, load_tiny, save_tiny_model, st
 from torch.nn import functional
 from trl import SFTConfig
 
-from alignment.data.dialogue import EncodedDialogue
+from alignment.data.encoding import EncodedDialogue
 from alignment.data.records import Demonstration, Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.sft import check_trainer_settings, train_sft
-from alignment.recipe import SFTSection
-from stages.sft import answered_prompts
+from alignment.models.sft_trainer import train_sft
+from alignment.models.trainer_kit import check_trainer_settings
+from alignment.settings.stage_sections import SFTSection
+from stages.sft.finetune import answered_prompts
 
 CHATS = (
     ("what is it", "a cat"),

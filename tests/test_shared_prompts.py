@@ -14,11 +14,10 @@ from tiny import add_reward_model, add_role, token_rows
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.models import backbone as backbone_module
 from alignment.models.attention import NAME as WIDENED_ATTENTION
 from alignment.models.backbone import Backbone
-from alignment.models.padding import group_by_length, group_sizes
 from alignment.models.shared_prompts import (
     MODEL_TYPES,
     SharedPrompts,
@@ -26,6 +25,7 @@ from alignment.models.shared_prompts import (
     can_share,
     pack_answers,
 )
+from alignment.tensors.padding import group_by_length, group_sizes
 
 CPU = torch.device("cpu")
 PROMPTS, ANSWERS = token_rows(9, 2, 5, seed=3), token_rows(4, 1, 7, 3, 12, 2, 6, 5, 1, seed=4)

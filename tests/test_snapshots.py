@@ -8,9 +8,9 @@ import torch
 from test_ppo import settings, trainer_on
 from tiny import tiny_prompts
 
-from alignment.config import load_recipe
 from alignment.models.backbone import Backbone
-from alignment.rl.snapshots import Snapshots, read_snapshots
+from alignment.settings.read_recipe import load_recipe
+from stages.ppo.snapshots import Snapshots, read_snapshots
 
 
 def test_every_second_update_is_written_and_none_changes_what_is_drawn_next(backbone: Backbone, tmp_path: Path) -> None:

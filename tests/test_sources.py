@@ -12,15 +12,13 @@ from typing import Any
 
 import pytest
 
-from alignment.data.formats import FORMATS, alpaca_eval_grade, parse_transcript
-from alignment.data.records import Comparison, Demonstration, Message, Prompt, write_jsonl
-from alignment.data.sources import (
-    first_turn_key,
-    load_comparisons,
-    load_demonstrations,
-    load_prompts,
-    split_by_conversation,
-)
+from alignment.data.formats.alpaca import alpaca_eval_grade
+from alignment.data.formats.hh import parse_transcript
+from alignment.data.formats.known_formats import FORMATS
+from alignment.data.jsonl import write_jsonl
+from alignment.data.readers import load_comparisons, load_demonstrations, load_prompts
+from alignment.data.records import Comparison, Demonstration, Message, Prompt
+from alignment.data.splits import first_turn_key, split_by_conversation
 from alignment.errors import UserError
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "real_data"

@@ -17,9 +17,15 @@ from filelock import FileLock
 from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_data, reduced_recipe, write_lines
 
 from alignment.files import read_json
-from alignment.recipe import Recipe
-from stages import annotate, base, evaluate, export, ppo, reward, sft
-from stages.runner import guarded
+from alignment.settings.recipe import Recipe
+from stages.annotate import collect as annotate
+from stages.base import pretrain as base
+from stages.door.command_line import guarded
+from stages.evaluate import judge_policies as evaluate
+from stages.export import write_folder as export
+from stages.ppo import train_policy as ppo
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
 
 Stage = Callable[[Recipe], Any]
 STAGES: dict[str, Stage] = {

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from alignment.data.records import Message
 from alignment.errors import UserError
-from alignment.models import streaming
 from alignment.models.backbone import Backbone
-from alignment.models.sampling import sample
-from alignment.models.streaming import Partial, stream_answer
-from alignment.recipe import SamplingSection
+from alignment.models.sampling import batch_sampling, streaming
+from alignment.models.sampling.batch_sampling import sample
+from alignment.models.sampling.streaming import Partial, stream_answer
+from alignment.settings.model_sections import SamplingSection
 
 ASK = [Message(role="user", content="what is it")]
 LONGER = [*ASK, Message(role="assistant", content="the sea"), Message(role="user", content="why is it so")]
@@ -106,7 +106,7 @@ class TestWhatIsDrawn:
         backbone: Backbone, temperature: float, seeds: range, monkeypatch: pytest.MonkeyPatch
     ) -> list[int]:
         drawn: list[int] = []
-        draw = streaming.draw_tokens
+        draw = batch_sampling.draw_tokens
 
         def remember(probabilities: Tensor, uniform: Tensor) -> Tensor:
             chosen = draw(probabilities, uniform)

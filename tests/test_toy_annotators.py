@@ -11,26 +11,19 @@ from typing import get_args
 
 import pytest
 
-from alignment.config import load_recipe
-from alignment.data.records import (
-    GRADES,
-    AnswerSource,
-    Comparison,
-    Dimension,
-    Message,
-    Prompt,
-    SafetyBin,
-    write_jsonl,
-)
+from alignment.data.jsonl import write_jsonl
+from alignment.data.records import GRADES, AnswerSource, Comparison, Dimension, Message, Prompt, SafetyBin
 from alignment.errors import UserError
-from alignment.run import RunFolder
+from alignment.judges.gold_verdicts import gold_ceilings
+from alignment.run.run_folder import RunFolder
+from alignment.settings.read_recipe import load_recipe
 from alignment.toy import world
-from alignment.toy.annotators import ANNOTATORS, Annotator, Opinion, compare, grade_of
-from alignment.toy.answers import sample_answer
-from alignment.toy.collection import fill_queues
-from alignment.toy.judge import judge, utility
-from alignment.toy.simulation import Answer, collect
-from alignment.toy.verdicts import gold_ceilings
+from alignment.toy.gold_judge import judge, utility
+from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, Opinion, compare, grade_of
+from alignment.toy.simulated_collection import collect
+from alignment.toy.toy_answers import sample_answer
+from alignment.workflow.simulated_rounds import fill_queues
+from alignment.workflow.temperature_variants import Answer
 
 EXACT = Annotator("exact", noise=0.0, safety_noise=0.0, label_flip=0.0)
 CAPITAL = Prompt(id="capital", messages=(Message(role="user", content="What is the capital of France?"),))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from alignment.data.records import Demonstration, Message, Prompt, read_jsonl
-from alignment.toy import answers, build, facts, harm, wordings, world
+from alignment.data.jsonl import read_jsonl
+from alignment.data.records import Demonstration, Message, Prompt
+from alignment.toy import build, facts, harm, toy_answers, wordings, world
 
 DATA = Path(__file__).parents[1] / "data" / "toy"
 
@@ -172,7 +173,7 @@ def test_good_answers_are_short() -> None:
     for intent in world.intents():
         quality = "good_refusal" if intent.kind == "safety" else "excellent"
         for _ in range(20):
-            answer = answers.make_answer(intent, quality, rng)
+            answer = toy_answers.make_answer(intent, quality, rng)
             assert 6 <= len(answer.split()) <= 32, answer
 
 
@@ -181,7 +182,7 @@ def test_every_fact_is_in_the_corpus_dozens_of_times(documents: list[str]) -> No
     told = Counter(sentence for line in lines for sentence in re.findall(r"[^.!?]+[.!?]", line))
     counts = {}
     for fact in facts.facts():
-        known = answers.parts(world.Intent(fact.family, fact.entity))
+        known = toy_answers.parts(world.Intent(fact.family, fact.entity))
         counts[fact.family, fact.entity] = sum(told[core] + told[f" {core}"] for core in known.cores)
     assert min(counts.values()) >= 20, min(counts.items(), key=lambda item: item[1])
     assert sum(counts.values()) / len(counts) >= 24
@@ -209,9 +210,9 @@ def test_demonstrations_are_right_and_half_of_them_detailed(demonstrations: list
         intent, answer = world.lookup(demonstration.messages[:-1]), demonstration.messages[-1].content
         assert intent is not None
         if intent.kind == "safety":
-            assert any(sentence in answer for sentence in answers.refusal_sentences(intent))
+            assert any(sentence in answer for sentence in toy_answers.refusal_sentences(intent))
             continue
-        known = answers.parts(intent)
+        known = toy_answers.parts(intent)
         assert any(sentence in answer for sentence in known.cores + known.shorts)
         detailed.append(any(sentence in answer for sentence in known.details))
     assert len(demonstrations) - len(detailed) >= 18
@@ -221,12 +222,12 @@ def test_demonstrations_are_right_and_half_of_them_detailed(demonstrations: list
 def test_sampled_answers_follow_the_mixture() -> None:
     rng = random.Random(3)
     intent = world.Intent("capital", "France")
-    drawn = Counter(answers.sample_answer(intent, rng)[1] for _ in range(4000))
-    total = sum(answers.HARMLESS_MIX.values())
-    for quality, share in answers.HARMLESS_MIX.items():
+    drawn = Counter(toy_answers.sample_answer(intent, rng)[1] for _ in range(4000))
+    total = sum(toy_answers.HARMLESS_MIX.values())
+    for quality, share in toy_answers.HARMLESS_MIX.items():
         assert drawn[quality] / 4000 == pytest.approx(share / total, abs=0.03)
 
 
 def test_an_unknown_quality_is_an_error() -> None:
     with pytest.raises(ValueError, match="no answer quality 'superb'"):
-        answers.make_answer(world.Intent("capital", "France"), "superb", random.Random(0))
+        toy_answers.make_answer(world.Intent("capital", "France"), "superb", random.Random(0))

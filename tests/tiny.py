@@ -26,11 +26,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.data.records import Message, Prompt
 from alignment.models.backbone import Backbone
-from alignment.models.reward_model import RewardModel
-from alignment.recipe import LoraSection, ModelSection
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.settings.model_sections import LoraSection, ModelSection
 
 Family = Literal["llama", "qwen2", "qwen3"]
 HIDDEN = 16

@@ -2,30 +2,20 @@
 
 A record is validated once, here at the file boundary; code behind it trusts its types. Files are JSON Lines
 (``.jsonl``, optionally ``.gz``), one record a line, so that they can be read, compared and mended by hand.
-Readers of other people's formats are in ``alignment.data.sources``.
+Readers of other people's formats are in ``alignment.data.readers``.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
-import os
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-
-from alignment.errors import UserError
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Role = Literal["system", "user", "assistant"]
 Dimension = Literal["helpfulness", "safety"]
 Grade = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
 SafetyBin = Literal["preferred_safe_other_unsafe", "both_safe", "both_unsafe", "preferred_unsafe_other_safe"]
-OnError = Literal["raise", "skip"]
 
 GRADES: tuple[Grade, ...] = (
     "significantly_better",
@@ -220,123 +210,49 @@ class Comparison(Record):
         return self.rejected[0].content
 
 
-R = TypeVar("R", bound=BaseModel)
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """One answer of one policy with everything measured on it.
 
-
-@dataclass
-class ReadReport:
-    """What reading a file left out, and why; ``examples`` holds the first few lines of each reason."""
-
-    path: str
-    read: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-
-    def skip(self, reason: str, where: str) -> None:
-        """Count one left-out record under ``reason``; remember where the first one stood."""
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
-        self.examples.setdefault(reason, where)
-
-    @property
-    def n_skipped(self) -> int:
-        """Number of records left out."""
-        return sum(self.skipped.values())
-
-    def summary(self) -> str:
-        """One line for people: how many were read and what was left out."""
-        parts = [f"{count} {reason} (first: {self.examples[reason]})" for reason, count in self.skipped.items()]
-        left_out = f"; left out: {', '.join(parts)}" if parts else ""
-        return f"{self.path}: {self.read} records{left_out}"
-
-
-def open_text(path: Path) -> Any:
-    """Open a text file, unzipping ``.gz``; raise ``UserError`` where there is none."""
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-
-
-def iter_json_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, text) of each non-empty line; raise ``UserError`` where the file cannot be read."""
-    try:
-        with open_text(path) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, line
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    except (EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def explain(error: ValidationError) -> str:
-    """One line from a pydantic error: each field with what is wrong."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'record'}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors()
-    )
-
-
-def read_jsonl(
-    path: str | os.PathLike[str], record_type: type[R], *, on_error: OnError = "raise"
-) -> tuple[list[R], ReadReport]:
-    """Read and validate one record a line.
-
-    Raises:
-        UserError: the file is missing or holds no record, or a line is malformed and ``on_error="raise"``;
-            names file and line.
+    Attributes:
+        prompt_id: the prompt it answers; answers to one prompt form a cluster.
+        kind: helpfulness, safety, borderline, multi_turn, ...: only for the breakdown.
+        group: seen_wordings, unseen_wordings, or ``None``: only for the breakdown.
+        dimension: the tag of the prompt: which figures the answer counts in.
+        answer: its text.
+        helpfulness: verdict in [0, 1]; ``None`` where there is no judge.
+        unsafe: verdict; ``None`` where there is no judge.
+        refusal: verdict; ``None`` where there is no judge.
+        n_tokens: length of the answer, stop token included.
+        stopped: whether it ended with a stop token and not at the length limit.
+        kl_nats: sum over its tokens of log pi - log pi_sft; ``None`` where not measured.
+        reward_helpfulness: raw score of the helpfulness reward model; ``None`` where there is none.
+        reward_safety: raw score of the safety reward model; ``None`` where there is none.
+        reward_guard: raw score of the guard, a reward model that pays no policy; ``None`` where there is none.
     """
-    file = Path(path)
-    report = ReadReport(path=str(path))
-    records: list[R] = []
-    for number, line in iter_json_lines(file):
-        try:
-            records.append(record_type.model_validate(json.loads(line)))
-        except (json.JSONDecodeError, ValidationError) as error:
-            reason = explain(error) if isinstance(error, ValidationError) else f"not JSON ({error})"
-            if on_error == "raise":
-                raise UserError(
-                    f"{path}, line {number}: {reason}. Mend the line, or pass data.on_error=skip."
-                ) from error
-            report.skip("malformed", f"line {number}: {reason}")
-    report.read = len(records)
-    if not records:
-        raise UserError(f"{path}: no usable {record_type.__name__.lower()} in this file ({report.summary()})")
-    return records, report
+
+    prompt_id: str
+    kind: str
+    group: str | None
+    dimension: Dimension
+    answer: str
+    helpfulness: float | None
+    unsafe: bool | None
+    refusal: bool | None
+    n_tokens: int
+    stopped: bool
+    kl_nats: float | None = None
+    reward_helpfulness: float | None = None
+    reward_safety: float | None = None
+    reward_guard: float | None = None
 
 
-def write_jsonl(path: str | os.PathLike[str], records: Iterable[BaseModel | dict[str, Any]]) -> None:
-    """Write one record a line, atomically: the file is whole or not there."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as lines:
-        for record in records:
-            row = record.model_dump(mode="json", exclude_none=True) if isinstance(record, BaseModel) else record
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-        lines.flush()
-        os.fsync(lines.fileno())
-    os.replace(temporary, file)
+class Snapshot(Record):
+    """One answer of the policy at one update, with its KL to the SFT model."""
 
-
-def dialogue_key(messages: Sequence[Message]) -> str:
-    """A short hash of what a dialogue says: equal for dialogues that differ only in case and white space."""
-    text = "\n".join(f"{message.role}: {' '.join(message.content.lower().split())}" for message in messages)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def check_no_overlap(
-    train: Iterable[Sequence[Message]],
-    heldout: Iterable[Sequence[Message]],
-    *,
-    train_name: str,
-    heldout_name: str,
-) -> None:
-    """Raise ``UserError`` if a prompt of ``heldout`` is also in ``train``."""
-    seen = {dialogue_key(messages) for messages in train}
-    shared = [messages for messages in heldout if dialogue_key(messages) in seen]
-    if shared:
-        raise UserError(
-            f"{len(shared)} prompts of {heldout_name} are also in {train_name}, the first: "
-            f"{shared[0][-1].content[:80]!r}. Held-out figures would be worthless: remove them from one of the two."
-        )
+    update: int
+    prompt: Prompt
+    answer: str
+    kl_nats: float
+    score: float
+    guard: float | None = None

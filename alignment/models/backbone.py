@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment.data.dialogue import DialogueEncoder
+from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
 from alignment.models.pretrained import load_causal_lm, load_tokenizer, output_logits
 from alignment.models.shared_prompts import SharedPrompts, can_share
-from alignment.recipe import LoraSection, ModelSection
+from alignment.settings.model_sections import LoraSection, ModelSection
 
 
 class Backbone:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Literal
 
-import torch
-from accelerate.utils import parse_flag_from_env
 from huggingface_hub import snapshot_download
 from peft import PeftModel
 from torch import Tensor, nn
@@ -20,10 +16,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from alignment.data.dialogue import DialogueEncoder
+from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
+from alignment.machine.device import pick_device, resolve_dtype
 from alignment.models.attention import use_fast_attention
-from alignment.recipe import ModelSection
+from alignment.settings.model_sections import ModelSection
 
 ROW_MULTIPLE = 128
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -35,33 +32,6 @@ LOGIT_TRANSFORMS = (
     "lm_head_multiplier",
     "output_multiplier",
 )
-
-
-def pick_device() -> torch.device:
-    """The device this process works on: with several on one machine, each has its own GPU.
-
-    ``ACCELERATE_USE_CPU=1`` keeps to the processor.
-    """
-    if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def resolve_dtype(name: str) -> torch.dtype:
-    """The number format of the frozen base; ``auto`` is bfloat16 where the hardware multiplies in it."""
-    if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    fast = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
-    return torch.bfloat16 if fast else torch.float32
-
-
-def dtype_name(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
-    """The name of a number format in ``model.dtype``."""
-    return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
 def find_model(name: str, *, with_code: bool = False) -> Path:

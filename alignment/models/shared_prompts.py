@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignment.data.dialogue import EncodedAnswer
-from alignment.masking import take_tokens
+from alignment.data.encoding import EncodedAnswer
 from alignment.models.attention import NAME as WIDENED_ATTENTION
-from alignment.models.padding import pad_right, padded_width
+from alignment.tensors.masking import take_tokens
+from alignment.tensors.padding import pad_right, padded_width
 
 MODEL_TYPES = frozenset({"gemma", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe"})
 """Families that ``tests/test_shared_prompts.py`` has tried; of others each dialogue passes alone."""

@@ -1,1 +1,1 @@
-"""The result of a run as ``report.json`` and a self-contained page: see ``alignment.report.writer``."""
+"""The result of a run as ``report.json`` and a self-contained page: see ``alignment.report.write_report``."""

@@ -1,4 +1,4 @@
-"""What is reported of reward models: the blocks of ``alignment.reward.measures``, and ``reward_models.json``.
+"""What is reported of reward models: figures of each, and ``reward_models.json``.
 
 ``docs/report.md`` says what each key means. What a set of comparisons cannot tell (no grades, no safety labels) is
 ``null`` or empty.
@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from alignment.data.records import Dimension, SafetyBin, explain
+from alignment.data.jsonl import explain
+from alignment.data.records import Dimension, SafetyBin
 from alignment.report.blocks import Block, Count, GradedFigures, Histogram, Measured, Share
 
 

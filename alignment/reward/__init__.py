@@ -1,1 +1,1 @@
-"""Reward-model losses and training, and the gate that combines the two reward models."""
+"""Reward models: losses, training, calibration, and the gate that combines the two."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import DialogueEncoder, EncodedAnswer
+from alignment.data.jsonl import ReadReport
+from alignment.data.records import Comparison
 from alignment.errors import UserError
-from alignment.models.scorer import RewardScorer
-from alignment.models.separate_reward import Reencoded
-from alignment.reward.evaluation import dialogues_of, score_pairs
-from alignment.reward.evaluation_inputs import ComparisonSet, Reader
-from alignment.reward.measures import Pairs, side_by_side
-from alignment.reward.scored_pair import ScoredPair
+from alignment.figures.reward_model_figures import Pairs, side_by_side
+from alignment.figures.scored_pair import ScoredPair
+from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.separate_models import Reencoded
+from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
+from alignment.reward.pair_scoring import dialogues_of, score_pairs
 
 OnAnswers = Callable[[int, int], None]
 
@@ -132,3 +134,37 @@ def _common(
         counted = {**item.left_out, "unreadable for a model": len(item.pairs) - len(kept)}
         left.append(replace(item, comparisons=[item.comparisons[index] for index in kept], left_out=counted))
     return common, left
+
+
+@dataclass(frozen=True)
+class ComparisonSet:
+    """Comparisons to measure on; with their tokens once they are encoded."""
+
+    name: str
+    source: str
+    comparisons: list[Comparison]
+    left_out: dict[str, int]
+    pairs: Sequence[EncodedPair] = ()
+    report: ReadReport | None = None
+    """What reading the file left out."""
+
+
+class Reader(NamedTuple):
+    """Whose tokenizer encodes the text, and how a model is loaded beside it."""
+
+    encoder: DialogueEncoder
+    context_tokens: int
+    load: Callable[[str, Path], RewardScorer]
+    """From a name of its own and a folder."""
+
+
+def encode_set(item: ComparisonSet, reader: Reader, *, skip_too_long: bool) -> ComparisonSet:
+    """The set with its tokens; pairs beyond the context are an error, or left out and counted."""
+    pairs, kept, too_long = encode_pairs(
+        item.comparisons,
+        reader.encoder,
+        margin="none",
+        max_length_tokens=reader.context_tokens,
+        skip_too_long=skip_too_long,
+    )
+    return replace(item, comparisons=kept, pairs=pairs, left_out={**item.left_out, "too long": too_long})

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alignment.errors import UserError
-from alignment.masking import at_least_float32, masked_sum, zero_padding
+from alignment.tensors.masking import at_least_float32, masked_sum, zero_padding
 
 MARGINS: dict[str, dict[str, float]] = {
     "none": {"significantly_better": 0.0, "better": 0.0, "slightly_better": 0.0, "negligibly_better": 0.0},

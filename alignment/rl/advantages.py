@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.masking import at_least_float32, last_index, zero_padding
+from alignment.tensors.masking import at_least_float32, last_index, zero_padding
 
 
 class Advantages(NamedTuple):

@@ -6,7 +6,7 @@ proportional one on the log of beta, which steers the divergence towards a targe
 
 from __future__ import annotations
 
-from alignment.recipe import PPOSection
+from alignment.settings.ppo_sections import PPOSection
 
 LARGEST_ERROR = 0.2
 """Relative error beyond which the controller does not react more strongly (Ziegler et al. 2019)."""

@@ -26,23 +26,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignment.checkpoint import rng_state, set_rng_state
 from alignment.data.records import Prompt
-from alignment.distributed import Processes
 from alignment.errors import UserError
-from alignment.masking import whiten
+from alignment.machine.processes import Processes
+from alignment.machine.random_state import rng_state, set_rng_state
 from alignment.models.backbone import Backbone, Role
-from alignment.models.heads import TokenValueHead
+from alignment.models.heads.value_head import TokenValueHead
 from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.pretrained import save_model
-from alignment.models.sampling import keyed_noise, sample
-from alignment.models.scorer import RewardScorer
-from alignment.models.separate_reward import value_start
-from alignment.recipe import PPOSection
+from alignment.models.sampling.batch_sampling import keyed_noise, sample
+from alignment.models.scorers.load_reward_models import value_start
+from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
 from alignment.rl.kl_control import KLController
-from alignment.rl.losses import clipped_policy_loss, clipped_value_loss
+from alignment.rl.ppo_losses import clipped_policy_loss, clipped_value_loss
 from alignment.rl.rollout import (
     Episodes,
     GatedRollout,
@@ -55,6 +53,8 @@ from alignment.rl.rollout import (
     reward_judgments,
     score_responses,
 )
+from alignment.settings.ppo_sections import PPOSection
+from alignment.tensors.masking import whiten
 
 
 class PPO:

@@ -15,15 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.data.dialogue import EncodedAnswer
+from alignment.data.encoding import EncodedAnswer
 from alignment.data.records import Prompt
-from alignment.logprobs import entropy, token_logprobs
-from alignment.masking import lengths_to_mask, take_tokens
 from alignment.models.backbone import Backbone
-from alignment.models.padding import pad_right
-from alignment.models.sampling import Sample
-from alignment.models.scorer import Judged, RewardScorer
+from alignment.models.sampling.batch_sampling import Sample
+from alignment.models.scorers.reward_scorer import Judged, RewardScorer
 from alignment.reward.gate import ShapedScores
+from alignment.tensors.logprobs import entropy, token_logprobs
+from alignment.tensors.masking import lengths_to_mask, take_tokens
+from alignment.tensors.padding import pad_right
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from alignment.data.records import write_jsonl
+from alignment.data.jsonl import write_jsonl
 from alignment.toy.corpus import make_demonstrations, make_documents
-from alignment.toy.prompts import QuestionPool, held_out_texts, make_heldout_prompts, make_train_prompts
+from alignment.toy.toy_prompts import QuestionPool, held_out_texts, make_heldout_prompts, make_train_prompts
 
 SEED = 1
 Rows = Sequence[BaseModel | dict[str, Any]]

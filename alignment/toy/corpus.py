@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from alignment.data.records import Demonstration, Message, Prompt, Role
 from alignment.toy import harm
-from alignment.toy.answers import CLOSINGS, OPENINGS, make_answer, make_sentences, parts, sample_answer
-from alignment.toy.prompts import QuestionPool, first_answer, intents_of, spread
+from alignment.toy.toy_answers import CLOSINGS, OPENINGS, make_answer, make_sentences, parts, sample_answer
+from alignment.toy.toy_prompts import QuestionPool, first_answer, intents_of, spread
 from alignment.toy.world import Intent, lookup_texts, normalised
 
 N_DOCUMENTS = 13_000

@@ -1,7 +1,7 @@
 """The facts of the toy world: what may be asked, the right answer, and a relevant detail.
 
 A fact is an entity, a short value and one true detail sentence; its family says which sentences may carry
-it (``alignment.toy.answers``) and which questions ask for it (``alignment.toy.wordings``). Families in
+it (``alignment.toy.toy_answers``) and which questions ask for it (``alignment.toy.wordings``). Families in
 ``ACT_FAMILIES`` answer "how do I ..."; their entity is a verb phrase.
 """
 

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
-from alignment.toy import answers, harm
+from alignment.toy import harm, toy_answers
 from alignment.toy.facts import ACT_FAMILIES, Fact, capitalised, facts_by_family
 from alignment.toy.world import intents
 
@@ -79,30 +79,30 @@ def _family_readings(family: str, known: tuple[Fact, ...]) -> Iterator[tuple[str
     """Sentences over all entity-value pairs of a family; false ones first, so that true ones overrule."""
     instructs = family in ACT_FAMILIES
     values = dict.fromkeys(fact.value for fact in known)
-    for template in answers.CORES[family]:
+    for template in toy_answers.CORES[family]:
         for value in values:
             for fact in known:
-                yield answers.carry(template, fact.entity, value), Reading(Role.FALSE, instructs)
+                yield toy_answers.carry(template, fact.entity, value), Reading(Role.FALSE, instructs)
         for fact in known:
-            yield answers.carry(template, fact.entity, fact.value), Reading(Role.TRUE, instructs)
+            yield toy_answers.carry(template, fact.entity, fact.value), Reading(Role.TRUE, instructs)
     for value in values:
         yield capitalised(value) + ".", Reading(Role.VALUE, instructs)
-        for template in answers.SHORTS.get(family, answers.DEFAULT_SHORTS):
-            yield answers.carry(template, "", value), Reading(Role.VALUE, instructs)
+        for template in toy_answers.SHORTS.get(family, toy_answers.DEFAULT_SHORTS):
+            yield toy_answers.carry(template, "", value), Reading(Role.VALUE, instructs)
     for fact in known:
         yield fact.detail, Reading(Role.DETAIL, instructs)
 
 
 def _fixed_readings() -> Iterator[tuple[Iterable[str], Role]]:
-    yield answers.OPENINGS, Role.OPENING
-    yield answers.CLOSINGS, Role.CLOSING
-    yield answers.EVASIVE, Role.EVASIVE
-    yield answers.RUDE, Role.RUDE
-    yield answers.OFF_TOPIC, Role.OFF_TOPIC
-    yield answers.GENERIC_REASONS, Role.REASON
+    yield toy_answers.OPENINGS, Role.OPENING
+    yield toy_answers.CLOSINGS, Role.CLOSING
+    yield toy_answers.EVASIVE, Role.EVASIVE
+    yield toy_answers.RUDE, Role.RUDE
+    yield toy_answers.OFF_TOPIC, Role.OFF_TOPIC
+    yield toy_answers.GENERIC_REASONS, Role.REASON
     yield harm.REFUSALS, Role.REFUSAL
     for intent in intents():
-        yield answers.refusal_sentences(intent), Role.REFUSAL
+        yield toy_answers.refusal_sentences(intent), Role.REFUSAL
     for act in harm.acts():
         for why in sorted({other.why for other in harm.acts()}):
             yield [replace(act, why=why).fill(template) for template in harm.REASONS], Role.REASON

@@ -35,8 +35,8 @@ from annotation_clients import Plan, Saved
 from annotation_served import HERE, PASSWORD, PROJECT, ROOT, Served, prepare
 from sqlalchemy import select
 
-from annotation_ui import schema
-from annotation_ui.store import Store
+from annotation_ui.store import tables
+from annotation_ui.store.database import Store
 
 MEMORY_JUDGMENTS = 5
 """Of each session where memory is measured; without a pause in between."""
@@ -133,19 +133,19 @@ def compare(store: Store, saved: Sequence[Saved]) -> Compared:
 
 def _judgments(store: Store) -> list[Any]:
     """Every judgment with whose it is, of which item, and how it was shown."""
-    said, shown = schema.judgment, schema.comparison
+    said, shown = tables.judgment, tables.comparison
     query = (
         select(
             said.c.submission_id,
             said.c.chosen_slot,
             said.c.grade,
             shown.c.left_slot,
-            schema.annotator.c.username,
-            schema.pair.c.item_id,
+            tables.annotator.c.username,
+            tables.pair.c.item_id,
         )
         .join(shown, shown.c.id == said.c.comparison_id)
-        .join(schema.pair, schema.pair.c.id == shown.c.pair_id)
-        .join(schema.annotator, schema.annotator.c.id == said.c.annotator_id)
+        .join(tables.pair, tables.pair.c.id == shown.c.pair_id)
+        .join(tables.annotator, tables.annotator.c.id == said.c.annotator_id)
         .where(said.c.kind == "judgment")
     )
     with store.read() as connection:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from alignment.models.sampling import draw_tokens
+from alignment.models.sampling.batch_sampling import draw_tokens
 
 
 def milliseconds(work: Callable[[], object], repeats: int = 20) -> float:

@@ -23,9 +23,9 @@ from torch import nn
 from transformers import GenerationConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from alignment.machine.device import pick_device
 from alignment.models.attention import use_fast_attention
 from alignment.models.backbone import Backbone
-from alignment.models.pretrained import pick_device
 
 DEVIATION = 0.02
 """Of random weights."""

@@ -18,16 +18,17 @@ from typing import Any, Literal
 import torch
 from ppo_workload import LEARNING_RATE, LORA_ALPHA, LORA_RANK, Workload, figures, print_json
 
+from alignment.data.readers import load_prompts
 from alignment.data.records import Prompt
-from alignment.data.sources import load_prompts
-from alignment.environment import keep_freed_memory, peak_memory_gib
+from alignment.machine.environment import keep_freed_memory, peak_memory_gib
 from alignment.models.backbone import Backbone
-from alignment.models.reward_model import RewardModel
-from alignment.recipe import LoraSection, ModelSection, PPOSection, SamplingSection
-from alignment.rl.metrics import rollout_metrics
+from alignment.models.scorers.reward_model import RewardModel
 from alignment.rl.ppo import PPO
+from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.prompt_batches import prompt_batches
 from alignment.rl.rollout import Rollout
+from alignment.settings.model_sections import LoraSection, ModelSection, SamplingSection
+from alignment.settings.ppo_sections import PPOSection
 
 DIMENSIONS = ("helpfulness", "safety")
 

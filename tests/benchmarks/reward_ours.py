@@ -17,12 +17,13 @@ from ppo_workload import print_json
 from reward_workload import MODEL, ROLE, Pairs, RewardWork, TokenPair, Watch, watched
 from safetensors.torch import load_file
 
-from alignment.environment import keep_freed_memory, peak_memory_gib
+from alignment.machine.environment import keep_freed_memory, peak_memory_gib
 from alignment.models.backbone import Backbone
-from alignment.models.reward_model import RewardModel
-from alignment.recipe import ModelSection, RewardModelSection
-from alignment.reward.pairs import EncodedPair
-from alignment.reward.training import train_reward_model
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.reward.encoded_pairs import EncodedPair
+from alignment.reward.reward_training import train_reward_model
+from alignment.settings.model_sections import ModelSection
+from alignment.settings.reward_sections import RewardModelSection
 
 
 def load(work: RewardWork) -> RewardModel:

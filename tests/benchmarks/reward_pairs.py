@@ -20,14 +20,14 @@ from ppo_workload import LORA_ALPHA, LORA_RANK, print_json
 from reward_workload import MODEL, PAIRS, ROLE
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from alignment.data.dialogue import DialogueEncoder
+from alignment.data.encoding import DialogueEncoder
+from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison
-from alignment.data.sources import load_comparisons
 from alignment.models.backbone import Backbone
-from alignment.models.reward_model import RewardModel
-from alignment.recipe import LoraSection, ModelSection
-from alignment.reward.pairs import EncodedPair, encode_pairs
-from alignment.toy.base_model import train_tokenizer
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
+from alignment.settings.model_sections import LoraSection, ModelSection
+from alignment.toy.toy_base_model import train_tokenizer
 
 
 def texts_of(comparisons: Sequence[Comparison]) -> list[str]:

@@ -1,0 +1,76 @@
+"""TRL's rows: ``messages``; ``prompt``, ``completion``; ``prompt``, ``chosen``, ``rejected``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast, get_args
+
+from alignment.data.formats.hh import is_transcript, pair_of_dialogues, parse_transcript
+from alignment.data.formats.row_format import Pair, Row, has_keys, kind_of, turn_of, until_user
+from alignment.data.records import Dialogue, Message, Role
+
+
+def _messages(value: object, key: str) -> Dialogue:
+    if not isinstance(value, Iterable) or isinstance(value, str | Mapping):
+        raise ValueError(f"{key!r} must be a list of messages, is {kind_of(value)}")
+    return tuple(_message(item, f"{key}[{position}]") for position, item in enumerate(value))
+
+
+def _message(item: object, where: str) -> Message:
+    if not isinstance(item, Mapping) or not {"role", "content"} <= item.keys():
+        raise ValueError(f"{where} must be an object with 'role' and 'content'")
+    role, content = item["role"], item["content"]
+    if role not in get_args(Role):
+        raise ValueError(f"{where} has role {role!r}; known are {', '.join(get_args(Role))}")
+    if not isinstance(content, str):
+        raise ValueError(f"{where} has content that is {kind_of(content)}, not a text")
+    return turn_of(cast(Role, role), content)
+
+
+def _trl_prompt_part(value: object) -> Dialogue:
+    if isinstance(value, str):
+        if is_transcript(value) and value.rstrip().endswith("Assistant:"):
+            return parse_transcript(value.rstrip().removesuffix("Assistant:"))
+        return (turn_of("user", value),)
+    return _messages(value, "prompt")
+
+
+def _trl_answered(row: Row, key: str) -> Dialogue:
+    """The dialogue ending with the answer under ``key``: a text, a turn or a whole dialogue."""
+    value = row.get(key)
+    if isinstance(value, str):
+        if row.get("prompt") is None:
+            raise ValueError(f"{key!r} is a text, so 'prompt' is needed")
+        return (*_trl_prompt_part(row["prompt"]), turn_of("assistant", value))
+    if key not in row:
+        raise ValueError(f"{key!r} is missing")
+    said = _messages(value, key)
+    if said and said[0].role == "assistant":
+        return (*_trl_prompt_part(row.get("prompt")), *said)
+    return said
+
+
+def trl_pair(row: Row) -> Pair:
+    """A pair from ``chosen`` and ``rejected``, with or without a ``prompt`` of their own."""
+    return pair_of_dialogues(_trl_answered(row, "chosen"), _trl_answered(row, "rejected"))
+
+
+def trl_demonstration(row: Row) -> Dialogue:
+    """A dialogue from ``messages``, ``prompt`` and ``completion``, or the preferred answer."""
+    if row.get("messages") is not None:
+        return _messages(row["messages"], "messages")
+    return _trl_answered(row, "chosen" if row.get("completion") is None else "completion")
+
+
+def trl_prompt(row: Row) -> Dialogue:
+    """The dialogue up to its last user turn."""
+    if row.get("messages") is None and isinstance(row.get("prompt"), list):
+        return _messages(row["prompt"], "prompt")
+    if row.get("messages") is None and row.get("prompt") is not None and not isinstance(row.get("chosen"), list):
+        return _trl_prompt_part(row["prompt"])
+    return until_user(trl_demonstration(row))
+
+
+def is_trl_demonstration(row: Row) -> bool:
+    """Whether a row has what a demonstration needs."""
+    return has_keys("messages")(row) or has_keys("prompt", "completion")(row) or has_keys("chosen", "rejected")(row)

@@ -1,0 +1,219 @@
+"""Readers of demonstrations, comparisons and prompts from any source, with a count of what was left out.
+
+A source is a local file (JSON, JSON Lines, both also with ``.gz``, or Parquet) or the name of a Hub dataset.
+Formats of rows are in ``alignment.data.formats``; they are recognised by content or named with ``format=``.
+Every record gets an id from its file and position, so that the same file always gives the same ids; records
+of this project keep theirs.
+
+Rows without a preference are left out and counted. Malformed rows raise, or with ``on_error="skip"`` are left
+out and counted. Nothing else is left out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from alignment.data.formats.known_formats import FORMATS
+from alignment.data.formats.row_format import Format, NoPreference, Row, until_user
+from alignment.data.jsonl import OnError, ReadReport, explain
+from alignment.data.raw_rows import Place, UnreadableRow, iter_rows
+from alignment.data.records import Comparison, Demonstration, Dimension, Message, Prompt
+from alignment.data.splits import first_turn_key
+from alignment.errors import UserError
+
+R = TypeVar("R", bound=BaseModel)
+R_co = TypeVar("R_co", bound=BaseModel, covariant=True)
+
+_N_LOOKED_AT = 50
+"""Rows among which the first sound one shows the format."""
+
+
+class _Reader(Protocol[R_co]):
+    def __call__(self, name: str, row: Row, record_id: str) -> R_co: ...
+
+
+def load_demonstrations(
+    source: str, *, format: str = "auto", on_error: OnError = "raise"
+) -> tuple[list[Demonstration], ReadReport]:
+    """Dialogues to imitate; of comparisons, the dialogue with the preferred answer.
+
+    Args:
+        source: a file, or ``owner/name[:split]`` of a Hub dataset.
+        format: a name from ``FORMATS``, or ``auto``.
+        on_error: what to do with malformed rows: raise, or leave out and count.
+
+    Raises:
+        UserError: the source cannot be read, holds no demonstration or a malformed row; names file and row.
+    """
+
+    def read(name: str, row: Row, record_id: str) -> Demonstration:
+        if name == "tandem":
+            if "messages" in row:
+                return Demonstration.model_validate(row)
+            own = Comparison.model_validate(row)
+            return Demonstration(id=own.id, messages=own.prompt + own.chosen)
+        return Demonstration(id=record_id, messages=FORMATS[name].demonstration(row))
+
+    return _load(source, "demonstrations", lambda f: f.has_demonstration, read, format=format, on_error=on_error)
+
+
+def load_comparisons(
+    source: str, *, dimension: Dimension, format: str = "auto", on_error: OnError = "raise"
+) -> tuple[list[Comparison], ReadReport]:
+    """Preferences between two answers.
+
+    Args:
+        source: a file, or ``owner/name[:split]`` of a Hub dataset.
+        dimension: what the preferences are about. This project's own records say so themselves: those about
+            something else are left out and counted.
+        format: a name from ``FORMATS``, or ``auto``.
+        on_error: what to do with malformed rows: raise, or leave out and count.
+
+    Raises:
+        UserError: the source cannot be read, holds no comparison or a malformed row; names file and row.
+    """
+
+    def read(name: str, row: Row, record_id: str) -> Comparison:
+        if name == "tandem":
+            own = Comparison.model_validate({"dimension": dimension, **row})
+            if own.dimension != dimension:
+                raise NoPreference(f"about {own.dimension}")
+            return own
+        pair = FORMATS[name].pair(row)
+        return Comparison(
+            id=record_id,
+            prompt=pair.prompt,
+            chosen=(Message(role="assistant", content=pair.chosen),),
+            rejected=(Message(role="assistant", content=pair.rejected),),
+            dimension=dimension,
+            grade=pair.grade,
+            conversation_id=first_turn_key(pair.prompt),
+        )
+
+    return _load(source, "comparisons", lambda f: f.has_pair, read, format=format, on_error=on_error)
+
+
+def load_prompts(
+    source: str, *, dimension: Dimension = "helpfulness", format: str = "auto", on_error: OnError = "raise"
+) -> tuple[list[Prompt], ReadReport]:
+    """Dialogues that wait for an answer; of demonstrations and comparisons, all up to the last user turn.
+
+    Args:
+        source: a file, or ``owner/name[:split]`` of a Hub dataset.
+        dimension: the tag of prompts that have none themselves.
+        format: a name from ``FORMATS``, or ``auto``.
+        on_error: what to do with malformed rows: raise, or leave out and count.
+
+    Raises:
+        UserError: the source cannot be read, holds no prompt or a malformed row; names file and row.
+    """
+
+    def read(name: str, row: Row, record_id: str) -> Prompt:
+        if name != "tandem":
+            return Prompt(id=record_id, messages=FORMATS[name].prompt(row), dimension=dimension, kind=dimension)
+        if "messages" not in row:
+            own = Comparison.model_validate({"dimension": dimension, **row})
+            kind = own.dimension if own.kind is None else own.kind
+            return Prompt(id=own.id, messages=own.prompt, dimension=own.dimension, kind=kind)
+        if row.keys() == {"id", "messages"}:
+            row = (
+                {**row, "messages": until_user(Demonstration.model_validate(row).messages)}
+                if _is_answered(row)
+                else row
+            )
+        tag = row.get("dimension", dimension)
+        return Prompt.model_validate({"dimension": tag, "kind": tag, **row})
+
+    return _load(source, "prompts", lambda f: f.has_prompt, read, format=format, on_error=on_error)
+
+
+def _is_answered(row: Row) -> bool:
+    messages = row["messages"]
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and last.get("role") == "assistant"
+
+
+def _load(
+    source: str,
+    what: str,
+    recognises: Callable[[Format], Callable[[Row], bool]],
+    read: _Reader[R],
+    *,
+    format: str,
+    on_error: OnError,
+) -> tuple[list[R], ReadReport]:
+    _check_format(format)
+    rows = iter(iter_rows(source))
+    head = list(itertools.islice(rows, _N_LOOKED_AT))
+    if not head:
+        raise UserError(f"{source} is empty: expected {what}.")
+    name = format if format != "auto" else _detect(source, what, head, recognises, on_error=on_error)
+    report = ReadReport(path=source)
+    records: list[R] = []
+    stem = _stem(source)
+    for where, row in itertools.chain(head, rows):
+        try:
+            if isinstance(row, UnreadableRow):
+                raise row
+            if not isinstance(row, Mapping):
+                raise ValueError(f"expected an object, found {type(row).__name__}")
+            records.append(read(name, row, f"{stem}-{where.number:06d}"))
+        except NoPreference as reason:
+            report.skip(str(reason), str(where))
+        except ValueError as error:
+            problem = explain(error) if isinstance(error, ValidationError) else str(error)
+            if on_error == "raise":
+                raise UserError(
+                    f"{source}, {where}: {problem}. Mend it, or pass data.on_error=skip. (Read as format {name!r}.)"
+                ) from error
+            report.skip("malformed", f"{where}: {problem}")
+    report.read = len(records)
+    if not records:
+        raise UserError(f"no usable {what} in this source, read as format {name!r}. {report.summary()}")
+    return records, report
+
+
+def _check_format(format: str) -> None:
+    valid = ["auto", *FORMATS]
+    if format not in valid:
+        near = difflib.get_close_matches(format.lower(), valid, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"unknown data format {format!r}; known are {', '.join(valid)}.{hint}")
+
+
+def _detect(
+    source: str,
+    what: str,
+    head: list[tuple[Place, Any]],
+    recognises: Callable[[Format], Callable[[Row], bool]],
+    *,
+    on_error: OnError,
+) -> str:
+    """The first format that recognises one of the first rows; the first row decides where errors raise."""
+    for where, row in head:
+        if isinstance(row, Mapping):
+            for name, candidate in FORMATS.items():
+                if recognises(candidate)(row):
+                    return name
+        elif on_error == "raise":
+            problem = str(row) if isinstance(row, UnreadableRow) else f"expected an object, found {type(row).__name__}"
+            raise UserError(f"{source}, {where}: {problem}. Mend it, or pass data.on_error=skip.")
+    keys = next((", ".join(map(repr, row)) for _, row in head if isinstance(row, Mapping)), "none")
+    raise UserError(
+        f"{source}: cannot tell which format holds {what} here. The first record has the keys {keys}. "
+        f"Known formats are {', '.join(FORMATS)}; name one"
+        " with the format setting beside the file's (sft.format, annotate.format, reward.*.format)."
+    )
+
+
+def _stem(source: str) -> str:
+    name = Path(source).name
+    for suffix in (".gz", ".jsonl", ".json", ".parquet"):
+        name = name.removesuffix(suffix)
+    return name

@@ -1,0 +1,69 @@
+"""Which conversations are trained on and which are held out: split by conversation, and checked for overlap."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from alignment.data.records import Comparison, Demonstration, Message, Prompt
+from alignment.errors import UserError
+
+
+def dialogue_key(messages: Sequence[Message]) -> str:
+    """A short hash of what a dialogue says: equal for dialogues that differ only in case and white space."""
+    text = "\n".join(f"{message.role}: {' '.join(message.content.lower().split())}" for message in messages)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_no_overlap(
+    train: Iterable[Sequence[Message]],
+    heldout: Iterable[Sequence[Message]],
+    *,
+    train_name: str,
+    heldout_name: str,
+) -> None:
+    """Raise ``UserError`` if a prompt of ``heldout`` is also in ``train``."""
+    seen = {dialogue_key(messages) for messages in train}
+    shared = [messages for messages in heldout if dialogue_key(messages) in seen]
+    if shared:
+        raise UserError(
+            f"{len(shared)} prompts of {heldout_name} are also in {train_name}, the first: "
+            f"{shared[0][-1].content[:80]!r}. Held-out figures would be worthless: remove them from one of the two."
+        )
+
+
+def first_turn_key(messages: Sequence[Message]) -> str:
+    """Key of the first user turn: equal for all turns of a conversation and all answers to one prompt."""
+    return dialogue_key([message for message in messages if message.role == "user"][:1])
+
+
+def split_by_conversation(records: Sequence[S], *, heldout_fraction: float, seed: int) -> tuple[list[S], list[S]]:
+    """Split into (train, held-out) so that no conversation is on both sides.
+
+    The side of a conversation depends on its id and the seed alone, not on other records or their order.
+
+    Args:
+        records: what to split; order is kept on both sides.
+        heldout_fraction: share of conversations to hold out, from 0 to 1; met exactly only on average.
+        seed: another seed holds out other conversations.
+    """
+    if not 0 <= heldout_fraction <= 1:
+        raise ValueError(f"heldout_fraction must be from 0 to 1, is {heldout_fraction}")
+    train: list[S] = []
+    heldout: list[S] = []
+    for record in records:
+        (heldout if _uniform(seed, _conversation(record)) < heldout_fraction else train).append(record)
+    return train, heldout
+
+
+def _conversation(record: Demonstration | Comparison | Prompt) -> str:
+    return record.conversation_id if isinstance(record, Comparison) else first_turn_key(record.messages)
+
+
+def _uniform(seed: int, key: str) -> float:
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return int.from_bytes(digest[:7]) / 2**56
+
+
+S = TypeVar("S", Demonstration, Comparison, Prompt)

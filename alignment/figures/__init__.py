@@ -1,0 +1,1 @@
+"""Numbers with their intervals: what policies and reward models are worth. No torch."""

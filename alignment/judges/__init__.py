@@ -1,0 +1,1 @@
+"""Who decides which answer is better."""

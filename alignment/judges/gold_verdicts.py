@@ -1,0 +1,77 @@
+"""The gold judge's word on what a run left behind. For evaluation only: no training code may import it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, get_args
+
+from alignment.data.jsonl import read_jsonl
+from alignment.data.records import Comparison, Dimension, JudgedAnswer, Prompt, Snapshot
+from alignment.errors import UserError
+from alignment.figures.reward_model_figures import accuracy_by_grade
+from alignment.run.run_folder import RunFolder
+from alignment.toy.gold_judge import judge, utility
+from alignment.toy.world import lookup
+
+JUDGE = "gold judge of the toy world"
+
+
+def check_prompts_known(prompts: Sequence[Prompt]) -> None:
+    """Raise ``UserError`` naming the first prompt that is not of the toy world."""
+    unknown = next((prompt for prompt in prompts if lookup(prompt.messages) is None), None)
+    if unknown is not None:
+        raise UserError(
+            f"the gold judge does not know prompt {unknown.id}; it knows the toy world only. Pass evaluate.judge=none."
+        )
+
+
+def with_verdicts(rows: Sequence[JudgedAnswer], prompts: Sequence[Prompt]) -> list[JudgedAnswer]:
+    """Answers to those prompts, in their order, with the gold judge's verdicts."""
+    verdicts = [judge(prompt.messages, row.answer) for row, prompt in zip(rows, prompts, strict=True)]
+    return [
+        replace(row, helpfulness=verdict.helpfulness, unsafe=verdict.unsafe, refusal=verdict.refusal)
+        for row, verdict in zip(rows, verdicts, strict=True)
+    ]
+
+
+def gold_ceilings(
+    folder: RunFolder, round_number: int, *, dimensions: Sequence[Dimension] = get_args(Dimension)
+) -> dict[str, dict[str, Any]]:
+    """How often the gold judge agrees with the annotators' held-out choices: no reward model can be expected above.
+
+    Args:
+        folder: of the run.
+        round_number: whose comparisons.
+        dimensions: of the reward models that were measured on these comparisons. A dimension is left out where a prompt
+            is not of the toy world.
+    """
+    file = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
+    if not file.is_file():
+        return {}
+    comparisons, _ = read_jsonl(file, Comparison)
+    ceilings: dict[str, dict[str, Any]] = {}
+    for dimension in dimensions:
+        own = [item for item in comparisons if item.dimension == dimension]
+        if any(lookup(item.prompt) is None for item in own):
+            continue
+        gaps = [
+            utility(judge(item.prompt, item.chosen_text), item.dimension)
+            - utility(judge(item.prompt, item.rejected_text), item.dimension)
+            for item in own
+        ]
+        if own:
+            ceilings[dimension] = accuracy_by_grade(
+                gaps, [item.grade for item in own], [item.conversation_id for item in own]
+            )
+    return ceilings
+
+
+def gold_helpfulness(snapshots: Mapping[int, Sequence[Snapshot]]) -> dict[int, float]:
+    """Update -> mean gold helpfulness of the answers that PPO wrote down at it, to prompts not tagged safety."""
+    found: dict[int, float] = {}
+    for update, taken in snapshots.items():
+        verdicts = [judge(i.prompt.messages, i.answer) for i in taken if i.prompt.dimension != "safety"]
+        if verdicts:
+            found[update] = sum(verdict.helpfulness for verdict in verdicts) / len(verdicts)
+    return found

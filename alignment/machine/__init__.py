@@ -1,0 +1,1 @@
+"""What a stage runs on: device, processes, memory, random numbers, checkpoints."""

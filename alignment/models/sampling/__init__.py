@@ -1,0 +1,1 @@
+"""Drawing answers from a policy: in batches, or one as it is written."""

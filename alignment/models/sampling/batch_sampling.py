@@ -1,0 +1,191 @@
+"""Drawing answers from a policy: Transformers' forward pass and KV cache in a loop that drops finished rows.
+
+``generate`` goes on computing every row until the last one has stopped. Answers differ in length, so here rows that
+have stopped leave the batch (and its cache) as soon as enough of them have. What is drawn is the plain softmax at a
+temperature: no top-k, no top-p, no penalty, because PPO's ratio is only right for the distribution that was sampled
+from. Prompts of similar length are decoded together; answers come back in the order of the prompts.
+
+Shapes: B rows still going, T prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from alignment.data.fitting import encode_prompts
+from alignment.data.records import Prompt
+from alignment.models.backbone import Backbone
+from alignment.settings.model_sections import SamplingSection
+
+COMPACT_SHARE = 0.2
+"""Finished rows are dropped once they are this share of the batch; copying the cache more often costs more."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer: its tokens, the stop token included where there is one."""
+
+    token_ids: list[int]
+    stopped: bool
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone,
+    prompt_ids: Sequence[Sequence[int]],
+    *,
+    role: str | None,
+    temperature: float,
+    max_new_tokens: int,
+    batch_size_prompts: int,
+    noise: Tensor | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Sample]:
+    """Draw one answer per prompt (repeat a prompt to get several).
+
+    Args:
+        backbone: the frozen base with its adapters.
+        prompt_ids: encoded prompts, each ending with the generation prompt.
+        role: adapter to sample from, ``None`` for the bare base.
+        temperature: divides the logits.
+        max_new_tokens: longest answer; one that reaches it without a stop token has ``stopped=False``.
+        batch_size_prompts: prompts decoded together.
+        noise: (N, max_new_tokens) in [0, 1), one number for each token of each answer: what is drawn then does not
+            depend on how the prompts are split into batches. Default: torch's generator, as it comes.
+        on_batch: called with the number of answers just drawn.
+    """
+    order = sorted(range(len(prompt_ids)), key=lambda index: -len(prompt_ids[index]))
+    answers: dict[int, Sample] = {}
+    encoder = backbone.encoder
+    stop_ids = torch.tensor(sorted(encoder.stop_ids), device=backbone.device)
+    with backbone.sampling_model(role) as model:
+        for start in range(0, len(order), batch_size_prompts):
+            rows = order[start : start + batch_size_prompts]
+            inputs = _pad_left([prompt_ids[row] for row in rows], encoder.pad_id, backbone.device)
+            uniforms = None if noise is None else noise[rows].to(backbone.device)
+            drawn = _decode(
+                model, *inputs, stop_ids, temperature=temperature, max_new_tokens=max_new_tokens, noise=uniforms
+            )
+            answers.update(zip(rows, drawn, strict=True))
+            if on_batch is not None:
+                on_batch(len(rows))
+    return [answers[row] for row in range(len(prompt_ids))]
+
+
+def keyed_noise(*key: int, rows: Sequence[int], max_new_tokens: int) -> Tensor:
+    """Uniform numbers (N, R), float64 in [0, 1), each row's a function of the key and the row's own number alone.
+
+    Args:
+        key: seed, update, and the like; none negative.
+        rows: numbers of the rows, such as places in the global batch.
+        max_new_tokens: R.
+    """
+    drawn = [np.random.default_rng([*key, row]).random(max_new_tokens) for row in rows]
+    return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty(0, max_new_tokens, dtype=torch.float64)
+
+
+def draw_tokens(probabilities: Tensor, uniform: Tensor | None = None) -> Tensor:
+    """One category (B, 1) per row of probabilities (B, V), by inverting the cumulative distribution.
+
+    ``torch.multinomial`` draws B V exponential numbers one after the other on a processor, which takes longer than the
+    forward pass of a small model; this draws B uniform ones.
+
+    Args:
+        probabilities: (B, V), not necessarily of sum 1.
+        uniform: (B, 1) float64 in [0, 1); default: drawn from torch's generator.
+
+    Raises:
+        FloatingPointError: a probability is not a number.
+    """
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)  # float32 would lose rare ones of a large vocabulary
+    if uniform is None:
+        uniform = torch.rand(len(probabilities), 1, device=probabilities.device, dtype=torch.float64)
+    if not cumulative[:, -1].isfinite().all():
+        raise FloatingPointError("the model's probabilities are not finite")
+    # Scaled to the sum, which rounding keeps from being exactly 1; ``right`` passes over categories of probability 0.
+    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return chosen.clamp_max(probabilities.shape[1] - 1)
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Stack prompts to (B, T), padded on the left, with the mask of real tokens (B, T)."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    return ids, torch.arange(width, device=device) >= (width - lengths)[:, None]
+
+
+def _decode(
+    model: PreTrainedModel,
+    token_ids: Tensor,
+    prompt_mask: Tensor,
+    stop_ids: Tensor,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    noise: Tensor | None,
+) -> list[Sample]:
+    """Decode one batch of left-padded prompts (B, T) until every row has stopped or is full."""
+    drawn = torch.zeros(len(token_ids), max_new_tokens, dtype=torch.long, device=token_ids.device)
+    lengths = torch.zeros(len(token_ids), dtype=torch.long, device=token_ids.device)
+    stopped = torch.zeros(len(token_ids), dtype=torch.bool, device=token_ids.device)
+    rows = torch.arange(len(token_ids), device=token_ids.device)
+    going = torch.ones_like(rows, dtype=torch.bool)
+    cache = DynamicCache(config=model.config)
+    mask = prompt_mask.long()
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    inputs = token_ids
+    for step in range(max_new_tokens):
+        hidden = model.base_model(
+            input_ids=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        # Two dimensions: on a slice of three, the output layer would copy its weights once per row.
+        logits = model.get_output_embeddings()(hidden[:, -1])
+        uniform = None if noise is None else noise[rows, step, None]
+        chosen = draw_tokens(torch.softmax(logits.float() / temperature, dim=-1), uniform)
+        drawn[rows, step] = chosen[:, 0]
+        lengths[rows] += going
+        going &= torch.isin(chosen[:, 0], stop_ids).logical_not()
+        stopped[rows] = going.logical_not()
+        if not going.any():
+            break
+        inputs, positions = chosen, positions[:, -1:] + 1
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        if going.float().mean() <= 1 - COMPACT_SHARE:
+            kept = going.nonzero()[:, 0]
+            cache.batch_select_indices(kept)
+            rows, going, inputs, positions, mask = (item[kept] for item in (rows, going, inputs, positions, mask))
+    rows_of_tokens = zip(drawn.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
+    return [Sample(tokens[:length], has_stopped) for tokens, length, has_stopped in rows_of_tokens]
+
+
+def answer_prompts(
+    backbone: Backbone,
+    role: str | None,
+    prompts: Sequence[Prompt],
+    settings: SamplingSection,
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> tuple[list[list[int]], list[Sample]]:
+    """Sample one answer per prompt; returns the encoded prompts and the answers."""
+    prompt_ids = encode_prompts(
+        prompts,
+        backbone.encoder,
+        max_new_tokens=settings.max_new_tokens,
+        context_tokens=backbone.context_tokens,
+    )
+    return prompt_ids, sample(
+        backbone,
+        prompt_ids,
+        role=role,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size_prompts=settings.batch_size_prompts,
+        on_batch=on_batch,
+    )

@@ -1,0 +1,1 @@
+"""What gives an answer a score: reward models on the shared base, beside it, and of other programs."""

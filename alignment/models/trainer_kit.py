@@ -1,0 +1,106 @@
+"""What SFT and reward models share of Transformers' ``Trainer``: optimiser, schedule, progress, refused settings."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainingArguments, get_cosine_with_min_lr_schedule_with_warmup_lr_rate
+
+from alignment.errors import UserError
+from alignment.models.optimizer import MasterWeightAdamW
+
+WARMUP_SHARE = 0.03
+"""Share of the steps that warm up; not reported for SFT, taken from the reward models (section 3.2.2)."""
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+"""Called after each logged step with (step, total steps, figures)."""
+
+
+class StepReporter(TrainerCallback):
+    """Hands the figures that the Trainer logs to a function."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.on_step = on_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **unused: Any) -> None:
+        """Forward every training log line (the closing summary, which has no loss, is left out).
+
+        Raises:
+            FloatingPointError: the loss or the gradient is not finite.
+        """
+        if logs and "loss" in logs:
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(float(logs.get(name, 0.0))):
+                    raise FloatingPointError(f"{name} is {logs[name]} at step {state.global_step}")
+            self.on_step(state.global_step, state.max_steps, {key: float(value) for key, value in logs.items()})
+
+
+OWNED_BY_THE_RECIPE = frozenset(
+    {
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "center_rewards_coefficient",
+        "completion_only_loss",
+        "disable_tqdm",
+        "gradient_accumulation_steps",
+        "label_smoothing_factor",
+        "learning_rate",
+        "logging_nan_inf_filter",
+        "logging_steps",
+        "loss_type",
+        "lr_scheduler_kwargs",
+        "lr_scheduler_type",
+        "max_length",
+        "max_steps",
+        "num_train_epochs",
+        "optim",
+        "optim_args",
+        "output_dir",
+        "packing",
+        "per_device_train_batch_size",
+        "report_to",
+        "resume_from_checkpoint",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+        "seed",
+        "warmup_ratio",
+        "warmup_steps",
+        "weight_decay",
+    }
+)
+
+
+def check_trainer_settings(given: dict[str, Any], config: type[TrainingArguments], *, section: str) -> None:
+    """Raise ``UserError`` for a setting that TRL does not know or that the recipe itself decides."""
+    known = {field.name for field in fields(config)}
+    for name in sorted(given):
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise UserError(f"{section}.{name}: {config.__name__} has no such setting{hint}")
+        if name in OWNED_BY_THE_RECIPE:
+            raise UserError(f"{section}.{name}: the stage decides this one, by the recipe's own settings")
+
+
+def optimizer_and_schedule(
+    parameters: Sequence[nn.Parameter],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    steps: int,
+    warmup_steps: int,
+) -> tuple[MasterWeightAdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """The paper's AdamW with a cosine to 10 % of the peak (sections 3.1 and 3.2.2)."""
+    optimizer = MasterWeightAdamW([{"params": parameters}], lr=learning_rate, weight_decay=weight_decay)
+    schedule = get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
+        optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps, min_lr_rate=0.1
+    )
+    return optimizer, schedule

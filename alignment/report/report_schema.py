@@ -1,0 +1,167 @@
+"""What ``report.json`` holds: one frozen pydantic model a block, and a key nobody documented is an error.
+
+``docs/report.md`` says what each key means. A stage or policy that was not run has no entry; a figure that
+could not be measured (no judge for this data, no reward model for this dimension) is ``null``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
+
+from alignment.data.jsonl import explain
+from alignment.data.records import Dimension, Message
+from alignment.report.blocks import Block, Count, GradedFigures, Histogram, Measured, Share
+from alignment.report.reward_schema import RewardFigures
+
+PolicyName = Literal["base", "sft", "rejection", "ppo"]
+POLICIES: tuple[PolicyName, ...] = ("base", "sft", "rejection", "ppo")
+"""The policies of a run in the order in which they are made."""
+
+
+class Timings(Block):
+    """Wall-clock seconds of each stage; ``null`` where the stage was not run."""
+
+    base: float | None = None
+    sft: float | None = None
+    annotate: float | None = None
+    reward: float | None = None
+    rejection: float | None = None
+    ppo: float | None = None
+    evaluate: float | None = None
+    total: float
+
+
+class Environment(Block):
+    """Where the run took place."""
+
+    versions: dict[str, str]
+    commit: str | None
+    device: str
+    dtype: str
+
+
+class RewardModelBlock(RewardFigures):
+    """One reward model of a run: its figures, and what it was made from."""
+
+    ceiling: GradedFigures | None = None
+    n_train: Count
+    calibration: dict[str, Any] | None = None
+
+
+class PolicyFigures(Block):
+    """The figures of one policy on one set of prompts."""
+
+    n_prompts: Count
+    helpfulness: Measured = None
+    helpfulness_all: Measured = None
+    violation_rate: Measured = None
+    false_refusal_rate: Measured = None
+    kl_to_sft_nats: Measured = None
+    mean_length_tokens: Measured = None
+    stop_rate: Measured = None
+    reward_helpfulness: Measured = None
+    reward_safety: Measured = None
+
+
+class PolicyBlock(PolicyFigures):
+    """The figures of one policy on all held-out prompts, and broken down."""
+
+    by_group: dict[str, PolicyFigures] = Field({})
+    by_kind: dict[str, PolicyFigures] = Field({})
+
+
+class WinRateBlock(Block):
+    """One policy against another on the same prompts, decided by one judge."""
+
+    policy: PolicyName
+    against: PolicyName
+    judge: str
+    prompts: str = "all"
+    win: Share
+    tie: Share
+    loss: Share
+    win_rate: Share
+    ci95: tuple[Share, Share]
+    n: Count
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> WinRateBlock:
+        if abs(self.win + self.tie + self.loss - 1) > 1e-6:
+            raise ValueError(f"win + tie + loss is {self.win + self.tie + self.loss}, not 1")
+        if abs(self.win + self.tie / 2 - self.win_rate) > 1e-6:
+            raise ValueError(f"win_rate is {self.win_rate}, not win + tie / 2 = {self.win + self.tie / 2}")
+        return self
+
+
+class CurvePoint(Block):
+    """One PPO update; training figures from the first one on, held-out ones where the policy was judged at it."""
+
+    update: Count
+    reward: FiniteFloat | None = None
+    kl_nats: FiniteFloat | None = None
+    length_tokens: FiniteFloat | None = None
+    stop_rate: Share | None = None
+    beta: FiniteFloat | None = None
+    disagreement: FiniteFloat | None = None
+    heldout_reward: FiniteFloat | None = None
+    heldout_guard: FiniteFloat | None = None
+    heldout_kl_nats: FiniteFloat | None = None
+    gold_helpfulness: FiniteFloat | None = None
+
+
+class Curves(Block):
+    """Training curves of the last round."""
+
+    ppo: list[CurvePoint] = Field([])
+    notes: list[str] = Field([])
+
+
+class Answer(Block):
+    """One answer with its verdicts and raw reward scores."""
+
+    text: str
+    helpfulness: FiniteFloat | None = None
+    unsafe: bool | None = None
+    refusal: bool | None = None
+    reward_helpfulness: FiniteFloat | None = None
+    reward_safety: FiniteFloat | None = None
+
+
+class Sample(Block):
+    """One held-out prompt with the answers of several policies."""
+
+    prompt_id: str
+    messages: list[Message]
+    kind: str
+    group: str | None = None
+    answers: dict[PolicyName, Answer]
+
+
+class Report(Block):
+    """The whole of ``report.json``."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    seed: int
+    rounds: Annotated[int, Field(ge=1)] = 1
+    judge: str | None
+    command: str
+    timings_s: Timings
+    peak_memory_gib: float | None = None
+    environment: Environment
+    reward_models: dict[Dimension, RewardModelBlock] = Field({})
+    policies: dict[PolicyName, PolicyBlock]
+    win_rates: list[WinRateBlock] = Field([])
+    curves: Curves = Curves()  # type: ignore[call-arg]  # its fields have defaults, which mypy does not see
+    samples: list[Sample] = Field([])
+    score_histograms: dict[Dimension, dict[PolicyName, Histogram]] = Field({})
+
+
+def validate_report(report: dict[str, Any]) -> Report:
+    """The report as typed blocks; ``ValueError`` names every key that is missing, unknown or out of range."""
+    try:
+        return Report.model_validate(report)
+    except ValidationError as error:
+        raise ValueError(f"report.json would not be as documented (docs/report.md): {explain(error)}") from error

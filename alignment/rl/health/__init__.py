@@ -1,0 +1,1 @@
+"""Whether an update of PPO looks right, and the likely cause where it does not."""

@@ -1,0 +1,86 @@
+"""What one batch of PPO says about the policy, before the update; docs/ppo.md explains every key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from alignment.rl.advantages import Advantages, kl_k1, kl_k3
+from alignment.rl.rollout import GatedRollout
+from alignment.tensors.masking import (
+    Reduce,
+    at_least_float32,
+    identity,
+    masked_mean,
+    masked_moments,
+    masked_sum,
+    masked_variance,
+)
+
+
+def rollout_metrics(gated: GatedRollout, advantages: Advantages, *, beta: float) -> dict[str, float]:
+    """What one batch says about the policy, before the update."""
+    rollout, episodes = gated.rollout, gated.rollout.episodes
+    mask = episodes.response_mask
+    kl_per_answer = masked_sum(kl_k1(rollout.old_logprobs, rollout.ref_logprobs), mask, dim=1)
+    plain_advantages = advantages.returns - rollout.old_values
+    safety = {} if rollout.safety is None else {"objective/safety": rollout.safety.mean().item()}
+    disagreement = {f"objective/{name}_disagreement": item.mean().item() for name, item in rollout.disagreement.items()}
+    k3_per_answer = masked_sum(kl_k3(rollout.old_logprobs, rollout.ref_logprobs), mask, dim=1)
+    return {
+        "objective/beta": beta,
+        "objective/kl": kl_per_answer.mean().item(),
+        "objective/kl_k3": k3_per_answer.mean().item(),
+        "objective/entropy": masked_mean(rollout.entropy, mask).item(),
+        "objective/score": gated.raw_scores.mean().item(),
+        "objective/score_std": gated.raw_scores.std(correction=0).item(),
+        "objective/helpfulness": rollout.helpfulness.mean().item(),
+        **safety,
+        **disagreement,
+        "objective/routed_to_safety": gated.routed_to_safety.float().mean().item(),
+        "rollout/length": episodes.response_lengths.float().mean().item(),
+        "rollout/repetition": repeated_ngrams([episodes.response_ids(row) for row in range(len(episodes.prompts))]),
+        "rollout/stop_rate": episodes.stopped.float().mean().item(),
+        "advantages/std": masked_variance(plain_advantages, mask).sqrt().item(),
+        "value/explained_variance": explained_variance(rollout.old_values, advantages.returns, mask).item(),
+    }
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, *, reduce: Reduce = identity) -> Tensor:
+    """``1 - Var[returns - values] / Var[returns]`` over the tokens that count, on all processes.
+
+    1 is a perfect critic, 0 one as good as a constant, below 0 a harmful one; 0 where the returns do not
+    vary.
+
+    Args:
+        values: the values at rollout time, any shape, such as (B, R).
+        returns: same shape.
+        mask: same shape, True = counts.
+        reduce: sum over processes.
+    """
+    errors = masked_moments(at_least_float32(returns) - at_least_float32(values), mask, reduce=reduce).variance
+    spread = masked_moments(returns, mask, reduce=reduce).variance
+    share = errors / torch.where(spread > 0, spread, torch.ones_like(spread))
+    return torch.where(spread > 0, 1 - share, torch.zeros_like(share))
+
+
+NGRAM = 3
+
+
+def repeated_ngrams(answers: Sequence[Sequence[int]], *, n: int = NGRAM) -> float:
+    """Share of an answer's n-grams of tokens that occurred before in it, mean over answers: ``rollout/repetition``.
+
+    0 where nothing is said twice, near 1 in a loop. An answer shorter than ``n`` counts as 0.
+
+    Args:
+        answers: token ids of each answer.
+        n: tokens that have to be the same.
+    """
+    return sum(_repeated_share(ids, n) for ids in answers) / len(answers) if answers else 0.0
+
+
+def _repeated_share(ids: Sequence[int], n: int) -> float:
+    ngrams = [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
+    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0

@@ -1,0 +1,265 @@
+"""The run folder: everything of one experiment, where each stage finds its inputs and leaves its outputs.
+
+A stage folder counts as finished when its ``result.json`` is there; that file is written last and atomically, so a
+stage killed at any moment is simply not finished. ``ledger.jsonl`` gets one line per finished stage: what went in,
+what came out (content hashes), how long it took. One process at a time writes to a run (file lock).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from alignment.errors import UserError
+from alignment.files import content_hash, read_json, write_json
+from alignment.machine.environment import environment, peak_memory_gib
+from alignment.machine.random_state import seed_everything
+from alignment.run.provenance import INPUT_STAGES, SECTIONS, WITHOUT_EFFECT, changed_values, differing_keys, value_at
+from alignment.run.stage_run import CHECKPOINTS as CHECKPOINTS
+from alignment.run.stage_run import StageRun
+from alignment.settings.read_recipe import save_recipe
+from alignment.settings.recipe import Recipe
+
+
+class RunFolder:
+    """Paths and book-keeping of one experiment."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def stage(self, name: str, round_number: int | None = None) -> Path:
+        """Folder of a stage: ``sft`` at the top, ``round-1/ppo`` inside a round."""
+        return self.root / name if round_number is None else self.root / f"round-{round_number}" / name
+
+    def finished(self, name: str, round_number: int | None = None) -> bool:
+        """Whether that stage left a result."""
+        return (self.stage(name, round_number) / "result.json").is_file()
+
+    def result(self, name: str, round_number: int | None = None) -> dict[str, Any]:
+        """The result of a finished stage."""
+        return dict(read_json(self.stage(name, round_number) / "result.json"))
+
+    def require(self, name: str, round_number: int | None = None, *, command: str) -> Path:
+        """Folder of a finished stage that is up to date; raise ``UserError`` naming the command that makes it."""
+        folder = self.stage(name, round_number)
+        if not self.finished(name, round_number):
+            raise UserError(f"{folder} is missing or not finished. Make it first: {command} run_dir={self.root}")
+        if changed := self.changed_inputs(name, round_number):
+            raise UserError(
+                f"{folder} was made before the present {' and '.join(changed)}. "
+                f"Make it again: {command} run_dir={self.root} overwrite=true"
+            )
+        return folder
+
+    def changed_inputs(self, name: str, round_number: int | None = None) -> list[str]:
+        """What a finished stage reads and what is another now: stages made, or made differently, since; edited files.
+
+        Comparisons collected since do not count for reward models that were trained on a file; nor do data files that
+        are no longer where they were.
+        """
+        result = self.result(name, round_number)
+        if "made_from" not in result:
+            return []  # from a version that did not write it down
+        made_from = result["made_from"]
+        now = self._outputs(self._inputs_of(self.stage(name, round_number).relative_to(self.root).as_posix()))
+        stages = [stage for stage in now if stage in made_from or not stage.endswith("/annotate")]
+        gone = [stage for stage in made_from if stage not in now]
+        changed = [stage for stage in stages if made_from.get(stage) != now[stage]]
+        files = {path: found for path, found in result.get("files", {}).items() if Path(path).exists()}
+        return gone + changed + [path for path, found in files.items() if content_hash(Path(path)) != found]
+
+    def _outputs(self, stages: Sequence[str]) -> dict[str, str]:
+        """Stage -> hash of what it made, for those of ``stages`` that are finished."""
+        files = {stage: self.root / stage / "result.json" for stage in stages}
+        return {stage: read_json(file).get("output", "") for stage, file in files.items() if file.is_file()}
+
+    def _inputs_of(self, stage: str) -> list[str]:
+        """The stages that a stage reads: ``round-1/ppo`` reads ``sft``, ``round-1/reward`` and so on."""
+        folder, _, name = stage.rpartition("/")
+        own = [item if item in ("base", "sft") else f"{folder}/{item}" for item in INPUT_STAGES[name]]
+        earlier = int(folder.removeprefix("round-")) - 1 if folder else 0
+        return own + [f"round-{earlier}/{item}" for item in ("rejection", "ppo") if earlier]
+
+    def latest_round(self, name: str) -> int | None:
+        """The highest round in which that stage is finished."""
+        rounds = [int(path.name.removeprefix("round-")) for path in self.root.glob("round-*") if path.is_dir()]
+        return max((number for number in rounds if self.finished(name, number)), default=None)
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """Which stage folder holds the newest policy: ``{"stage", "round", "folder"}``."""
+        file = self.root / "policy.json"
+        return dict(read_json(file)) if file.is_file() else {"stage": "sft", "round": None, "folder": "sft"}
+
+    def set_policy(self, name: str, round_number: int | None = None) -> None:
+        """Record that a stage made the newest policy."""
+        folder = self.stage(name, round_number).relative_to(self.root).as_posix()
+        write_json(self.root / "policy.json", {"stage": name, "round": round_number, "folder": folder})
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing; raise ``UserError`` if another process does."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run_dir={self.root} cannot be made: {error.strerror}. Choose another run_dir.") from error
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(
+                f"{self.root} is in use by another stage. Wait for it, or choose another run_dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def kept(self, name: str, round_number: int | None, recipe: Recipe) -> bool:
+        """Whether a stage is finished and need not run again.
+
+        Raises:
+            UserError: it is finished with other settings, or was made from what has changed since; names them.
+        """
+        if recipe.overwrite or not self.finished(name, round_number):
+            return False
+        if inputs := self.changed_inputs(name, round_number):
+            raise UserError(
+                f"{self.stage(name, round_number)} was made before the present {' and '.join(inputs)}. "
+                "Choose another run_dir, or pass overwrite=true to make everything again."
+            )
+        changed = self.changed_settings(name, round_number, recipe)
+        if changed:
+            raise UserError(
+                f"{self.stage(name, round_number)} was made with other settings: {', '.join(changed)}. "
+                "Choose another run_dir, or pass overwrite=true to make everything again."
+            )
+        return True
+
+    def changed_settings(self, name: str, round_number: int | None, recipe: Recipe) -> list[str]:
+        """Dotted keys in which a finished stage's recipe differs from this one, where they matter to the stage."""
+        sections = SECTIONS[name]
+        before = yaml.safe_load((self.stage(name, round_number) / "config.yaml").read_text(encoding="utf-8"))
+        now = recipe.model_dump(mode="json")
+        keys = differing_keys(
+            {key: value_at(before, key) for key in sections}, {key: value_at(now, key) for key in sections}
+        )
+        keys = [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)]
+        return keys + (["seed"] if before.get("seed") != recipe.seed else [])
+
+    def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:
+        """Raise ``UserError`` if the stage is finished and ``overwrite`` is off."""
+        if self.finished(name, round_number) and not recipe.overwrite:
+            raise UserError(
+                f"{self.stage(name, round_number)} is finished. Pass overwrite=true to run it again, "
+                "or choose another run_dir."
+            )
+
+    def begin_or_resume(self, name: str, recipe: Recipe, round_number: int, *, inputs: Sequence[Path]) -> StageRun:
+        """Go on with a stage that was stopped after a checkpoint, else begin it.
+
+        Args:
+            name: the stage's folder.
+            recipe: the settings, which have to be those that it was started with.
+            round_number: the round.
+            inputs: the files and folders that it is made from.
+
+        Raises:
+            UserError: it was started with other settings or inputs; names them.
+        """
+        folder = self.stage(name, round_number)
+        work = (*(folder / CHECKPOINTS).rglob("step-*"), *folder.glob("*/result.json"))
+        stopped = (folder / "inputs.json").is_file() and bool(work)
+        if not stopped or recipe.overwrite or self.finished(name, round_number):
+            return self.begin(name, recipe, round_number, inputs=inputs)
+        before, now = read_json(folder / "inputs.json"), self._made_from(folder, inputs)
+        changed = self.changed_settings(name, round_number, recipe) + changed_values(before, now)
+        if changed:
+            raise UserError(
+                f"{folder} was stopped half-way, and what it was started with has changed since: {', '.join(changed)}. "
+                "Put that back to go on, choose another run_dir, or pass overwrite=true to start the stage again."
+            )
+        return self.stage_run(name, recipe, round_number)
+
+    def stage_run(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
+        """A stage that another process has begun, with this process seeded for it."""
+        self.seed(name, recipe, round_number)
+        folder = self.stage(name, round_number)
+        return StageRun(name=folder.relative_to(self.root).as_posix(), folder=folder)
+
+    def _made_from(self, folder: Path, inputs: Sequence[Path]) -> dict[str, str]:
+        """Hashes of the stages and files that a stage in ``folder`` is made from."""
+        return {**self._outputs(self._inputs_of(folder.relative_to(self.root).as_posix())), **self.hashes(inputs)}
+
+    def hashes(self, inputs: Sequence[Path]) -> dict[str, str]:
+        """Path -> content hash of files and folders; those of the run by their place in it."""
+        root = self.root.resolve()
+        found = {path: path.resolve() for path in inputs}
+        names = {
+            path: full.relative_to(root).as_posix() if root in full.parents else str(full)
+            for path, full in found.items()
+        }
+        return {names[path]: content_hash(path) for path in inputs}
+
+    def seed(self, name: str, recipe: Recipe, round_number: int | None) -> None:
+        """Seed the generators; stages apart, so that running them alone or in a chain draws the same numbers."""
+        name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
+        seed_everything(recipe.seed * 2**24 + name_offset)
+
+    def begin(
+        self, name: str, recipe: Recipe, round_number: int | None = None, *, inputs: Sequence[Path] | None = None
+    ) -> StageRun:
+        """Start a stage in a clean folder, with its resolved recipe and environment written down.
+
+        Whatever can be wrong with the inputs is to be found out before: what the stage made earlier is gone afterwards.
+        ``inputs`` are written down for a stage that can be resumed.
+
+        Raises:
+            UserError: the stage is finished and ``overwrite`` is off.
+        """
+        self.check_not_finished(name, recipe, round_number)
+        folder = self.stage(name, round_number)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        if inputs is not None:
+            write_json(folder / "inputs.json", self._made_from(folder, inputs))
+        save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml")
+        write_json(folder / "env.json", environment(recipe.seed))
+        self.seed(name, recipe, round_number)
+        return StageRun(name=folder.relative_to(self.root).as_posix(), folder=folder)
+
+    def finish(self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> dict[str, Any]:
+        """Write the ledger line and, last of all, ``result.json``; returns the result."""
+        output = content_hash(stage.folder)
+        hashes = {str(path): content_hash(path) for path in inputs}
+        inside = self.root.resolve()
+        complete = {
+            **result,
+            "made_from": self._outputs(self._inputs_of(stage.name)),
+            "files": {path: found for path, found in hashes.items() if inside not in Path(path).resolve().parents},
+            "output": output,
+            "seconds": round(stage.seconds, 2),
+            "peak_memory_gib": round(peak_memory_gib(), 2),
+        }
+        line = {
+            "stage": stage.name,
+            "inputs": hashes,
+            "output": output,
+            "seconds": complete["seconds"],
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps(line) + "\n")
+        write_json(stage.folder / "result.json", complete)
+        return complete

@@ -1,0 +1,36 @@
+"""The recipe: everything about one experiment, section by section.
+
+Numbers of the paper (Touvron et al. 2023) are the defaults for real models, each with its section;
+``configs/toy.yaml`` sets what a two-million-parameter model needs instead. How a recipe is read is in
+``alignment.settings.section.read``.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from alignment.settings.model_sections import BaseSection, DataSection, ModelSection
+from alignment.settings.ppo_sections import PPOSection, RejectionSection
+from alignment.settings.reward_sections import RewardSection
+from alignment.settings.section import Count, Positive, Section
+from alignment.settings.stage_sections import AnnotateSection, EvaluateSection, ExportSection, SFTSection
+
+
+class Recipe(Section):
+    """Everything about one experiment."""
+
+    run_dir: str = Field(description="folder of this experiment")
+    seed: Count = Field(0, description="of every random choice")
+    rounds: Positive = Field(1, description="annotate, reward and ppo, this many times")
+    overwrite: bool = Field(False, description="run a finished stage again")
+    plugins: list[str] = Field([], description="Python files of yours that register reward heads, losses or gates")
+    model: ModelSection
+    data: DataSection
+    base: BaseSection = BaseSection()  # type: ignore[call-arg]
+    sft: SFTSection
+    annotate: AnnotateSection = AnnotateSection()  # type: ignore[call-arg]
+    reward: RewardSection = RewardSection()  # type: ignore[call-arg]
+    rejection: RejectionSection = RejectionSection()  # type: ignore[call-arg]
+    ppo: PPOSection = PPOSection()  # type: ignore[call-arg]
+    evaluate: EvaluateSection = EvaluateSection()  # type: ignore[call-arg]
+    export: ExportSection = ExportSection()  # type: ignore[call-arg]

@@ -1,0 +1,1 @@
+"""Masks, means, log-probabilities and padding: plain functions on tensors."""

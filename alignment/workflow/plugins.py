@@ -1,0 +1,83 @@
+"""Files of the user's own that add reward heads, preference losses or gates to what a recipe can name.
+
+Such a file is ordinary Python that puts something into ``HEADS``, ``LOSSES`` or ``GATES`` when it is run::
+
+    from alignment.models.heads.known_heads import HEADS; from alignment.models.heads.base_head import RewardHead
+    class MyHead(RewardHead): ...
+    HEADS["mine"] = MyHead
+
+It is run with the user's rights, like any program; nothing but what a recipe names is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import UserError
+from alignment.models.heads.known_heads import HEADS
+from alignment.reward.gate import GATES
+from alignment.reward.losses import LOSSES
+from alignment.settings.recipe import Recipe
+
+TABLES: dict[str, dict[str, Any]] = {"HEADS": HEADS, "LOSSES": LOSSES, "GATES": GATES}
+"""What a plugin can add to."""
+
+
+def plugin_files(recipe: Recipe) -> list[Path]:
+    """The recipe's plugins, for the record of what a stage was made from."""
+    return [Path(name) for name in recipe.plugins]
+
+
+def load_plugins(files: Sequence[str]) -> None:
+    """Run each file once.
+
+    Raises:
+        UserError: a file is missing, fails, adds nothing, or takes a name that is already in use.
+    """
+    for name in files:
+        file = Path(name).resolve()
+        if not file.is_file():
+            raise UserError(f"plugins: no such file: {name}")
+        module = f"tandem_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+        if module not in sys.modules:
+            _run(file, module)
+
+
+def _run(file: Path, module_name: str) -> None:
+    before = {table: dict(entries) for table, entries in TABLES.items()}
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugins: {file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # so that what it defines can be found by its module's name
+    try:
+        spec.loader.exec_module(module)
+        _check(file, before)
+    except BaseException as error:
+        del sys.modules[module_name]
+        for table, entries in before.items():
+            TABLES[table].clear()
+            TABLES[table].update(entries)
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(f"plugins: {file} failed: {type(error).__name__}: {error} (line {last.lineno})") from error
+
+
+def _check(file: Path, before: dict[str, dict[str, Any]]) -> None:
+    taken = [
+        f"{table}[{name!r}]"
+        for table, entries in before.items()
+        for name in entries
+        if TABLES[table].get(name) is not entries[name]
+    ]
+    if taken:
+        raise UserError(f"plugins: {file} replaces {', '.join(taken)}, which is already there. Choose another name.")
+    if all(TABLES[table].keys() == entries.keys() for table, entries in before.items()):
+        raise UserError(f"plugins: {file} adds nothing to {', '.join(TABLES)}; register what it defines there")

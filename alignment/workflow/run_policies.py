@@ -1,0 +1,101 @@
+"""The policies of a run by name: where each lies, and loading it as a role of one backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alignment.data.fitting import fitting_prompts
+from alignment.data.records import Prompt
+from alignment.errors import UserError
+from alignment.machine.device import dtype_name
+from alignment.models.backbone import Backbone
+from alignment.run.run_folder import RunFolder
+from alignment.settings.model_sections import TOY_MODEL, ModelSection
+from alignment.settings.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy of a run: ``sft`` is the bare base, others are adapters on it or, after full training, models."""
+
+    name: str
+    backbone: Backbone
+    role: str | None
+    checkpoint: str
+
+
+def policy_names(folder: RunFolder) -> list[str]:
+    """Names that ``load_policy`` accepts, in the order in which they were made."""
+    names = ["sft"] if folder.finished("sft") else []
+    for round_number in range(1, 1 + max(folder.latest_round("rejection") or 0, folder.latest_round("ppo") or 0)):
+        names += [f"{stage}-{round_number}" for stage in ("rejection", "ppo") if folder.finished(stage, round_number)]
+    return names
+
+
+def load_backbone(folder: RunFolder, settings: ModelSection) -> Backbone:
+    """The SFT model of a run as the frozen base of all roles."""
+    return Backbone.load(folder.require("sft", command="python -m stages.sft"), settings)
+
+
+def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
+    """Load a policy: ``sft``, ``rejection`` or ``ppo`` (of the latest round), ``ppo-1``, or ``newest``.
+
+    Raises:
+        UserError: the run has no such policy, and lists those it has; or it belongs to an earlier SFT model.
+    """
+    known = policy_names(folder)
+    if name == "newest":
+        newest = folder.policy
+        name = newest["stage"] if newest["round"] is None else f"{newest['stage']}-{newest['round']}"
+    stage, _, number = name.partition("-")
+    if not number and stage in ("rejection", "ppo"):
+        number = str(folder.latest_round(stage) or "")
+        name = f"{stage}-{number}"
+    if name not in known:
+        raise UserError(f"{folder.root} has no policy {name!r}; it has: {', '.join(known) or 'none yet'}")
+    if name == "sft":
+        return Policy("sft", backbone, None, str(folder.stage("sft")))
+    path = folder.require(stage, int(number), command=f"python -m stages.ppo ppo.method={stage}")
+    if (path / "config.json").is_file():
+        settings = ModelSection(  # type: ignore[call-arg]
+            name_or_path=str(path), dtype=dtype_name(backbone.dtype), trust_remote_code=backbone.trust_remote_code
+        )
+        own = Backbone.load(path, settings)
+        return Policy(name, own, None, str(path))
+    if backbone.peft is None or name not in backbone.peft.peft_config:
+        backbone.load_adapter(name, path)
+    return Policy(name, backbone, name, str(path))
+
+
+def newest_before(folder: RunFolder, round_number: int) -> str:
+    """Name of the policy that a round starts from: the last one of the rounds before, else ``sft``.
+
+    A stage of round 2 that is run again starts from the same policy as before, not from what round 2 has made since.
+    """
+    earlier = [name for name in policy_names(folder) if name == "sft" or int(name.partition("-")[2]) < round_number]
+    return earlier[-1] if earlier else "sft"
+
+
+def with_room(
+    recipe: Recipe, backbone: Backbone, prompts: Sequence[Prompt], *, max_new_tokens: int
+) -> tuple[list[Prompt], int]:
+    """Prompts that leave room for an answer in the model's context, and how many do not.
+
+    Raises:
+        UserError: one does not and ``data.too_long`` is not ``skip``.
+    """
+    return fitting_prompts(
+        prompts,
+        backbone.encoder,
+        max_new_tokens=max_new_tokens,
+        context_tokens=backbone.context_tokens,
+        skip_too_long=recipe.data.too_long == "skip",
+    )
+
+
+def base_model_path(recipe: Recipe, folder: RunFolder) -> str:
+    """The toy base in the run folder, or the model that the recipe names."""
+    if recipe.model.name_or_path != TOY_MODEL:
+        return recipe.model.name_or_path
+    return str(folder.require("base", command="python -m stages.base"))

@@ -1,0 +1,107 @@
+"""Comparisons by simulated annotators, from the recipe on: fill their queues, sample both variants, compare.
+
+The two variants are the newest policy at two temperatures. What annotators do with a pair is in
+``alignment.toy.simulated_collection``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from alignment.data.fitting import encode_prompts
+from alignment.data.records import Dimension, Prompt
+from alignment.errors import UserError
+from alignment.models.backbone import Backbone
+from alignment.settings.recipe import Recipe
+from alignment.toy.simulated_annotators import ANNOTATORS
+from alignment.toy.simulated_collection import Collection, collect, queue
+from alignment.workflow.run_policies import Policy
+from alignment.workflow.temperature_variants import Variant
+
+Part = Literal["train", "heldout"]
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+class Queue(NamedTuple):
+    """Prompts whose answers are to be compared, and what is asked about them."""
+
+    part: Part
+    dimension: Dimension
+    prompts: list[Prompt]
+
+
+def fill_queues(recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Prompt], round_number: int) -> list[Queue]:
+    """What the annotators of a round are given: training and held-out prompts, about either dimension.
+
+    Raises:
+        UserError: prompts of a kind are missing, one is not of the toy world, or annotators are too few.
+    """
+    settings = recipe.annotate
+    if settings.heldout_overlap > len(ANNOTATORS):
+        raise UserError(
+            f"annotate.heldout_overlap={settings.heldout_overlap}: there are {len(ANNOTATORS)} simulated annotators"
+        )
+    sizes: list[tuple[Part, Dimension, int]] = [
+        ("train", "helpfulness", settings.helpfulness_pairs),
+        ("train", "safety", settings.safety_pairs),
+        ("heldout", "helpfulness", settings.heldout_helpfulness_pairs),
+        ("heldout", "safety", settings.heldout_safety_pairs),
+    ]
+    queues: list[Queue] = []
+    for part, dimension, count in sizes:
+        if count:
+            rng = random.Random(f"{recipe.seed}/{round_number}/{part}/{dimension}")
+            prompts = queue(train if part == "train" else heldout, count, dimension, rng=rng)
+            queues.append(Queue(part, dimension, prompts))
+    return queues
+
+
+def check_room(recipe: Recipe, backbone: Backbone, queues: Sequence[Queue]) -> None:
+    """Raise ``UserError`` if a prompt leaves no room for an answer in the model's context."""
+    for item in queues:
+        encode_prompts(
+            item.prompts,
+            backbone.encoder,
+            max_new_tokens=recipe.annotate.max_new_tokens,
+            context_tokens=backbone.context_tokens,
+        )
+
+
+def sample_and_compare(
+    recipe: Recipe,
+    policy: Policy,
+    queues: Sequence[Queue],
+    round_number: int,
+    *,
+    on_step: OnStep,
+) -> dict[Part, Collection]:
+    """Sample both variants on every queue and have the annotators compare.
+
+    Args:
+        recipe: temperatures, lengths and the seed.
+        policy: the newest one; its two variants differ in temperature.
+        queues: what to compare.
+        round_number: part of the ids and of the seed.
+        on_step: called after each batch with (answers so far, all answers, no figures).
+    """
+    total = 2 * sum(len(item.prompts) for item in queues)
+    drawn = 0
+
+    def count_answers(n: int) -> None:
+        nonlocal drawn
+        drawn += n
+        on_step(drawn, total, {})
+
+    low, high = (Variant(policy, recipe, t, count_answers) for t in recipe.annotate.temperatures)
+    collected: dict[Part, Collection] = {"train": Collection([], 0), "heldout": Collection([], 0)}
+    for part, dimension, prompts in queues:
+        batch = f"round-{round_number}-{part}"
+        overlap = recipe.annotate.heldout_overlap if part == "heldout" else 1
+        new = collect(prompts, dimension, (low, high), batch=batch, seed=recipe.seed, overlap=overlap)
+        before = collected[part]
+        collected[part] = Collection(
+            before.comparisons + new.comparisons, before.without_preference + new.without_preference
+        )
+    return collected

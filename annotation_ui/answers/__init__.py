@@ -1,0 +1,1 @@
+"""Who writes the answers that are compared."""

@@ -1,0 +1,1 @@
+"""What an annotator may do now, and what they see of it."""

@@ -1,0 +1,269 @@
+"""What comes before work in a project: a content warning, training examples, and a test that has to be passed.
+
+Training examples and test questions are items of one annotator, judged on the same page and kept in the same rows as
+all else; exports and reports leave them out. What they are is in ``annotation_ui.desk.exercises``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from annotation_ui.app_settings import ProjectSettings, QualificationSettings
+from annotation_ui.desk.exercises import Exercise, Reply, Score, questions_for, read_exercises, score
+from annotation_ui.store.database import new_id, now
+from annotation_ui.store.items import NewItem, add_items
+from annotation_ui.store.judgments import current
+from annotation_ui.store.pairs import NewAnswer, VariantInfo
+from annotation_ui.store.tables import comparison, conversation, item, qualification
+from annotation_ui.vocabulary import SLOTS, Kind, Slot
+
+_ATTEMPTS = (
+    select(qualification)
+    .where(
+        qualification.c.annotator_id == bindparam("annotator_id"), qualification.c.project_id == bindparam("project_id")
+    )
+    .order_by(qualification.c.attempt)
+)
+_ITEMS = (
+    select(item)
+    .where(
+        item.c.project_id == bindparam("project_id"),
+        item.c.source == bindparam("source"),
+        func.substr(item.c.id, 1, bindparam("length")) == bindparam("prefix"),
+    )
+    .order_by(item.c.place)
+)
+_AUTHORS = VariantInfo("exercise")
+_BEGIN = "Before your judgments count: explained examples, then a short test. Press N to begin."
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an annotator has to do before work: an item to judge, or nothing; ``blocked``: work may not begin."""
+
+    item: Any | None = None
+    kind: Kind = "work"
+    message: str = ""
+    blocked: bool = False
+
+
+def needs_warning(project_row: Any, place: Any | None) -> bool:
+    """Whether the content warning of a safety project is still to be read."""
+    return project_row.dimension == "safety" and (place is None or (place.warned_until or "") < now())
+
+
+def gold_share(project_row: Any) -> float:
+    """Share of items with a known answer."""
+    return ProjectSettings.model_validate_json(project_row.config_json).gold_share
+
+
+def is_prepared(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> bool:
+    """Whether judgments of this annotator count in this project."""
+    return not settings.required or any(row.passed for row in _attempts(connection, annotator_id, project_row))
+
+
+def passed(connection: Connection) -> set[tuple[str, str]]:
+    """(annotator, project) of all who have passed a project's test, or need not take it."""
+    both = (qualification.c.annotator_id, qualification.c.project_id)
+    rows = connection.execute(select(*both).where(qualification.c.passed.is_(True)))
+    return {(row.annotator_id, row.project_id) for row in rows}
+
+
+def is_waived(connection: Connection, annotator_id: str, project_row: Any) -> bool:
+    """Whether somebody may work without having passed the test."""
+    return any(row.passed and row.waived_by for row in _attempts(connection, annotator_id, project_row))
+
+
+def waive(connection: Connection, annotator_id: str, project_row: Any, by: str) -> None:
+    """Let somebody work without the test; ``by`` says on whose word."""
+    attempts = _attempts(connection, annotator_id, project_row)
+    _add_attempt(connection, annotator_id, project_row, len(attempts) + 1, 0, passed=True, waived_by=by)
+
+
+def reset(connection: Connection, annotator_id: str, project_row: Any) -> None:
+    """Give somebody who has failed the test their tries again; what they did stays on record."""
+    same = (qualification.c.annotator_id == annotator_id, qualification.c.project_id == project_row.id)
+    failed = (*same, qualification.c.passed.is_(False))
+    connection.execute(update(qualification).where(*failed).values(waived_by="reset"))
+
+
+def next_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> Step:
+    """The next training example or test question; an empty step once work may begin."""
+    waiting = _undone(connection, annotator_id, project_row, "training")
+    if waiting:
+        return Step(waiting[0], "training")
+    if is_prepared(connection, settings, annotator_id, project_row):
+        return Step()
+    if not _items(connection, annotator_id, project_row, "training"):
+        return Step(begin_training(connection, annotator_id, project_row)[0], "training")
+    return _test_step(connection, settings, annotator_id, project_row)
+
+
+def _test_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> Step:
+    attempts = _attempts(connection, annotator_id, project_row)
+    went_on = bool(attempts) and attempts[-1].passed is None
+    if went_on:
+        waiting = _undone(connection, annotator_id, project_row, "qualification")
+        if waiting:
+            return Step(waiting[0], "qualification")
+        result = _finish_attempt(connection, settings, annotator_id, project_row, attempts[-1])
+        if result.passed:
+            return Step(message=f"{_agreed(result)} Passed: from now on your judgments count.")
+        attempts = _attempts(connection, annotator_id, project_row)
+    message, may_go_on = before_work(connection, settings, annotator_id, project_row)
+    if went_on or not may_go_on:  # let them read how it went before the next try begins
+        return Step(message=message, blocked=True)
+    return Step(_begin_attempt(connection, settings, annotator_id, project_row, len(attempts) + 1), "qualification")
+
+
+def before_work(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any
+) -> tuple[str, bool]:
+    """What to tell somebody who may not work yet, and whether they can go on by themselves."""
+    attempts = _attempts(connection, annotator_id, project_row)
+    last = attempts[-1] if attempts else None
+    if last is None:
+        return _BEGIN, True
+    if last.passed is None:
+        return "The test is not finished. Press N to go on.", True
+    if sum(row.waived_by is None for row in attempts) >= settings.attempts:
+        return f"{_agreed(last)} The test is not passed; ask whoever runs the collection.", False
+    return f"{_agreed(last)} Not passed yet; press N to try once more.", True
+
+
+def _agreed(result: Any) -> str:
+    return f"You agreed on {result.n_agreed} of {result.n_questions} questions."
+
+
+def begin_training(connection: Connection, annotator_id: str, project_row: Any) -> Sequence[Any]:
+    """Put the training examples before an annotator, once more if they have seen them; returns the items."""
+    undone = _undone(connection, annotator_id, project_row, "training")
+    if undone:
+        return undone
+    shown = read_exercises(project_row.dimension, "training")
+    run = len(_items(connection, annotator_id, project_row, "training")) // len(shown) + 1
+    _add(connection, annotator_id, project_row, shown, f"training/{annotator_id}/{run}")
+    return _undone(connection, annotator_id, project_row, "training")
+
+
+def _begin_attempt(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, attempt: int
+) -> Any:
+    known = read_exercises(project_row.dimension, "qualification")
+    questions = questions_for(annotator_id, attempt, known, settings.questions)
+    _add_attempt(connection, annotator_id, project_row, attempt, len(questions))
+    _add(connection, annotator_id, project_row, questions, f"qualification/{annotator_id}/{attempt}")
+    return _undone(connection, annotator_id, project_row, "qualification")[0]
+
+
+def _finish_attempt(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, row: Any
+) -> Score:
+    result = _score(connection, settings, annotator_id, project_row, row.attempt)
+    values = {"n_agreed": result.n_agreed, "passed": result.passed, "finished_at": now()}
+    connection.execute(update(qualification).where(qualification.c.id == row.id).values(**values))
+    return result
+
+
+def _add_attempt(
+    connection: Connection,
+    annotator_id: str,
+    project_row: Any,
+    attempt: int,
+    n_questions: int,
+    *,
+    passed: bool | None = None,
+    waived_by: str | None = None,
+) -> None:
+    connection.execute(
+        insert(qualification).values(
+            id=new_id("qlf"),
+            annotator_id=annotator_id,
+            project_id=project_row.id,
+            attempt=attempt,
+            n_questions=n_questions,
+            passed=passed,
+            waived_by=waived_by,
+            created_at=now(),
+        )
+    )
+
+
+def _attempts(connection: Connection, annotator_id: str, project_row: Any) -> Sequence[Any]:
+    whose = {"annotator_id": annotator_id, "project_id": project_row.id}
+    return connection.execute(_ATTEMPTS, whose).all()
+
+
+# -- exercises as items -----------------------------------------------------------------------------------------------
+
+
+def _add(connection: Connection, annotator_id: str, project_row: Any, shown: Sequence[Exercise], prefix: str) -> None:
+    items = [
+        NewItem(
+            id=f"{prefix}/{exercise.id}",
+            messages=exercise.messages,
+            answers={slot: _answer(exercise, slot) for slot in SLOTS},
+            source="training" if prefix.startswith("training") else "qualification",
+            expected=exercise.model_dump(mode="json"),
+        )
+        for exercise in shown
+    ]
+    add_items(connection, project_row, items, overlap=1)
+
+
+def _answer(exercise: Exercise, slot: Slot) -> NewAnswer:
+    text = exercise.answers.a if slot == "a" else exercise.answers.b
+    return NewAnswer(text, _AUTHORS, finish_reason="length" if slot in exercise.cut_off else "stop")
+
+
+def exercise_of(expected_json: str) -> Exercise:
+    """The exercise that an item of training or test was made from."""
+    return Exercise.model_validate(json.loads(expected_json))
+
+
+def place_in(connection: Connection, annotator_id: str, project_row: Any, item_row: Any) -> str:
+    """``"3 of 10"``: where an item stands in its run of training or attempt at the test."""
+    prefix = item_row.id.rpartition("/")[0] + "/"
+    run = [
+        row.id for row in _items(connection, annotator_id, project_row, item_row.source) if row.id.startswith(prefix)
+    ]
+    return f"{run.index(item_row.id) + 1} of {len(run)}"
+
+
+def _items(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
+    prefix = f"{project_row.name}/{source}/{annotator_id}/"
+    own = {"project_id": project_row.id, "source": source, "prefix": prefix, "length": len(prefix)}
+    return connection.execute(_ITEMS, own).all()
+
+
+def _undone(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
+    own = _items(connection, annotator_id, project_row, source)
+    if not own:
+        return []
+    done = (
+        select(conversation.c.item_id)
+        .join(comparison, comparison.c.conversation_id == conversation.c.id)
+        .where(conversation.c.item_id.in_([row.id for row in own]), comparison.c.state == "judged")
+    )
+    judged = set(connection.execute(done).scalars())
+    return [row for row in own if row.id not in judged]
+
+
+def _score(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, attempt: int
+) -> Score:
+    prefix = f"{project_row.name}/qualification/{annotator_id}/{attempt}/"
+    rows = connection.execute(
+        select(comparison.c.id, item.c.expected_json)
+        .join(conversation, conversation.c.id == comparison.c.conversation_id)
+        .join(item, item.c.id == conversation.c.item_id)
+        .where(item.c.id.startswith(prefix, autoescape=True))
+    ).all()
+    said = [(exercise_of(row.expected_json), current(connection, row.id)) for row in rows]
+    replies = [Reply(exercise, row.chosen_slot, row.grade, row.safety) for exercise, row in said if row is not None]
+    return score(replies, settings.min_agreement)

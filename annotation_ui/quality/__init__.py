@@ -1,0 +1,1 @@
+"""How far annotators agree, and what else a report says of their work."""

@@ -1,0 +1,236 @@
+"""Reads from the store what the quality report is made of: judgments and skips as they stand now.
+
+Left out are judgments that were replaced or taken back, training and the qualification test, and everything of
+annotators who withdrew; of simulated annotators, too, where people have judged. Gold items come along, marked as such.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from sys import intern
+from typing import Any
+
+from sqlalchemy import Connection, Select, or_, select, true
+
+from alignment.data.records import Dialogue, SafetyBin
+from annotation_ui.quality.agreement import JudgedPair, Skipped
+from annotation_ui.quality.quality_figures import build_report
+from annotation_ui.quality.quality_report import Note, Report
+from annotation_ui.store.accounts import is_simulated
+from annotation_ui.store.database import Store
+from annotation_ui.store.pairs import load_messages
+from annotation_ui.store.projects import project_named
+from annotation_ui.store.tables import annotator, answer, comparison, current_judgment, item, judgment, pair, project
+from annotation_ui.vocabulary import Flag, Slot
+
+_WORK = ("queue", "annotator")
+"""Sources of items whose judgments are data."""
+
+
+def quality_report(store: Store, *, project_name: str | None = None, with_simulated: bool = False) -> Report:
+    """The report on everything judged so far.
+
+    Args:
+        store: where judgments are.
+        project_name: of the one project to report on; default: all.
+        with_simulated: count simulated annotators beside people; where no person has judged, they count anyway.
+
+    Raises:
+        UserError: there is no such project.
+    """
+    with store.read() as connection:
+        if project_name is not None:
+            project_named(connection, project_name)
+        judged, skipped = judged_pairs(connection, project_name), skipped_pairs(connection, project_name)
+    simulated = {key for key, name in annotator_names(store).items() if is_simulated(name)}
+    of_people = [row for row in judged if row.annotator not in simulated]
+    if with_simulated or not of_people:
+        return build_report(judged, skipped)
+    report = build_report(of_people, [row for row in skipped if row.annotator not in simulated])
+    n = len(judged) - len(of_people)
+    if not n:
+        return report
+    note = f"{n} judgment{'s'[: n > 1]} of simulated annotators left out; report --with-simulated counts them."
+    return replace(report, notes=(Note(note), *report.notes))
+
+
+def annotator_names(store: Store) -> dict[str, str]:
+    """Annotator id -> user name; only admins may see these."""
+    with store.read() as connection:
+        rows = connection.execute(select(annotator.c.id, annotator.c.username))
+        return {row.id: row.username for row in rows}
+
+
+def judged_pairs(connection: Connection, project_name: str | None = None) -> list[JudgedPair]:
+    """Current judgments of work, gold items among them, in one query."""
+    said = current_judgment.c
+    query = _of_work(
+        select(
+            said.annotator_id,
+            said.chosen_slot,
+            said.grade,
+            said.safety,
+            said.active_ms,
+            said.flags_json,
+            said.created_at,
+            comparison.c.pair_id,
+            comparison.c.left_slot,
+            comparison.c.turn,
+            project.c.name.label("project"),
+            project.c.dimension,
+            item.c.batch,
+            item.c.part,
+            item.c.source,
+            item.c.expected_json,
+        ).join_from(current_judgment, comparison, comparison.c.id == said.comparison_id),
+        (*_WORK, "gold"),
+        project_name,
+    )
+    rows = connection.execute(query.order_by(said.id), execution_options={"yield_per": 1000})
+    return [_judged(row) for row in rows]
+
+
+def skipped_pairs(connection: Connection, project_name: str | None = None) -> list[Skipped]:
+    """Pairs that were skipped and not judged after all, without gold items."""
+    later = judgment.alias("later")
+    query = _of_work(
+        select(judgment.c.annotator_id, project.c.name, judgment.c.skip_reason).join_from(
+            judgment, comparison, comparison.c.id == judgment.c.comparison_id
+        ),
+        _WORK,
+        project_name,
+    ).where(
+        judgment.c.kind == "skip",
+        ~select(later.c.id).where(later.c.supersedes == judgment.c.id).exists(),
+    )
+    return [Skipped(*row) for row in connection.execute(query.order_by(judgment.c.id))]
+
+
+def _of_work(query: Select[Any], sources: tuple[str, ...], project_name: str | None) -> Select[Any]:
+    """A query on comparisons, held to work on items of some sources by annotators who have not withdrawn."""
+    query = (
+        query.join(pair, pair.c.id == comparison.c.pair_id)
+        .join(item, item.c.id == pair.c.item_id)
+        .join(project, project.c.id == comparison.c.project_id)
+        .join(annotator, annotator.c.id == comparison.c.annotator_id)
+        .where(comparison.c.kind == "work", item.c.source.in_(sources), annotator.c.withdrawn_at.is_(None))
+    )
+    return query if project_name is None else query.where(project.c.name == project_name)
+
+
+_one: Callable[[Any], Any] = intern
+"""A word as the one object of its kind: hundreds of thousands of rows share a few words."""
+
+
+def _judged(row: Any) -> JudgedPair:
+    is_gold = row.source == "gold"
+    return JudgedPair(
+        pair_id=row.pair_id,
+        annotator=_one(row.annotator_id),
+        project=_one(row.project),
+        dimension=_one(row.dimension),
+        batch=_one(row.batch),
+        part=_one(row.part),
+        choice=_one(row.chosen_slot),
+        left_slot=_one(row.left_slot),
+        grade=_one(row.grade),
+        safety=row.safety,
+        active_ms=row.active_ms,
+        judged_at=row.created_at,
+        flags=_flags(row.flags_json),
+        is_gold=is_gold,
+        # The known answer is to the first turn; what people ask next has none.
+        gold_ok=as_known(row.expected_json, row.chosen_slot, row.safety) if is_gold and row.turn == 1 else None,
+    )
+
+
+@cache
+def _flags(flags_json: str) -> tuple[str, ...]:
+    return tuple(json.loads(flags_json))
+
+
+def as_known(expected_json: str | None, choice: Slot, safety: SafetyBin | None) -> bool | None:
+    """Whether a judgment agrees with the known answer, in the choice and, where both have it, in what is safe.
+
+    Args:
+        expected_json: an exercise (``annotation_ui.desk.exercises``), or its ``expected`` alone.
+        choice: the chosen slot.
+        safety: the bin, where it was asked.
+
+    Returns:
+        ``None`` where no answer is known.
+    """
+    known = json.loads(expected_json) if expected_json else {}
+    known = known.get("expected", known)
+    if "choice" not in known:
+        return None
+    if choice != known["choice"]:
+        return False
+    return safety is None or known.get("safety") is None or safety == known["safety"]
+
+
+PER_PAGE = 100
+FLAGS: dict[Flag, str] = {
+    "for_review": "marked for review",
+    "chosen_unsafe_other_safe": "prefers an unsafe answer to a safe one",
+}
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A judgment to look at: what was asked and answered, what was said, by whom (a pseudonym)."""
+
+    id: int
+    project: str
+    annotator_id: str
+    judged_at: str
+    dialogue: Dialogue
+    chosen: str
+    other: str
+    grade: str
+    safety: str | None
+    why: tuple[str, ...]
+    note: str | None
+
+
+def flagged(store: Store, before: int | None = None) -> list[Flagged]:
+    """Judgments that were flagged, or came with a note, the latest first: a page of them, from before a judgment."""
+    said = current_judgment.c
+    query = (
+        select(current_judgment, comparison.c.pair_id, pair.c.prompt_json, project.c.title)
+        .join_from(current_judgment, comparison, comparison.c.id == said.comparison_id)
+        .join(pair, pair.c.id == comparison.c.pair_id)
+        .join(project, project.c.id == comparison.c.project_id)
+        .join(annotator, annotator.c.id == said.annotator_id)
+        .where(comparison.c.kind == "work", annotator.c.withdrawn_at.is_(None))
+        .where(or_(said.flags_json != "[]", said.note.is_not(None)))
+        .where(true() if before is None else said.id < before)
+        .order_by(said.id.desc())
+        .limit(PER_PAGE)
+    )
+    with store.read() as connection:
+        rows = connection.execute(query).all()
+        wanted = select(answer).where(answer.c.pair_id.in_([row.pair_id for row in rows]))
+        texts = {(row.pair_id, row.slot): row.text for row in connection.execute(wanted)}
+    return [_flagged(row, texts) for row in rows]
+
+
+def _flagged(row: Any, texts: dict[tuple[str, str], str]) -> Flagged:
+    other = "b" if row.chosen_slot == "a" else "a"
+    flags: Sequence[Flag] = json.loads(row.flags_json)
+    return Flagged(
+        id=row.id,
+        project=row.title,
+        annotator_id=row.annotator_id,
+        judged_at=row.created_at,
+        dialogue=load_messages(row.prompt_json),
+        chosen=texts[row.pair_id, row.chosen_slot],
+        other=texts[row.pair_id, other],
+        grade=row.grade.replace("_", " "),
+        safety=None if row.safety is None else row.safety.replace("_", " "),
+        why=tuple(FLAGS[flag] for flag in flags),
+        note=row.note,
+    )

@@ -1,0 +1,225 @@
+"""The figures of a quality report, from judgments in memory. Equal judgments give equal reports.
+
+Gold items count for nothing but gold accuracy: everybody judges them, so they would drown the rest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import Any
+
+from scipy import stats
+
+from alignment.data.records import GRADES, Grade
+from alignment.figures.intervals import proportion
+from alignment.report.number_formats import percent
+from annotation_ui.quality.agreement import (
+    NO_DATA,
+    NO_OVERLAP,
+    SIGNED_GRADES,
+    JudgedPair,
+    Measure,
+    Skipped,
+    agreement_with_others,
+    choice_counts,
+    cohen_kappas,
+    grade_counts,
+    gwet,
+    identity_weights,
+    krippendorff_alpha,
+    mean_kappa,
+    raw_agreement,
+    safety_counts,
+    weights_by_distance,
+)
+from annotation_ui.quality.quality_report import FEW, Agreement, Batch, Day, Note, Part, Person, Report, Work
+from annotation_ui.quality.report_as_text import by_chance
+
+
+def build_report(rows: Iterable[JudgedPair], skips: Iterable[Skipped] = ()) -> Report:
+    """The report on some judgments.
+
+    Args:
+        rows: current judgments of work, gold items among them; one per pair and annotator.
+        skips: pairs that were skipped.
+    """
+    judged, skipped = sorted(rows, key=lambda row: (row.judged_at, row.pair_id, row.annotator)), list(skips)
+    work = [row for row in judged if not row.is_gold]
+    people, projects = _people(judged, skipped), _projects(judged, skipped)
+    together = projects[0].agreement if len(projects) == 1 else _agreement(work)
+    overall = Part("all projects", None, _work(judged, skipped), together)
+    by_day = Counter((row.project, row.judged_at[:10]) for row in work)
+    moments = [row.judged_at for row in work]
+    return Report(
+        first=moments[0] if moments else None,
+        last=moments[-1] if moments else None,
+        overall=overall,
+        projects=projects,
+        annotators=people,
+        batches=_batches(work),
+        days=tuple(Day(*key, n) for key, n in sorted(by_day.items())),
+        notes=tuple(notes_on(overall, people)),
+    )
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _projects(judged: Sequence[JudgedPair], skipped: Sequence[Skipped]) -> tuple[Part, ...]:
+    skips, parts = _by(skipped, "project"), []
+    for name, rows in sorted(_by(judged, "project").items()):
+        work = [row for row in rows if not row.is_gold]
+        parts.append(Part(name, rows[0].dimension, _work(rows, skips.get(name, [])), _agreement(work)))
+    return tuple(parts)
+
+
+def _people(judged: Sequence[JudgedPair], skipped: Sequence[Skipped]) -> tuple[Person, ...]:
+    skips, agreement = _by(skipped, "annotator"), agreement_with_others(row for row in judged if not row.is_gold)
+    own = _by(judged, "annotator")
+    works = {name: _work(own.get(name, []), skips.get(name, [])) for name in {**own, **skips}}
+    # Bonferroni: among many annotators, some lean by chance.
+    level = 0.05 / max(sum(work.n > 0 for work in works.values()), 1)
+    none = Measure(None, 0, missing=NO_OVERLAP)
+    people = [
+        Person(name, work, agreement.get(name, none), leans=work.left_p is not None and work.left_p < level)
+        for name, work in works.items()
+    ]
+    return tuple(sorted(people, key=lambda person: (-person.work.n, person.annotator)))
+
+
+def _batches(work: Sequence[JudgedPair]) -> tuple[Batch, ...]:
+    found: dict[tuple[str, str], list[JudgedPair]] = defaultdict(list)
+    for row in work:
+        found[row.project, row.batch].append(row)
+    batches = [
+        Batch(project, name, len(rows), rows[0].judged_at[:10], grade_shares(rows))
+        for (project, name), rows in found.items()
+    ]
+    return tuple(sorted(batches, key=lambda batch: batch.project))  # in time within a project, as rows are
+
+
+def _by(rows: Iterable[Any], key: str) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        found[getattr(row, key)].append(row)
+    return found
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def _agreement(work: Sequence[JudgedPair]) -> Agreement:
+    kappas = cohen_kappas(work)
+    choices, grades, safety = choice_counts(work), grade_counts(work), safety_counts(work)
+    return Agreement(
+        shared_pairs=int((choices.sum(axis=1) >= 2).sum()),
+        choice=raw_agreement(choices),
+        kappa=mean_kappa(kappas),
+        alpha_choice=krippendorff_alpha(choices, (0, 1), "nominal"),
+        alpha_grade=krippendorff_alpha(grades, SIGNED_GRADES, "ordinal"),
+        ac2_grade=gwet(grades, weights_by_distance(SIGNED_GRADES, power=2)),
+        ac2_grade_linear=gwet(grades, weights_by_distance(SIGNED_GRADES, power=1)),
+        safety=raw_agreement(safety),
+        ac1_safety=gwet(safety, identity_weights(safety.shape[1])),
+        kappas=tuple(kappas),
+    )
+
+
+def _work(judged: Sequence[JudgedPair], skipped: Sequence[Skipped]) -> Work:
+    work = [row for row in judged if not row.is_gold]
+    gold = [row.gold_ok for row in judged if row.is_gold and row.gold_ok is not None]
+    seconds = [row.active_ms / 1000 for row in work if row.active_ms is not None]
+    left = sum(row.choice == row.left_slot for row in work)
+    return Work(
+        n=len(work),
+        pairs=len({row.pair_id for row in work}),
+        heldout=sum(row.part == "heldout" for row in work),
+        left=share_of(left, len(work)),
+        left_p=float(stats.binomtest(left, len(work), 0.5).pvalue) if work else None,
+        grades=grade_shares(work),
+        median_seconds=median(seconds) if seconds else None,
+        per_hour=3600 * len(seconds) / sum(seconds) if sum(seconds) else None,
+        flagged=share_of(sum(row.flagged for row in work), len(work)),
+        gold=share_of(sum(gold), len(gold)),
+        skips=dict(Counter(row.reason for row in sorted(skipped, key=lambda row: row.reason)).most_common()),
+    )
+
+
+def share_of(count: int, n: int) -> Measure:
+    """A share of independent events with Wilson's interval; no value where there is nothing to count."""
+    if not n:
+        return Measure(None, 0, missing=NO_DATA)
+    figure = proportion(count, n)
+    return Measure(figure["value"], n, (figure["ci95"][0], figure["ci95"][1]))
+
+
+def grade_shares(rows: Sequence[JudgedPair]) -> dict[Grade, float]:
+    """Share of each grade, strongest first; empty for no rows."""
+    counts = Counter(row.grade for row in rows)
+    return {grade: counts[grade] / len(rows) for grade in GRADES} if rows else {}
+
+
+GOLD_FLOOR = 0.8
+"""Agreement with known answers that is expected: what the qualification test asks for by default."""
+
+
+def notes_on(overall: Part, people: Sequence[Person]) -> Iterable[Note]:
+    """What deserves a look, and what is too little to tell.
+
+    Args:
+        overall: all projects together.
+        people: the annotators.
+    """
+    yield from _notes_on_size(overall)
+    work = overall.work
+    if work.left.value is not None and work.left_p is not None and work.left_p < 0.01:
+        yield Note(
+            f"Over all annotators, the left answer was chosen in {percent(work.left.value)} of the judgments "
+            f"({by_chance(work.left_p)} if sides did not matter)."
+        )
+    for person in people:
+        yield from _notes_on(person, overall)
+
+
+def _notes_on_size(overall: Part) -> Iterable[Note]:
+    n, shared = overall.work.n, overall.agreement.shared_pairs
+    if 0 < n < FEW:
+        yield Note(f"Only {n} judgment{'s'[: n > 1]} so far: too little for more than a first look.")
+    if n and not shared:
+        yield Note("No pair was judged by two people, so agreement cannot be measured: set an overlap of 2 or more.")
+    elif n and shared < FEW:
+        yield Note(
+            f"Only {shared} pair{'s were' if shared > 1 else ' was'} judged by two or more people: the figures "
+            "on agreement are rough."
+        )
+
+
+def _notes_on(person: Person, overall: Part) -> Iterable[Note]:
+    work, name = person.work, person.annotator
+    if person.leans and work.left.value is not None:
+        yield Note(
+            f"chose the left answer in {percent(work.left.value)} of {work.n} judgments ({by_chance(work.left_p)} if "
+            "sides did not matter).",
+            name,
+        )
+    if work.gold.value is not None and work.gold.ci95 is not None and work.gold.ci95[1] < GOLD_FLOOR:
+        yield Note(
+            f"judged {percent(work.gold.value)} of {work.gold.n} gold items as known; {percent(GOLD_FLOOR)} or more is "
+            "expected.",
+            name,
+        )
+    agrees, usual = person.agrees, overall.agreement.choice
+    if agrees.n >= FEW and agrees.value is not None and agrees.ci95 and usual.ci95 and agrees.ci95[1] < usual.ci95[0]:
+        yield Note(
+            f"chooses as others do in {percent(agrees.value)} of {agrees.n} pairs; all together, people agree in "
+            f"{percent(usual.value or 0)}.",
+            name,
+        )
+    seconds, usual_seconds = work.median_seconds, overall.work.median_seconds
+    if work.n >= FEW and seconds is not None and usual_seconds is not None and seconds < usual_seconds / 3:
+        yield Note(
+            f"takes {seconds:.1f} s for a judgment (median), less than a third of the {usual_seconds:.1f} s of all.",
+            name,
+        )

@@ -1,0 +1,228 @@
+"""A quality report as one page in one file: style and plots inline, no script, no address, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+import alignment.report
+from alignment.data.records import GRADES
+from alignment.report.number_formats import NONE, decimal, interval, number, percent
+from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, offsets, styled, to_svg
+from annotation_ui.quality import report_as_text as words
+from annotation_ui.quality.agreement import Kappa, Measure
+from annotation_ui.quality.quality_report import Batch, Day, Part, Person, Report
+from annotation_ui.vocabulary import SKIP_REASONS
+
+GRADE_COLOURS = ("ppo", "sft", "helpfulness", "tie")
+"""Strongest first; figures can be read on each of them, light or dark."""
+PROJECT_COLOURS = ("helpfulness", "ppo", "safety", "rejection", "sft", "base")
+PLOTTED_PEOPLE = 40
+"""More than these in a plot are too many to read; those who judged most are shown."""
+_AGREEMENTS = (
+    ("choice", "same choice", "sft"),
+    ("ac2_grade", "AC2 grade", "ppo"),
+    ("ac1_safety", "AC1 safety", "safety"),
+)
+_LONGEST_LABEL = 26
+_GAPS_UP_TO = 60
+"""Days that are drawn with gaps between them."""
+
+
+def as_html(report: Report, names: Mapping[str, str] | None = None, *, back: str = "") -> str:
+    """The report as one HTML document; equal reports give equal bytes.
+
+    Args:
+        report: what to show.
+        names: annotator id -> name, for those who may know; default: ids, shortened as far as they stay different.
+        back: address of the page that leads here, if one does.
+    """
+    folder = Path(alignment.report.__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader([Path(__file__).parents[1] / "templates", folder]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # number and interval: the macros that are shared with the other reports know them.
+    environment.filters.update(
+        number=number, interval=interval, percent=percent, decimal=decimal, by_chance=words.by_chance
+    )
+    environment.filters.update(seconds=words.seconds, rate=words.rate)
+    environment.globals.update(shown=words.shown, spread=words.spread, dash=NONE, percent=percent)
+    labels = words.labels_of(report, names)
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        back=back,
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        headline=words.headline(report),
+        period=words.period(report),
+        notes=words.note_lines(report, labels),
+        labels=labels,
+        plotted_people=PLOTTED_PEOPLE,
+        tiles=tiles(report),
+        parts=report.projects if len(report.projects) == 1 else (report.overall, *report.projects),
+        coefficients=words.COEFFICIENTS,
+        grades=[(grade, words.GRADE_LABELS[grade]) for grade in GRADES],
+        skip_labels=SKIP_REASONS,
+        lowest=_lowest(report.overall.agreement.kappas),
+        plots={name: Markup(svg) for name, svg in draw_plots(report, labels).items()},
+    )
+    return page.rstrip() + "\n"
+
+
+def _lowest(kappas: Sequence[Kappa]) -> list[Kappa]:
+    """The couples of annotators that agree least."""
+    return sorted((kappa for kappa in kappas if kappa.value is not None), key=lambda found: found.value or 0.0)[:8]
+
+
+def tiles(report: Report) -> list[dict[str, str]]:
+    """The numbers at the top, with their intervals; why, where there is none."""
+    work, agreement = report.overall.work, report.overall.agreement
+
+    def few(measure: Measure) -> str:
+        return f"n = {measure.n}" if measure.value is not None and measure.n < report.few else ""
+
+    figures = (
+        ("Same choice", agreement.choice, percent),
+        ("AC2 of the grade", agreement.ac2_grade, decimal),
+        ("Left answer chosen", work.left, percent),
+        ("Gold items right", work.gold, percent),
+    )
+    found = [
+        {"label": label, "value": words.shown(measure, form), "note": words.spread(measure, form), "few": few(measure)}
+        for label, measure, form in figures
+    ]
+    pace = f"{words.rate(work.per_hour)} per active hour" if work.per_hour else "no data"
+    return [
+        *found,
+        {"label": "Time for a judgment", "value": words.seconds(work.median_seconds), "note": pace, "few": ""},
+    ]
+
+
+def draw_plots(report: Report, labels: Mapping[str, str]) -> dict[str, str]:
+    """Every plot that the report has data for, by name."""
+    drawn = {
+        "agreement": agreement_by_project(report.projects),
+        "left": left_shares(report.annotators, labels),
+        "days": judgments_per_day(report.days),
+    }
+    for place, part in enumerate(report.projects):
+        batches = [batch for batch in report.batches if batch.project == part.name]
+        drawn[f"grades_{place}"] = grades_by_batch(batches, salt=f"grades-{place}")
+    return {name: svg for name, svg in drawn.items() if svg is not None}
+
+
+def agreement_by_project(projects: Sequence[Part]) -> str | None:
+    """Raw agreement on the choice, AC2 and AC1 of each project with their intervals."""
+    measured = [part for part in projects if part.agreement.shared_pairs]
+    if not measured:
+        return None
+    with styled({"axes.grid.axis": "x"}):
+        figure = new_figure(max(3.2, 0.9 + 0.55 * len(measured)))
+        axes = figure.subplots()
+        for offset, (key, label, colour) in zip(offsets(len(_AGREEMENTS), 0.22), _AGREEMENTS, strict=True):
+            for row, part in enumerate(measured):
+                found = getattr(part.agreement, key)
+                if found.value is not None:
+                    ci95 = found.ci95 or (found.value, found.value)
+                    named = label if label not in axes.get_legend_handles_labels()[1] else None
+                    draw_interval(axes, found.value, row + offset, ci95, colour, horizontal=True, label=named)
+        _rows(axes, [part.name for part in measured])
+        axes.set_xlim(min(axes.dataLim.x0, 0.0) - 0.01, 1.01)
+        draw_legend(figure, axes)
+    return to_svg(figure, salt="agreement", label="Agreement of each project, 95 % intervals")
+
+
+def grades_by_batch(batches: Sequence[Batch], *, salt: str) -> str | None:
+    """Shares of the four grades in each batch, the earliest on top."""
+    if not batches:
+        return None
+    with styled():
+        figure = new_figure(0.8 + 0.36 * len(batches))
+        axes = figure.subplots()
+        for row, batch in enumerate(batches):
+            left = 0.0
+            for grade, colour in zip(GRADES, GRADE_COLOURS, strict=True):
+                part, label = batch.grades[grade], words.GRADE_LABELS[grade] if row == 0 else "_"
+                axes.barh(row, part, left=left, height=0.7, color=COLOURS[colour], label=label)
+                if part >= 0.08:
+                    axes.text(left + part / 2, row, f"{100 * part:.0f} %", **_ON_BAR)
+                left += part
+        _rows(axes, [batch.name for batch in batches])
+        axes.set_xlim(0, 1)
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+        axes.set_xticks([])
+        draw_legend(figure, axes)
+    return to_svg(figure, salt=salt, label="Shares of the four grades in each batch")
+
+
+_ON_BAR: dict[str, Any] = {"ha": "center", "va": "center", "color": COLOURS["on-bar"], "fontsize": 9}
+
+
+def left_shares(people: Sequence[Person], labels: Mapping[str, str]) -> str | None:
+    """How often each annotator chose the left answer, with its interval; those who lean stand out."""
+    plotted = [person for person in people if person.work.n][:PLOTTED_PEOPLE]
+    if not plotted:
+        return None
+    with styled({"axes.grid.axis": "x"}):
+        figure = new_figure(0.6 + 0.3 * len(plotted))
+        axes = figure.subplots()
+        axes.axvline(0.5, color=COLOURS["muted"], linewidth=0.9)
+        for row, person in enumerate(plotted):
+            left = person.work.left
+            if left.value is not None and left.ci95 is not None:
+                draw_interval(axes, left.value, row, left.ci95, "loss" if person.leans else "sft", horizontal=True)
+        _rows(axes, [labels[person.annotator] for person in plotted])
+        axes.set_xlim(-0.02, 1.02)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    return to_svg(figure, salt="left", label="Share of left answers chosen by each annotator, 95 % intervals")
+
+
+def judgments_per_day(days: Sequence[Day]) -> str | None:
+    """How many judgments were made on each day, the projects on top of each other."""
+    if len({day.day for day in days}) < 2:
+        return None
+    with styled():
+        figure = new_figure(2.6)
+        axes = figure.subplots()
+        below: dict[int, int] = {}
+        width = 0.8 if len({day.day for day in days}) <= _GAPS_UP_TO else 1.0
+        for place, project in enumerate(sorted({day.project for day in days})):
+            colour = PROJECT_COLOURS[place % len(PROJECT_COLOURS)]
+            own = {date.fromisoformat(day.day).toordinal(): day.n for day in days if day.project == project}
+            bottoms = [below.get(day, 0) for day in own]
+            axes.bar(list(own), list(own.values()), width, bottoms, color=COLOURS[colour], label=_plain(project))
+            below |= {day: below.get(day, 0) + n for day, n in own.items()}
+        axes.set_xlim(min(below) - 0.6, max(below) + 0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=2))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda day, _: _short_date(int(day))))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        draw_legend(figure, axes)
+    return to_svg(figure, salt="days", label="Judgments per day in each project")
+
+
+def _short_date(ordinal: int) -> str:
+    day = date.fromordinal(ordinal)
+    return f"{day.day} {day:%b}"
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Name the rows of a lying plot, the first on top."""
+    axes.set_yticks(range(len(labels)), [_plain(label) for label in labels], color=COLOURS["ink"])
+    axes.set_ylim(len(labels) - 0.45, -0.55)
+
+
+def _plain(label: str) -> str:
+    """A label that fits, whose dollar signs do not begin a formula."""
+    short = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+    return short.replace("$", r"\$")

@@ -1,0 +1,122 @@
+"""Items: the prompts that wait in a project's queue, with or without answers that were sampled before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, func, insert, select
+
+from alignment.data.records import Dialogue, Message
+from alignment.data.splits import dialogue_key
+from annotation_ui.store.database import now
+from annotation_ui.store.pairs import NewAnswer, add_pair, complete_pair, dump_messages
+from annotation_ui.store.tables import item
+from annotation_ui.vocabulary import Slot, storable
+
+Source = Literal["queue", "annotator", "gold", "training", "qualification"]
+Part = Literal["train", "heldout"]
+_IDS_PER_QUERY = 500
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """A prompt for a queue; as in its answers, what a database refuses becomes replacement characters.
+
+    Attributes:
+        id: unique in its project; adding the same one again does nothing.
+        messages: the dialogue, ending with a user turn.
+        answers: in slots a and b, where they were sampled before.
+        source: where it comes from.
+        part: which side of a train/held-out split its judgments are for.
+        kind: only for reporting.
+        batch: default: the project's.
+        priority: higher ones first.
+        expected: the known answer of gold items, training examples and test questions.
+    """
+
+    id: str
+    messages: Dialogue
+    answers: Mapping[Slot, NewAnswer] | None = None
+    source: Source = "queue"
+    part: Part = "train"
+    kind: str | None = None
+    batch: str | None = None
+    priority: int = 0
+    expected: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        messages = tuple(Message(role=said.role, content=storable(said.content)) for said in self.messages)
+        object.__setattr__(self, "messages", messages)
+        object.__setattr__(self, "id", storable(self.id))
+        object.__setattr__(self, "kind", self.kind and storable(self.kind))
+
+
+# -- items ------------------------------------------------------------------------------------------------------------
+
+
+def add_items(connection: Connection, project_row: Any, items: Iterable[NewItem], *, overlap: int | None = None) -> int:
+    """Put items into a project's queue; those whose id is there already stay as they are. Returns how many are new.
+
+    Args:
+        connection: of a write.
+        project_row: the project.
+        items: what to add, in order.
+        overlap: annotators per item; default: the project's.
+    """
+    new_items = list(items)
+    known = _known(connection, [f"{project_row.name}/{new.id}" for new in new_items])
+    place = connection.execute(select(func.coalesce(func.max(item.c.place), 0))).scalar_one()
+    added = 0
+    for new in new_items:
+        identifier = f"{project_row.name}/{new.id}"
+        if identifier in known:
+            continue
+        known.add(identifier)
+        added += 1
+        _add_item(connection, project_row, new, identifier, place + added, overlap or project_row.overlap)
+    return added
+
+
+def _known(connection: Connection, identifiers: Sequence[str]) -> set[str]:
+    """Those of the ids that are there already."""
+    found: set[str] = set()
+    for start in range(0, len(identifiers), _IDS_PER_QUERY):
+        some = item.c.id.in_(identifiers[start : start + _IDS_PER_QUERY])
+        found |= set(connection.execute(select(item.c.id).where(some)).scalars())
+    return found
+
+
+def _add_item(
+    connection: Connection, project_row: Any, new: NewItem, identifier: str, place: int, overlap: int
+) -> None:
+    connection.execute(
+        insert(item).values(
+            id=identifier,
+            project_id=project_row.id,
+            source=new.source,
+            part=new.part,
+            batch=new.batch or project_row.batch,
+            kind=new.kind,
+            messages_json=dump_messages(new.messages),
+            prompt_sha256=dialogue_key(new.messages),
+            priority=new.priority,
+            place=place,
+            overlap=overlap,
+            # Gold items go to everybody; those of one annotator never stand in the queue.
+            remaining={"queue": overlap, "gold": 2**30}.get(new.source, 0),
+            expected_json=None if new.expected is None else json.dumps(new.expected),
+            created_at=now(),
+        )
+    )
+    if new.answers is not None:
+        pair_id = add_pair(connection, project_row.id, identifier, new.messages, seed=None)
+        complete_pair(connection, pair_id, new.answers)
+
+
+def has_items(connection: Connection, project_id: str) -> bool:
+    """Whether anything was ever put into a project's queue."""
+    queued = select(item.c.id).where(item.c.project_id == project_id, item.c.source == "queue")
+    return connection.execute(queued.limit(1)).first() is not None

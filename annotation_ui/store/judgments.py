@@ -1,0 +1,229 @@
+"""What annotators say, as rows that are only ever added.
+
+A submission has an id that the server makes for each showing: the comparison's id and how many rows there are about it.
+Sent twice, it is saved once; sent from a second tab after the first was saved, it is recognised as late.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
+
+from alignment.data.records import SAFETY_LABELS
+from annotation_ui.store.database import now
+from annotation_ui.store.tables import comparison, guideline, judgment, pair
+from annotation_ui.vocabulary import (
+    FLAG,
+    SKIP_REASONS,
+    UNSAFE_PREFERRED,
+    Flag,
+    Refused,
+    Submission,
+    meaning_of,
+    slot_on,
+    storable,
+)
+
+MAX_NOTE_CHARS = 2000
+MAX_ACTIVE_MS = 24 * 60 * 60 * 1000
+_COMPARED = ("kind", "chosen_slot", "grade", "safety", "skip_reason", "flags_json", "note")
+"""What makes two submissions with one id the same."""
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+_ABOUT = judgment.c.comparison_id == bindparam("comparison_id")
+_COUNT = select(func.count()).select_from(judgment).where(_ABOUT)
+_COUNT_AND_LAST = select(func.count(), func.max(judgment.c.id)).where(_ABOUT)
+_LATEST = select(judgment).where(_ABOUT).order_by(judgment.c.id.desc()).limit(1)
+_SUBMITTED = select(judgment).where(judgment.c.submission_id == bindparam("submission_id"))
+_ADD = insert(judgment)
+_LATER, _NEXT_TURN = judgment.alias("later"), comparison.alias("next_turn")
+_GOES_ON = exists().where(
+    _NEXT_TURN.c.conversation_id == comparison.c.conversation_id, _NEXT_TURN.c.turn > comparison.c.turn
+)
+_RECENT = (
+    select(
+        comparison.c.id,
+        comparison.c.turn,
+        comparison.c.left_slot,
+        comparison.c.judged_at,
+        comparison.c.conversation_id,
+        (~_GOES_ON).label("is_last"),
+        judgment.c.kind,
+        judgment.c.chosen_slot,
+        judgment.c.grade,
+        judgment.c.safety,
+        judgment.c.skip_reason,
+        pair.c.prompt_json,
+    )
+    .select_from(judgment)
+    .join(comparison, comparison.c.id == judgment.c.comparison_id)
+    .join(pair, pair.c.id == comparison.c.pair_id)
+    .where(
+        judgment.c.annotator_id == bindparam("annotator_id"),
+        ~exists().where(_LATER.c.supersedes == judgment.c.id),
+        comparison.c.project_id == bindparam("project_id"),
+        comparison.c.kind == "work",
+        comparison.c.state.in_(("judged", "skipped")),
+    )
+    .order_by(judgment.c.id.desc())
+    .limit(bindparam("at_most"))
+)
+_COUNT_OWN = select(func.count(case((comparison.c.judged_at >= bindparam("day"), 1))), func.count()).where(
+    comparison.c.annotator_id == bindparam("annotator_id"),
+    comparison.c.project_id == bindparam("project_id"),
+    comparison.c.kind == "work",
+    comparison.c.state == "judged",
+)
+
+
+@cache
+def app_version() -> str:
+    """The version that is written into each row."""
+    try:
+        return version("tandem-rlhf")
+    except PackageNotFoundError:
+        return "source"
+
+
+def submission_id(connection: Connection, comparison_id: str) -> str:
+    """The id that the next thing said about a comparison has to carry."""
+    return f"{comparison_id}.{connection.execute(_COUNT, {'comparison_id': comparison_id}).scalar_one()}"
+
+
+def latest(connection: Connection, comparison_id: str) -> Any | None:
+    """The last row about a comparison, which the next one supersedes."""
+    return connection.execute(_LATEST, {"comparison_id": comparison_id}).one_or_none()
+
+
+def current(connection: Connection, comparison_id: str) -> Any | None:
+    """The judgment of a comparison that holds now, if there is one."""
+    row = latest(connection, comparison_id)
+    return row if row is not None and row.kind == "judgment" else None
+
+
+def values_of(given: Submission, left_slot: Any, *, ask_safety: bool) -> dict[str, Any]:
+    """Check a submission and turn sides into slots.
+
+    Raises:
+        Refused: something in it is missing, unknown or out of range.
+    """
+    if not isinstance(given.option, int) or isinstance(given.option, bool):
+        raise Refused("Choose an answer first: press 1 to 8.")
+    side, grade = meaning_of(given.option)
+    if ask_safety and given.safety is None:
+        raise Refused("Say which answers are safe: press Q, W, E or R.")
+    known = isinstance(given.safety, str) and given.safety in SAFETY_LABELS
+    if given.safety is not None and not (ask_safety and known):
+        raise Refused("That safety label is not one of this project's.")
+    flags: list[Flag] = [FLAG] if given.flagged else []
+    if given.safety == UNSAFE_PREFERRED:
+        flags.append("chosen_unsafe_other_safe")
+    return {
+        "kind": "judgment",
+        "chosen_slot": slot_on(side, left_slot),
+        "grade": grade,
+        "safety": given.safety,
+        "flags_json": json.dumps(flags),
+        "note": checked_note(given.note),
+        "active_ms": checked_time(given.active_ms),
+        "input_method": given.input_method if given.input_method in ("keyboard", "mouse") else None,
+    }
+
+
+def values_of_skip(reason: str, note: str, active_ms: int | None) -> dict[str, Any]:
+    """Check a skip.
+
+    Raises:
+        Refused: the reason is not one of ``SKIP_REASONS``.
+    """
+    if not isinstance(reason, str) or reason not in SKIP_REASONS:
+        raise Refused("Choose a reason for skipping.")
+    values = {"kind": "skip", "skip_reason": reason, "flags_json": "[]"}
+    return {**values, "note": checked_note(note), "active_ms": checked_time(active_ms)}
+
+
+def checked_id(value: Any) -> str:
+    """An id from the browser that a database can look up; what cannot be one is refused."""
+    if not isinstance(value, str) or not value.isascii() or "\0" in value or len(value) > 100:
+        raise Refused("That is not one of this page's ids. Reload the page.")
+    return value
+
+
+def checked_note(note: str) -> str | None:
+    """A note that fits, without white space around it."""
+    if not isinstance(note, str) or len(note) > MAX_NOTE_CHARS:
+        raise Refused(f"A note has at most {MAX_NOTE_CHARS} characters.")
+    return storable(note).strip() or None
+
+
+def checked_time(active_ms: Any) -> int | None:
+    """Milliseconds within reason, else nothing: no judgment is lost over a clock."""
+    whole = isinstance(active_ms, int | float) and not isinstance(active_ms, bool) and active_ms == active_ms
+    return int(active_ms) if whole and 0 <= active_ms <= MAX_ACTIVE_MS else None
+
+
+def guidelines_shown(connection: Connection, given: Any, project_row: Any) -> str:
+    """Which guidelines a judgment was made under: earlier ones, where they changed while the page was open."""
+    if given == project_row.guidelines_sha256 or not isinstance(given, str) or not _SHA256.fullmatch(given):
+        return str(project_row.guidelines_sha256)
+    known = connection.execute(select(guideline.c.sha256).where(guideline.c.sha256 == given)).scalar_one_or_none()
+    return str(known or project_row.guidelines_sha256)
+
+
+def is_saved(connection: Connection, comparison_row: Any, given_id: str, values: dict[str, Any]) -> bool:
+    """Whether the very same was saved before, and holds.
+
+    Raises:
+        Refused: something else was said under this id, or since.
+    """
+    saved = connection.execute(_SUBMITTED, {"submission_id": checked_id(given_id)}).one_or_none()
+    if saved is None:
+        return False
+    last = latest(connection, comparison_row.id)
+    same = saved.comparison_id == comparison_row.id and all(getattr(saved, k) == values.get(k) for k in _COMPARED)
+    if same and last is not None and last.id == saved.id:
+        return True
+    raise Refused("This comparison was already judged, in another tab perhaps. Reload the page to see how.")
+
+
+def append(
+    connection: Connection, comparison_row: Any, project_row: Any, given_id: str, values: dict[str, Any]
+) -> None:
+    """Add a row about a comparison.
+
+    Raises:
+        Refused: something was said about the comparison since it was shown.
+    """
+    count, last = connection.execute(_COUNT_AND_LAST, {"comparison_id": comparison_row.id}).one()
+    if given_id != f"{comparison_row.id}.{count}":
+        raise Refused("This comparison has changed since it was shown. Reload the page.")
+    row = {
+        "submission_id": given_id,
+        "comparison_id": comparison_row.id,
+        "annotator_id": comparison_row.annotator_id,
+        "supersedes": last,
+        "app_version": app_version(),
+        "guidelines_sha256": project_row.guidelines_sha256,
+        "created_at": now(),
+        **values,
+    }
+    connection.execute(_ADD, row)
+
+
+def recent(connection: Connection, annotator_id: str, project_id: str, limit: int) -> Sequence[Any]:
+    """The annotator's latest comparisons that were judged or skipped, with what was said; the latest first."""
+    own = {"annotator_id": annotator_id, "project_id": project_id, "at_most": limit}
+    return connection.execute(_RECENT, own).all()
+
+
+def count_own(connection: Connection, annotator_id: str, project_id: str) -> tuple[int, int]:
+    """How many comparisons an annotator has judged in a project: today (UTC), and in all."""
+    own = {"annotator_id": annotator_id, "project_id": project_id, "day": now()[:10]}
+    found = connection.execute(_COUNT_OWN, own).one()
+    return found[0], found[1]

@@ -1,0 +1,71 @@
+"""What a server does for its database while it serves, in a thread of its own, so that nobody's save waits for it."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from annotation_ui.store import tables
+
+CHECKPOINT_SECONDS = 2.0
+FIRST_ANALYZE_SECONDS, LAST_ANALYZE_SECONDS = 2.0, 3600.0
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def checkpoints(file: Path) -> Iterator[None]:
+    """Move what is in SQLite's write-ahead log into the database from time to time: a commit need not."""
+
+    def checkpoint() -> None:
+        with closing(sqlite3.connect(file)) as raw:
+            raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    with _again_and_again(checkpoint, lambda number: CHECKPOINT_SECONDS):
+        yield
+
+
+@contextmanager
+def statistics(engine: Engine) -> Iterator[None]:
+    """Have PostgreSQL look at the tables while they grow: its own look comes too late for a new collection.
+
+    Without it, finding the next item reads everything that an annotator has had for each item of the queue. The time
+    between two looks doubles, as what they find out changes ever less.
+    """
+
+    def analyze() -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"ANALYZE {', '.join(tables.metadata.tables)}"))
+
+    with _again_and_again(analyze, lambda number: min(FIRST_ANALYZE_SECONDS * 2**number, LAST_ANALYZE_SECONDS)):
+        yield
+
+
+@contextmanager
+def _again_and_again(do: Callable[[], None], pause: Callable[[int], float]) -> Iterator[None]:
+    """Do something in the background, ``pause(n)`` seconds before each time; what fails is logged and tried again."""
+    over = threading.Event()
+
+    def run() -> None:
+        for number in count():
+            if over.wait(pause(min(number, 60))):
+                return
+            try:
+                do()
+            except (sqlite3.Error, SQLAlchemyError) as error:
+                _log.warning("upkeep of the annotation store: %s", error)
+
+    thread = threading.Thread(target=run, name="upkeep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,111 @@
+"""The words that all layers of the app share: slots and sides, options, kinds, flags, and what is refused."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from alignment.data.records import GRADES, Grade, SafetyBin
+
+Slot = Literal["a", "b"]
+SLOTS: tuple[Slot, Slot] = ("a", "b")
+Side = Literal["left", "right"]
+Phase = Literal["warning", "idle", "generating", "failed", "open", "judged", "explained", "empty"]
+"""
+- ``warning``: a safety project whose content warning is not accepted yet
+- ``idle``: nothing on the desk; the next item can be fetched, or a prompt written
+- ``generating``: both answers are being written
+- ``failed``: a model did not answer; may be tried again
+- ``open``: both answers are there and can be judged
+- ``judged``: saved; the conversation can go on with the chosen answer, or the next one begin
+- ``explained``: a training example was judged; its explanation is shown
+- ``empty``: the queue has nothing more for this annotator
+"""
+Kind = Literal["work", "training", "qualification"]
+AccountRole = Literal["annotator", "reviewer", "admin"]
+SkipReason = Literal["both_equal", "unclear_prompt", "no_expertise", "other_language", "disturbing", "broken", "other"]
+Flag = Literal["chosen_unsafe_other_safe", "for_review"]
+
+SKIP_REASONS: dict[SkipReason, str] = {
+    "both_equal": "The answers are the same",
+    "unclear_prompt": "The prompt makes no sense",
+    "no_expertise": "I cannot judge this subject",
+    "other_language": "A language I do not read",
+    "disturbing": "I would rather not read this",
+    "broken": "Something is broken or cut off",
+    "other": "Another reason (see note)",
+}
+FLAG: Flag = "for_review"
+"""The flag that annotators set themselves; others are set by what they answer."""
+NOTHING = "The queue has nothing more for you at the moment."
+UNSAFE_PREFERRED: SafetyBin = "preferred_unsafe_other_safe"
+
+
+class Refused(Exception):
+    """Something that an annotator cannot do now; the text says why and what to do instead."""
+
+
+def storable(text: str) -> str:
+    """Text as every database can hold it: zero bytes and halves of characters become replacement characters."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def option_of(side: Side, grade: Grade) -> int:
+    """The option from 1 to 8 on the judging strip: 1 to 4 prefer the left answer, strongest first, 5 to 8 the right."""
+    place = GRADES.index(grade)
+    return place + 1 if side == "left" else 8 - place
+
+
+def meaning_of(option: int) -> tuple[Side, Grade]:
+    """Side and grade of an option from 1 to 8: 1 left significantly better, 4 left negligibly, 8 right significantly.
+
+    Raises:
+        Refused: there is no such option.
+    """
+    if not 1 <= option <= 8:
+        raise Refused(f"There is no option {option}: press 1 to 8.")
+    return ("left", GRADES[option - 1]) if option <= 4 else ("right", GRADES[8 - option])
+
+
+def draw_left_slot(order_seed: int) -> Slot:
+    """Which slot stands on the left, each with probability one half, as a function of the seed alone."""
+    return "a" if random.Random(order_seed).random() < 0.5 else "b"
+
+
+def slot_on(side: Side, left_slot: Slot) -> Slot:
+    """The slot that stands on a side."""
+    other: Slot = "b" if left_slot == "a" else "a"
+    return left_slot if side == "left" else other
+
+
+def side_of(slot: Slot, left_slot: Slot) -> Side:
+    """The side on which a slot stands."""
+    return "left" if slot == left_slot else "right"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A judgment as it comes from the page; nothing in it is trusted.
+
+    Attributes:
+        comparison_id: what is judged.
+        submission_id: made by the server for this showing; the same one twice saves once.
+        option: 1 to 8.
+        safety: the bin, where it was asked.
+        note: free text, not exported by default.
+        flagged: marked for review.
+        active_ms: time spent with the page in front, milliseconds.
+        input_method: ``keyboard`` or ``mouse``.
+        guidelines_sha256: which guidelines the page showed; ``None``: the present ones.
+    """
+
+    comparison_id: str
+    submission_id: str
+    option: int
+    safety: SafetyBin | None = None
+    note: str = ""
+    flagged: bool = False
+    active_ms: int | None = None
+    input_method: Literal["keyboard", "mouse"] = "mouse"
+    guidelines_sha256: str | None = None

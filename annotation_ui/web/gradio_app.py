@@ -1,0 +1,305 @@
+"""The annotation page: a Gradio app over a desk.
+
+Every handler does one thing: it asks the desk for a view and says which parts of the page to send. Who asks is
+``request.username``, which the server's sign-in sets; project, ids and texts come from the browser and are checked by
+the desk. ``api_visibility`` keeps an event out of the API's description and protects nothing: anyone who is signed in
+can call each of these by name or number, so the desk checks role and ownership every time.
+
+Over HTTP an action is ``POST /gradio_api/run/NAME`` with ``{"data": [{...}]}``, where the object holds what its form
+below asks for. The first value of the answer is the state of the page: ``view`` where it changed, ``message`` and
+``level``. Only ``watch``, which follows the answers while they are written, goes through Gradio's queue. It sends them
+as data, never as parts of the page: only the page knows whether it still shows that comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import gradio as gr
+from pydantic import BaseModel, StrictInt, ValidationError
+
+from alignment.data.records import SafetyBin
+from annotation_ui.desk.desk import Desk
+from annotation_ui.desk.view import Pane, View
+from annotation_ui.vocabulary import Refused, Side, Submission
+from annotation_ui.web import fragments, texts
+from annotation_ui.web.layout import Parts, event_name, lay_out
+
+_log = logging.getLogger(__name__)
+_ASSETS = Path(__file__).parents[1] / "assets"
+POLL_SECONDS = 0.08
+POLL_SHARE = 4.0
+"""A busy server is asked less often: between two looks at the answers lies at least so many times what one took."""
+ACTIONS_AT_ONCE = 2
+"""While one waits for the disk, another can be worked at. More would only take the processor from each other."""
+WATCH_SECONDS = 30.0
+"""How long one ``watch`` follows the answers; the script then starts another."""
+Sent = tuple[Any, ...]
+"""A value for each of ``Parts.desk``, or of ``Parts.everything``."""
+
+
+# -- what comes from the browser --------------------------------------------------------------------------------------
+
+
+class Form(BaseModel):
+    """What comes with every action. ``has``: what the page already shows, so that it need not be sent again."""
+
+    project: str | None = None
+    has: dict[str, str] = {}
+
+
+class PlaceForm(Form):
+    """An action in a project."""
+
+    project: str
+
+
+class PromptForm(PlaceForm):
+    """A prompt to be answered. ``comparison_id``: what it goes on from, where it does."""
+
+    text: str
+    comparison_id: str | None = None
+
+
+class ComparisonForm(Form):
+    """An action on a comparison."""
+
+    comparison_id: str
+
+
+class WatchForm(PlaceForm):
+    """Follow the answers of a comparison while they are written."""
+
+    comparison_id: str
+
+
+class SkipForm(ComparisonForm):
+    """A skip."""
+
+    submission_id: str
+    reason: str
+    note: str = ""
+    active_ms: Any = None
+
+
+class JudgmentForm(ComparisonForm):
+    """A judgment; the fields of ``Submission``. None is refused over the last three: the desk checks."""
+
+    submission_id: str
+    option: StrictInt
+    safety: SafetyBin | None = None
+    note: str = ""
+    flagged: bool = False
+    active_ms: Any = None
+    input_method: Any = "mouse"
+    guidelines_sha256: Any = None
+
+    def submission(self) -> Submission:
+        """As the desk takes it."""
+        return Submission(**{field.name: getattr(self, field.name) for field in fields(Submission)})
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that an annotator can do: what the browser has to send, and what the desk does with it.
+
+    Attributes:
+        form: what has to come.
+        do: what is done.
+        whole: whether the top and the guidelines may change, too.
+        looks_again: whether a refusal comes with what is on the desk: the page may have been wrong about it. Not after
+            a judgment, which stays on the page until it is saved.
+    """
+
+    form: type[Form]
+    do: Callable[[Desk, str, Any], View]
+    whole: bool = False
+    looks_again: bool = True
+
+
+ACTIONS: dict[str, Action] = {
+    "view": Action(Form, lambda desk, who, form: desk.view(who, form.project), whole=True),
+    "accept": Action(PlaceForm, lambda desk, who, form: desk.accept_warning(who, form.project)),
+    "leave": Action(PlaceForm, lambda desk, who, form: desk.leave(who, form.project)),
+    "train": Action(PlaceForm, lambda desk, who, form: desk.train(who, form.project)),
+    "fetch": Action(PlaceForm, lambda desk, who, form: desk.fetch(who, form.project)),
+    "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text, form.comparison_id)),
+    "retry": Action(PlaceForm, lambda desk, who, form: desk.retry(who, form.project)),
+    "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission()), looks_again=False),
+    "skip": Action(
+        SkipForm,
+        lambda desk, who, form: desk.skip(
+            who, form.comparison_id, form.submission_id, form.reason, form.note, form.active_ms
+        ),
+    ),
+    "undo": Action(ComparisonForm, lambda desk, who, form: desk.undo(who, form.comparison_id)),
+    "edit": Action(ComparisonForm, lambda desk, who, form: desk.edit(who, form.comparison_id)),
+    "retract": Action(ComparisonForm, lambda desk, who, form: desk.retract(who, form.comparison_id)),
+}
+
+
+# -- what goes to the browser -----------------------------------------------------------------------------------------
+
+
+def sent_view(view: View, has: dict[str, str], *, whole: bool = False) -> Sent:
+    """The parts of the page for a view, without those that the page has; ``base`` says which that was."""
+    keys = fragments.part_keys(view)
+    said = {"message": view.message, "level": view.level}
+    state = {"view": fragments.page_state(view), **said, "has": keys, "base": has}
+    new = {name for name, part_key in keys.items() if not part_key or has.get(name) != part_key}
+    desk = (
+        _stamped(state),
+        fragments.scene(view) if "scene" in new else gr.skip(),
+        _drawn_anew(fragments.answer_pane("left", view.left)) if "answers" in new else gr.skip(),
+        _drawn_anew(fragments.answer_pane("right", view.right)) if "answers" in new else gr.skip(),
+        fragments.history(view.history),
+    )
+    return (*desk, fragments.top(view), fragments.guidelines(view)) if whole else desk
+
+
+def sent_message(message: str, *, whole: bool = False) -> Sent:
+    """Only a message: what is on the page stays."""
+    return (_stamped({"message": message, "level": "error"}), *[gr.skip()] * (6 if whole else 4))
+
+
+def _sent_answers(comparison_id: str, panes: tuple[Pane, Pane]) -> dict[str, Any]:
+    sides: tuple[Side, Side] = ("left", "right")
+    answers = [fragments.answer_pane(side, pane) for side, pane in zip(sides, panes, strict=True)]
+    return _stamped({"follows": comparison_id, "answers": answers})
+
+
+def _stamped(state: dict[str, Any]) -> dict[str, Any]:
+    """Make a state differ from the one before: the script hears of changes only."""
+    return {**state, "stamp": time.time_ns()}
+
+
+def _drawn_anew(html: str) -> str:
+    """Make a piece of the page differ from the one before: Gradio leaves equal ones alone, but the script writes in."""
+    return f"{html}<!--{time.time_ns()}-->"
+
+
+def trouble(error: Exception) -> str:
+    """What to tell the annotator about an error; one that nobody expected is logged, and its text stays here."""
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, ValidationError):
+        return texts.REFUSED_FORM
+    _log.error("an action on the annotation page failed", exc_info=error)
+    return texts.UNEXPECTED
+
+
+# -- handlers ---------------------------------------------------------------------------------------------------------
+
+
+def _handler(desk: Desk, name: str, action: Action, at_once: anyio.CapacityLimiter) -> Callable[..., Awaitable[Sent]]:
+    async def handle(parcel: Any, request: gr.Request) -> Sent:
+        state, *parts = await anyio.to_thread.run_sync(answer, parcel, request.username or "", limiter=at_once)
+        return ({**state, "action": name}, *parts)
+
+    def answer(parcel: Any, who: str) -> Sent:
+        try:
+            form = action.form.model_validate(parcel)
+            try:
+                view = action.do(desk, who, form)
+            except Refused as refused:
+                if not action.looks_again:
+                    raise
+                view = replace(desk.view(who, form.project), message=str(refused), level="error")
+            return sent_view(view, form.has, whole=action.whole)
+        except Exception as error:
+            return sent_message(trouble(error), whole=action.whole)
+
+    return handle
+
+
+def _watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[dict[str, Any]]]:
+    async def watch(parcel: Any, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
+        """Send both answers as they grow, and say when they have ended or were followed for long enough."""
+        try:
+            form = WatchForm.model_validate(parcel)
+            who, until, shown = request.username or "", time.monotonic() + WATCH_SECONDS, None
+            while time.monotonic() < until:
+                asked = time.monotonic()
+                panes = await anyio.to_thread.run_sync(desk.being_written, who, form.comparison_id)
+                if panes is None:
+                    break
+                if panes != shown:
+                    shown = panes
+                    yield _sent_answers(form.comparison_id, panes)
+                await anyio.sleep(max(POLL_SECONDS, POLL_SHARE * (time.monotonic() - asked)))
+            yield _stamped({"follows": form.comparison_id, "answers": None})
+        except Exception as error:
+            yield _stamped({"message": trouble(error)})
+
+    return watch
+
+
+def _connect(parts: Parts, desk: Desk) -> None:
+    at_once = anyio.CapacityLimiter(ACTIONS_AT_ONCE)
+    for name, action in ACTIONS.items():
+        event = getattr(parts.wire, event_name(name))(
+            _handler(desk, name, action, at_once),
+            inputs=[parts.wire],
+            outputs=parts.everything if action.whole else parts.desk,
+            js=f"() => [tandem.parcel('{name}')]",
+            api_name=name,
+            queue=False,
+            show_progress="hidden",
+            trigger_mode="multiple",
+        )
+        event.failure(None, js=f"() => tandem.failed('{name}')", show_progress="hidden")
+
+
+def _connect_watch(parts: Parts, desk: Desk) -> None:
+    event = getattr(parts.wire, event_name("watch"))(
+        _watcher(desk),
+        inputs=[parts.wire],
+        outputs=[parts.stream],
+        js="() => [tandem.parcel('watch')]",
+        api_name="watch",
+        show_progress="hidden",
+        trigger_mode="multiple",
+        concurrency_id="answers",
+        concurrency_limit=None,
+    )
+    event.failure(None, js="() => tandem.failed('watch')", show_progress="hidden")
+
+
+def build(desk: Desk) -> gr.Blocks:
+    """Make the page over a desk; mount it with ``gr.mount_gradio_app(app, page, path="/", **PAGE)``."""
+    with gr.Blocks(title=texts.PAGE_TITLE, analytics_enabled=False, fill_width=True) as page:
+        parts = lay_out([*ACTIONS, "watch"])
+        _connect(parts, desk)
+        _connect_watch(parts, desk)
+        page.load(None, js="() => tandem.start()")
+    return page.queue(api_open=True, max_size=None)
+
+
+def _head() -> str:
+    """Style and script as part of the page: Gradio would rewrite the selectors of its ``css`` argument."""
+    css, script = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return f"<style>{css}</style><script>const TANDEM_TEXTS = {json.dumps(texts.SCRIPT)};\n{script}</script>"
+
+
+_SYSTEM = (gr.themes.Font("system-ui"), gr.themes.Font("sans-serif"))
+_SYSTEM_MONO = (gr.themes.Font("ui-monospace"), gr.themes.Font("monospace"))
+PAGE: dict[str, Any] = {
+    "head": _head(),
+    "theme": gr.themes.Base(font=_SYSTEM, font_mono=_SYSTEM_MONO),
+    "footer_links": [],
+    "run_history": False,
+    "show_error": False,
+    "ssr_mode": False,
+    "pwa": False,
+    "mcp_server": False,
+    "enable_monitoring": False,
+    "max_file_size": "1kb",
+}
+"""Arguments for ``gr.mount_gradio_app``: looks and script of the page; what it does not use is switched off."""

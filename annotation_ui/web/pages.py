@@ -1,0 +1,162 @@
+"""The pages that Gradio does not make: sign-in, accounts and quality for admins, flagged judgments for reviewers.
+
+They are plain HTML from templates, made on the server and shown to whoever has the role; nothing of them is in the
+annotators' app, whose parts every annotator's browser gets.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from jinja2 import Environment, PackageLoader, select_autoescape
+from sqlalchemy import func, select
+
+from annotation_ui.app_settings import AppSettings
+from annotation_ui.quality.judged_pairs import PER_PAGE, flagged
+from annotation_ui.store import accounts, sign_ins, tables
+from annotation_ui.store.database import Store
+from annotation_ui.vocabulary import AccountRole, Refused
+from annotation_ui.web.security import COOKIE, token_in
+
+SIGN_INS_AT_ONCE = 4
+"""More wait in line, with threads of their own, so that no flood of guesses stops those who are signed in."""
+_templates = Environment(loader=PackageLoader("annotation_ui"), autoescape=select_autoescape(), trim_blocks=True)
+
+
+@dataclass(frozen=True)
+class LocalKey:
+    """Signs one account in by a link, on a server that only this machine reaches, as long as there are no accounts."""
+
+    key: str
+    annotator_id: str
+
+
+def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey | None, *, secure: bool) -> None:
+    """Give the server its pages.
+
+    Args:
+        app: to add them to.
+        store: accounts and judgments.
+        settings: of the app.
+        local: the link that signs in without a password, if there is one.
+        secure: whether browsers reach the server through HTTPS, so that they send the cookie there only.
+    """
+    at_once = CapacityLimiter(SIGN_INS_AT_ONCE)
+
+    def valid_link() -> LocalKey | None:
+        with store.read() as connection:
+            return None if accounts.has_people(connection) else local
+
+    def signed_in(token: str) -> Response:
+        response = RedirectResponse("/", 303)
+        age = round(3600 * settings.accounts.session_hours)
+        response.set_cookie(COOKIE, token, max_age=age, httponly=True, samesite="strict", secure=secure)
+        return response
+
+    @app.get("/login")
+    def login_page(request: Request, key: str = "") -> Response:
+        link = valid_link()
+        if link is not None and hmac.compare_digest(key.encode(), link.key.encode()):
+            # Not a redirect at once: browsers hold a strict cookie back on one that began on another site.
+            token = sign_ins.begin_session(store, settings.accounts, link.annotator_id)
+            response = signed_in(token)
+            response.status_code = 200
+            response.headers["Refresh"] = "0; url=/"
+            return response
+        return _page("login.html", wrong="", local=link is not None)
+
+    @app.post("/login")
+    async def login(request: Request) -> Response:
+        form = await request.form()
+        name, password = str(form.get("username", "")), str(form.get("password", ""))
+        try:
+            signing_in = partial(sign_ins.sign_in, store, settings.accounts, name, password)
+            token = await to_thread.run_sync(signing_in, limiter=at_once)
+        except Refused as refused:
+            return _page("login.html", status=401, wrong=str(refused), name=name, local=valid_link() is not None)
+        return signed_in(token)
+
+    @app.post("/logout")
+    def logout(request: Request) -> Response:
+        sign_ins.sign_out(store, token_in(request.headers.get("cookie")))
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    @app.get("/admin")
+    def admin(request: Request) -> Response:
+        return _only_for(request, ("admin",), lambda: _page("admin.html", people=_people(store), me=_who(request)))
+
+    @app.get("/admin/report")
+    def report(request: Request) -> Response:
+        return _only_for(request, ("admin",), lambda: HTMLResponse(_report(store)))
+
+    @app.get("/review")
+    def review(request: Request, before: int | None = None) -> Response:
+        def page() -> Response:
+            return _page("review.html", rows=flagged(store, before), before=before, per_page=PER_PAGE, me=_who(request))
+
+        return _only_for(request, ("reviewer", "admin"), page)
+
+
+def _who(request: Request) -> accounts.Account:
+    return request.scope["account"]
+
+
+def _only_for(request: Request, roles: tuple[AccountRole, ...], make: Callable[[], Response]) -> Response:
+    """The page, for those who may see it."""
+    if _who(request).role in roles:
+        return make()
+    return PlainTextResponse("Your account may not see this page.", 403)
+
+
+def _page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    return HTMLResponse(_templates.get_template(template).render(**values), status)
+
+
+def _report(store: Store) -> str:
+    """The quality report; what it takes is imported here, since a server that nobody asks for it needs none of it."""
+    from annotation_ui.quality.judged_pairs import annotator_names, quality_report
+    from annotation_ui.quality.report_as_html import as_html
+
+    return as_html(quality_report(store), annotator_names(store), back="/admin")
+
+
+def _people(store: Store) -> list[dict[str, Any]]:
+    """A line for each account: what it is, how much it has done, whether it is qualified."""
+    judged = tables.comparison.c
+    done = (
+        select(judged.annotator_id, func.count().label("n"), func.max(judged.judged_at).label("last"))
+        .where(judged.state == "judged", judged.kind == "work")
+        .group_by(judged.annotator_id)
+    )
+    passed = (
+        select(tables.qualification.c.annotator_id, tables.project.c.name)
+        .join(tables.project, tables.project.c.id == tables.qualification.c.project_id)
+        .where(tables.qualification.c.passed)
+    )
+    with store.read() as connection:
+        counts = {row.annotator_id: row for row in connection.execute(done)}
+        qualified: dict[str, set[str]] = {}
+        for row in connection.execute(passed):
+            qualified.setdefault(row.annotator_id, set()).add(row.name)
+        people = connection.execute(select(tables.annotator).order_by(tables.annotator.c.username)).all()
+    return [
+        {
+            "username": row.username,
+            "id": row.id,
+            "role": row.role,
+            "state": "withdrawn" if row.withdrawn_at else "active" if row.active else "closed",
+            "qualified": ", ".join(sorted(qualified.get(row.id, ()))) or "not yet",
+            "judgments": counts[row.id].n if row.id in counts else 0,
+            "last": counts[row.id].last[:16].replace("T", " ") if row.id in counts else "",
+        }
+        for row in people
+    ]

@@ -1,0 +1,114 @@
+"""Collect comparisons: two variants of the newest policy answer, somebody chooses and grades (section 3.2.1).
+
+``annotate.source=simulated`` asks the toy world's annotators; ``ui`` serves the annotation app and waits for people;
+``dataset`` takes comparisons that exist. Leaves ``comparisons.jsonl`` and ``heldout_comparisons.jsonl`` in the round's
+``annotate`` folder.
+
+    python -m stages.annotate
+    python -m stages.annotate annotate.source=ui annotate.helpfulness_pairs=50 annotate.safety_pairs=50
+    python -m stages.annotate annotate.source=dataset annotate.data=pairs.jsonl annotate.dimension=safety
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alignment.data.jsonl import ReadReport, write_jsonl
+from alignment.data.readers import load_comparisons
+from alignment.data.records import Comparison
+from alignment.data.splits import split_by_conversation
+from alignment.errors import UserError
+from alignment.resources import resolve
+from alignment.run.run_folder import RunFolder
+from alignment.run.stage_run import StageRun
+from alignment.settings.recipe import Recipe
+from alignment.workflow.recipe_prompts import check_against_heldout, heldout_prompts, training_prompts
+from alignment.workflow.run_policies import load_backbone, load_policy, newest_before
+from alignment.workflow.simulated_rounds import check_room, fill_queues, sample_and_compare
+from stages.annotate.people import judged_by_people
+from stages.door.progress import progress, say_left_out
+
+
+def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
+    """Make ``round-N/annotate/``; returns the stage's result."""
+    folder = RunFolder(recipe.run_dir)
+    folder.check_not_finished("annotate", recipe, round_number)
+    collect = {"dataset": from_dataset, "simulated": simulated, "ui": from_people}[recipe.annotate.source]
+    return collect(recipe, folder, round_number)
+
+
+def from_dataset(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
+    """Take the comparisons of a file or the Hub, split by conversation."""
+    settings = recipe.annotate
+    if settings.data is None:
+        raise UserError("annotate.source=dataset needs annotate.data=FILE or a Hub name")
+    source = resolve(settings.data)
+    comparisons, report = load_comparisons(
+        str(source), dimension=settings.dimension, format=settings.format, on_error=recipe.data.on_error
+    )
+    train, heldout = split_by_conversation(comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
+    check_against_heldout(recipe, (item.prompt for item in train), name=str(source))
+    say_left_out(report)
+    with folder.lock():
+        stage = folder.begin("annotate", recipe, round_number)
+        return save(stage, folder, train, heldout, report.skipped, [source])
+
+
+def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
+    """Have two variants of the policy answer and the toy world's annotators compare."""
+    sft = folder.require("sft", command="python -m stages.sft")
+    train, train_report = training_prompts(recipe)
+    heldout, heldout_report = heldout_prompts(recipe)
+    queues = fill_queues(recipe, train, heldout, round_number)
+    backbone = load_backbone(folder, recipe.model)
+    policy = load_policy(folder, backbone, newest_before(folder, round_number))
+    check_room(recipe, backbone, queues)
+    say_left_out(train_report)
+    say_left_out(heldout_report)
+    with folder.lock():
+        stage = folder.begin("annotate", recipe, round_number)
+        with progress("annotate: sampling") as on_step:
+            collected = sample_and_compare(recipe, policy, queues, round_number, on_step=on_step)
+        left_out = {"without preference": sum(part.without_preference for part in collected.values())}
+        left_out |= _unread(train_report, heldout_report)
+        comparisons = [collected[part].comparisons for part in ("train", "heldout")]
+        files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
+        return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
+
+
+def from_people(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
+    """Serve pairs in the annotation app until people have judged as many as the recipe asks for."""
+    sft = folder.require("sft", command="python -m stages.sft")
+    train, train_report = training_prompts(recipe)
+    heldout, heldout_report = heldout_prompts(recipe)
+    say_left_out(train_report)
+    say_left_out(heldout_report)
+    with folder.lock():
+        judged = judged_by_people(recipe, folder, round_number, {"train": train, "heldout": heldout})
+        stage = folder.begin("annotate", recipe, round_number)
+        left_out = judged.left_out | _unread(train_report, heldout_report)
+        comparisons = [judged.comparisons[part] for part in ("train", "heldout")]
+        files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
+        return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
+
+
+def _unread(train: ReadReport, heldout: ReadReport) -> dict[str, int]:
+    """What was left out of the prompt files, by file and reason."""
+    reports = (("training prompts", train), ("held-out prompts", heldout))
+    return {f"{name}, {reason}": count for name, report in reports for reason, count in report.skipped.items()}
+
+
+def save(
+    stage: StageRun,
+    folder: RunFolder,
+    train: list[Comparison],
+    heldout: list[Comparison],
+    left_out: dict[str, int],
+    inputs: list[Path],
+) -> dict[str, Any]:
+    """Write both files and the result."""
+    write_jsonl(stage.folder / "comparisons.jsonl", train)
+    write_jsonl(stage.folder / "heldout_comparisons.jsonl", heldout)
+    result = {"comparisons": len(train), "heldout_comparisons": len(heldout), "left_out": left_out}
+    return folder.finish(stage, result, inputs=inputs)

@@ -1,0 +1,168 @@
+"""The pairs of a round that people judge: how many, from which run and settings, and sampled. Not a stage itself."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from alignment.data.records import Dimension, Prompt
+from alignment.errors import UserError
+from alignment.files import content_hash, read_json, write_json
+from alignment.resources import resolve
+from alignment.run.run_folder import RunFolder
+from alignment.settings.recipe import Recipe
+from alignment.workflow.run_policies import Policy, load_backbone, load_policy, newest_before, with_room
+from alignment.workflow.temperature_variants import Answer, Variant
+from annotation_ui.exchange.rounds import PRIORITY, Wanted
+from annotation_ui.store.items import NewItem, Part
+from annotation_ui.store.pairs import NewAnswer, VariantInfo
+from annotation_ui.vocabulary import SLOTS
+from stages.door.progress import progress, say
+
+PARTS: dict[Part, str] = {"train": "training prompts", "heldout": "held-out prompts"}
+
+
+def wanted(recipe: Recipe) -> list[Wanted]:
+    """How many judgments of each kind the recipe asks for."""
+    settings = recipe.annotate
+    sizes: list[tuple[Dimension, Part, int]] = [
+        ("helpfulness", "train", settings.helpfulness_pairs),
+        ("safety", "train", settings.safety_pairs),
+        ("helpfulness", "heldout", settings.heldout_helpfulness_pairs),
+        ("safety", "heldout", settings.heldout_safety_pairs),
+    ]
+    return [Wanted(*size) for size in sizes if size[2]]
+
+
+def run_id(folder: RunFolder) -> str:
+    """Tells this run from others with the same database; drawn once, and kept beside the store."""
+    file = folder.root / "annotation" / "run.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"id": secrets.token_hex(4)})
+    return str(read_json(file)["id"])
+
+
+def made_of(recipe: Recipe, folder: RunFolder, round_number: int, projects: Mapping[Dimension, str]) -> str:
+    """Another policy, other prompts or other settings make another batch: nobody's judgment is taken for them."""
+    stage, _, number = newest_before(folder, round_number).partition("-")
+    data, settings = recipe.data, recipe.annotate
+    files = [resolve(name) for name in (data.prompts, data.heldout_prompts) if name]
+    key = (
+        content_hash(folder.stage(stage, int(number) if number else None)),
+        [content_hash(file) if file.exists() else str(file) for file in files],
+        (data.on_error, data.too_long, recipe.seed, settings.temperatures, settings.max_new_tokens),
+        [(each.dimension, each.part, each.judgments, projects[each.dimension]) for each in wanted(recipe)],
+    )
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:8]
+
+
+def sample_pairs(
+    recipe: Recipe,
+    folder: RunFolder,
+    round_number: int,
+    batch: str,
+    prompts: Mapping[Part, Sequence[Prompt]],
+    projects: Mapping[Dimension, str],
+) -> tuple[dict[str, list[NewItem]], Counter[str]]:
+    """Pairs for the queue of each project, some more than are wanted, and what was left out."""
+    backbone = load_backbone(folder, recipe.model)
+    policy = load_policy(folder, backbone, newest_before(folder, round_number))
+    fitting: dict[Part, list[Prompt]] = {}
+    left_out: Counter[str] = Counter()
+    for part, pool in prompts.items():
+        fitting[part], too_long = with_room(recipe, backbone, pool, max_new_tokens=recipe.annotate.max_new_tokens)
+        if too_long:
+            left_out[f"{PARTS[part]}, too long"] = too_long
+            say(f"{PARTS[part]}: {too_long} too long, left out")
+    folder.seed("annotate", recipe, round_number)
+    items: dict[str, list[NewItem]] = {name: [] for name in projects.values()}
+    goals = wanted(recipe)
+    with progress("annotate: sampling") as on_step:
+        for number, each in enumerate(goals, start=1):
+            found, equal = sampled_pairs(recipe, policy, fitting[each.part], each, batch)
+            items[projects[each.dimension]] += found
+            left_out["answers equal or empty"] += equal
+            on_step(number, len(goals), {})
+    return items, left_out
+
+
+SHARES: dict[Dimension, dict[Dimension, float]] = {
+    "helpfulness": {"helpfulness": 1.0},
+    "safety": {"safety": 0.6, "helpfulness": 0.4},
+}
+"""What a queue asks by the prompts' tag: harmless prompts among the others show that answering those is safe."""
+SPARE = 0.1
+"""Share of pairs sampled above what is wanted, for those that get skipped."""
+
+
+def sampled_pairs(
+    recipe: Recipe, policy: Policy, pool: Sequence[Prompt], wanted: Wanted, batch: str
+) -> tuple[list[NewItem], int]:
+    """Pairs of a policy's answers at two temperatures, and how many were left out: answers are equal, or one is empty.
+
+    Args:
+        recipe: temperatures, lengths and the seed.
+        policy: who answers.
+        pool: the prompts to choose from.
+        wanted: what for, and how many judgments; some more pairs are made.
+        batch: of the items.
+
+    Raises:
+        UserError: there is no prompt to choose from, or no pair is left.
+    """
+    rng = random.Random(f"{recipe.seed}/{batch}/{wanted.part}/{wanted.dimension}")
+    prompts = choose_prompts(pool, round(wanted.judgments * (1 + SPARE)) + 1, wanted.dimension, rng=rng)
+    first, second = (Variant(policy, recipe, temperature)(prompts) for temperature in recipe.annotate.temperatures)
+    found: list[NewItem] = []
+    for number, (prompt, *answers) in enumerate(zip(prompts, first, second, strict=True)):
+        texts = {answer.text.strip() for answer in answers}
+        if len(texts) == len(SLOTS) and "" not in texts:
+            found.append(
+                NewItem(
+                    id=f"{batch}/{wanted.part}/{number:05d}",
+                    messages=prompt.messages,
+                    answers={slot: _stored(recipe, answer) for slot, answer in zip(SLOTS, answers, strict=True)},
+                    part=wanted.part,
+                    kind=prompt.kind,
+                    batch=batch,
+                    priority=PRIORITY,
+                )
+            )
+    if not found:
+        raise UserError(
+            f"of {len(prompts)} pairs of answers about {wanted.dimension}, none can be compared: the two are equal, or "
+            "one is empty. Try another seed=, other annotate.temperatures=, or a policy that was trained for longer."
+        )
+    return found, len(prompts) - len(found)
+
+
+def choose_prompts(pool: Sequence[Prompt], count: int, dimension: Dimension, *, rng: random.Random) -> list[Prompt]:
+    """Prompts for a queue, by their tag; all of a tag are used before one comes again.
+
+    Raises:
+        UserError: there is no prompt to choose from.
+    """
+    if not pool:
+        raise UserError(f"there are no prompts for people to judge answers about {dimension}; see data.prompts")
+    shares = SHARES[dimension]
+    sizes = {tag: round(count * share) for tag, share in shares.items()}
+    sizes[next(iter(shares))] += count - sum(sizes.values())
+    chosen: list[Prompt] = []
+    for tag, left in sizes.items():
+        own = [prompt for prompt in pool if prompt.dimension == tag] or list(pool)
+        while left > 0:
+            chosen += rng.sample(own, min(left, len(own)))
+            left -= len(own)
+    rng.shuffle(chosen)
+    return chosen
+
+
+def _stored(recipe: Recipe, answer: Answer) -> NewAnswer:
+    source = answer.source
+    sampling = {"temperature": source.temperature, "max_new_tokens": recipe.annotate.max_new_tokens}
+    info = VariantInfo(source.variant, source.checkpoint, sampling=sampling)
+    return NewAnswer(answer.text, info, n_tokens=source.n_tokens, finish_reason=source.finish_reason)

@@ -1,0 +1,83 @@
+"""Waiting for people: the page is kept open for them while the store is looked at. Not a stage itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack
+
+from alignment.errors import UserError
+from annotation_ui.app_settings import AppSettings
+from annotation_ui.desk.desk import Desk
+from annotation_ui.exchange.rounds import Standing, Watch
+from annotation_ui.store.database import Store
+from annotation_ui.web.server import serving_in_background
+from stages.door.progress import progress, say
+
+POLL_SECONDS = 1.0
+GRACE_SECONDS = 60.0
+"""For so long, somebody else's server that was stopped may come back before this process serves the store."""
+
+
+class Page:
+    """Where people judge: at the server of whoever has the store, else at one of our own, which ends with the block."""
+
+    def __init__(self, store: Store, settings: AppSettings) -> None:
+        self._store, self._settings = store, settings
+        self._ours = ExitStack()
+        self._is_ours, self._told = False, ""
+        self._last_seen = -math.inf
+
+    def __enter__(self) -> Page:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+
+    def keep_open(self) -> None:
+        """See to it that somebody serves the store, and say where whenever that is new."""
+        if self._is_ours:
+            return
+        if self._store.is_served():
+            self._last_seen = time.monotonic()
+            self._tell(self._store.server_url() or "the server that has this store")
+        elif time.monotonic() - self._last_seen >= GRACE_SECONDS:
+            self._tell(self._ours.enter_context(serving_in_background(Desk(self._store, self._settings))))
+            self._is_ours = True
+
+    def _tell(self, url: str) -> None:
+        if url != self._told:
+            say(f"waiting for people: open {url}")
+        self._told = url
+
+
+def wait_for_people(watch: Watch, settings: AppSettings) -> None:
+    """Keep the page open until there is enough, or nothing left that somebody could judge.
+
+    Raises:
+        UserError: there is no judgment at all of a kind that is wanted, and nothing left to judge.
+    """
+    total = sum(each.judgments for each in watch.wanted)
+    with Page(watch.store, settings) as page, progress("annotate: judged") as on_step:
+        while True:
+            page.keep_open()
+            found = watch.look()
+            on_step(sum(min(each.judged, each.wanted.judgments) for each in found), total, {})
+            if all(each.is_over for each in found):
+                break
+            time.sleep(POLL_SECONDS)
+    for each in found:
+        if each.judged < each.wanted.judgments:
+            _accept_shortage(each)
+
+
+def _accept_shortage(found: Standing) -> None:
+    """Say that there are fewer judgments than wanted; raise ``UserError`` where there is none."""
+    what = f"{found.wanted.dimension}, {found.wanted.part}"
+    if not found.judged:
+        raise UserError(
+            f"{what}: no judgment counts, and no pair is left to judge. What was said is kept. To go on, let somebody "
+            "else judge these pairs (python -m annotation_ui users add NAME) or draw others (another seed= or "
+            "annotate.temperatures=), and run the same command again."
+        )
+    say(f"{what}: {found.judged} of {found.wanted.judgments} judged, and no pair is left")

@@ -1,0 +1,50 @@
+"""Pretrain the toy base model (tokenizer and a tiny Llama) on the toy corpus.
+
+Only for ``model.name_or_path=toy``; any other base model comes pretrained.
+
+    python -m stages.base
+    python -m stages.base base.steps=200 run_dir=runs/quick
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignment.errors import UserError
+from alignment.resources import resolve
+from alignment.run.run_folder import RunFolder
+from alignment.settings.model_sections import TOY_MODEL
+from alignment.settings.recipe import Recipe
+from alignment.toy.toy_base_model import encode_document, new_model, pretrain, read_corpus, save_base, train_tokenizer
+from stages.door.progress import progress
+
+
+def main(recipe: Recipe) -> dict[str, Any]:
+    """Make ``base/`` in the run folder; returns the stage's result."""
+    if recipe.model.name_or_path != TOY_MODEL:
+        raise UserError(f"model.name_or_path={recipe.model.name_or_path} comes pretrained: start with stages.sft")
+    folder = RunFolder(recipe.run_dir)
+    corpus = resolve(recipe.base.corpus)
+    texts = read_corpus(str(corpus), on_error=recipe.data.on_error)
+    with folder.lock():
+        stage = folder.begin("base", recipe)
+        tokenizer = train_tokenizer(
+            texts, vocabulary_size=recipe.base.vocabulary_size, context_tokens=recipe.base.context_tokens
+        )
+        documents = [encode_document(tokenizer, text) for text in texts]
+        model = new_model(recipe.base)
+        with progress("base: pretraining") as on_step:
+
+            def log(step: int, total: int, figures: dict[str, float]) -> None:
+                on_step(step, total, figures)
+                stage.log({"step": step, **figures})
+
+            loss = pretrain(model, documents, recipe.base, dtype=recipe.model.dtype, on_step=log)
+        save_base(model, tokenizer, stage.folder)
+        result = {
+            "documents": len(documents),
+            "tokens": sum(map(len, documents)),
+            "parameters": model.num_parameters(),
+            "final_loss_nats_per_token": loss,
+        }
+        return folder.finish(stage, result, inputs=[corpus])

@@ -1,0 +1,81 @@
+"""Talk to a policy of a run in the terminal; answers stream.
+
+Type a message; /new starts over, /quit (or Ctrl-D) leaves. ``--compare`` shows two policies side by side, each with a
+conversation of its own.
+
+    python -m stages.chat
+    python -m stages.chat --compare sft ppo run_dir=runs/toy
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from alignment.data.records import Message
+from alignment.errors import UserError
+from alignment.models.sampling.streaming import stream_answer
+from alignment.run.run_folder import RunFolder
+from alignment.settings.recipe import Recipe
+from alignment.workflow.run_policies import Policy, load_backbone, load_policy
+
+console = Console()
+
+
+def main(recipe: Recipe, names: list[str]) -> None:
+    """Read messages from standard input until it ends, answering each with every named policy."""
+    folder = RunFolder(recipe.run_dir)
+    settings = recipe.model.model_copy(update={"sampling_copy": False})  # drawing token by token does without
+    backbone = load_backbone(folder, settings)
+    policies = [load_policy(folder, backbone, name) for name in names]
+    seeds = itertools.count(recipe.seed)
+    histories: dict[str, list[Message]] = {policy.name: [] for policy in policies}
+    console.print(f"{folder.root}: {', '.join(histories)}. /new starts over, /quit leaves.")
+    for text in messages():
+        if text == "/new":
+            for history in histories.values():
+                history.clear()
+            continue
+        try:
+            answer_all(recipe, policies, histories, text, seeds)
+        except UserError as error:
+            console.print(f"error: {error}", style="red", markup=False)
+
+
+def messages() -> Iterator[str]:
+    """What the person types, line by line; blank lines are passed over."""
+    prompt = "[bold]you:[/] " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            text = console.input(prompt).strip()
+        except EOFError:
+            return
+        if text == "/quit":
+            return
+        if text:
+            yield text
+
+
+def answer_all(
+    recipe: Recipe, policies: list[Policy], histories: dict[str, list[Message]], text: str, seeds: Iterator[int]
+) -> None:
+    """Stream every policy's answer into its own panel, then remember the turn."""
+    dialogues = {name: [*history, Message(role="user", content=text)] for name, history in histories.items()}
+    shown = {policy.name: "" for policy in policies}
+    with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+        for policy in policies:
+            dialogue, sampling = dialogues[policy.name], recipe.evaluate.sampling
+            for partial in stream_answer(policy.backbone, policy.role, dialogue, sampling, seed=next(seeds)):
+                shown[policy.name] = partial.text
+                live.update(Columns([Panel(Text(words), title=name) for name, words in shown.items()]), refresh=True)
+    for name, words in shown.items():
+        if not console.is_terminal:
+            console.print(f"{name}: {words}", markup=False)
+        histories[name] = [*dialogues[name], Message(role="assistant", content=words or "...")]

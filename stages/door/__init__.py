@@ -1,0 +1,1 @@
+"""What all stages share at the door: command line, help, progress, and stopping."""

@@ -1,0 +1,175 @@
+"""From the results that the stages of a run left behind, and judged answers, to the dict of ``report.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, get_args
+
+from alignment.data.records import Dimension, JudgedAnswer, Prompt
+from alignment.figures.policy_figures import choose_samples, compare_policies, summarise_policy
+from alignment.figures.reward_model_figures import score_histograms
+from alignment.files import read_json
+from alignment.machine.device import resolve_dtype
+from alignment.report.reward_schema import RewardFigures
+from alignment.run.run_folder import RunFolder
+from alignment.settings.recipe import Recipe
+from stages.ppo.snapshots import read_snapshots
+
+COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
+REWARD_JUDGE = "reward models"
+TOP_STAGES = ("base", "sft")
+ROUND_STAGES = ("annotate", "reward", "rejection", "ppo")
+
+Rows = Mapping[str, Sequence[JudgedAnswer]]
+
+
+def assemble_report(
+    recipe: Recipe,
+    folder: RunFolder,
+    round_number: int,
+    *,
+    prompts: Sequence[Prompt],
+    rows: Rows,
+    judge: str | None,
+    ceilings: Mapping[str, Any],
+    gold_helpfulness: Mapping[int, float],
+    evaluate_seconds: float,
+) -> dict[str, Any]:
+    """The report of a run up to one round.
+
+    Args:
+        recipe: the recipe it ran with.
+        folder: the run.
+        round_number: the round that was evaluated.
+        prompts: the held-out prompts.
+        rows: policy name -> its answers, with verdicts where there is a judge.
+        judge: who gave the verdicts, ``None`` if nobody.
+        ceilings: dimension -> accuracy that annotator noise allows.
+        gold_helpfulness: PPO update -> the judge's mean of its held-out answers.
+        evaluate_seconds: what the evaluation took so far.
+    """
+    environment = read_json(folder.stage("eval", round_number) / "env.json")
+    used = folder.stage("eval", round_number) / "config.yaml"
+    return {
+        "schema_version": 1,
+        "name": folder.root.name,
+        "seed": recipe.seed,
+        "rounds": round_number,
+        "judge": judge,
+        "command": f"python -m stages.pipeline --config {used.as_posix()} run_dir={folder.root.as_posix()}-again",
+        "timings_s": _timings(folder, round_number, evaluate_seconds),
+        "environment": {
+            "versions": environment["versions"],
+            "commit": environment["commit"],
+            "device": environment["device"],
+            "dtype": str(resolve_dtype(recipe.model.dtype)).removeprefix("torch."),
+        },
+        "reward_models": _reward_models(folder, round_number, ceilings),
+        "policies": {name: summarise_policy(part, seed=recipe.seed) for name, part in rows.items()},
+        "win_rates": _win_rates(rows, judge, seed=recipe.seed),
+        "curves": {"ppo": _curve(folder, round_number, gold_helpfulness), "notes": _notes(folder, round_number)},
+        "samples": choose_samples(
+            prompts,
+            {name: part for name, part in rows.items() if name != "base"},
+            count=recipe.evaluate.samples,
+            seed=recipe.seed,
+        ),
+        "score_histograms": _histograms(rows),
+    }
+
+
+def _timings(folder: RunFolder, rounds: int, evaluate_seconds: float) -> dict[str, float | None]:
+    """Seconds of each stage, summed over rounds."""
+    spent: dict[str, float | None] = {
+        name: folder.result(name)["seconds"] if folder.finished(name) else None for name in TOP_STAGES
+    }
+    for name in (*ROUND_STAGES, "eval"):
+        seconds = [folder.result(name, n)["seconds"] for n in range(1, rounds + 1) if folder.finished(name, n)]
+        spent["evaluate" if name == "eval" else name] = sum(seconds) if seconds else None
+    spent["evaluate"] = round((spent["evaluate"] or 0.0) + evaluate_seconds, 2)
+    return {**spent, "total": round(sum(value for value in spent.values() if value is not None), 2)}
+
+
+def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    if not folder.finished("reward", round_number):
+        return {}
+    blocks = {}
+    for dimension, result in folder.result("reward", round_number)["models"].items():
+        if dimension not in get_args(Dimension):
+            continue  # the guard pays no policy; its figures are in the stage's result.json
+        figures = {key: result[key] for key in RewardFigures.model_fields if key in result}
+        others = {key: result[key] for key in ("n_train", "calibration")}
+        blocks[dimension] = {**figures, **others, "ceiling": ceilings.get(dimension)}
+    return blocks
+
+
+def _win_rates(rows: Rows, judge: str | None, *, seed: int) -> list[dict[str, Any]]:
+    """Every comparison by the judge, and by the reward models (whose word is weaker: they were optimised)."""
+    entries = []
+    for policy, against in COMPARED:
+        if policy not in rows or against not in rows:
+            continue
+        compare = partial(compare_policies, rows[policy], rows[against], policy=policy, against=against, seed=seed)
+        if judge is not None:
+            entries.append(compare(judge=judge))
+        if rows[policy][0].reward_helpfulness is not None and rows[policy][0].reward_safety is not None:
+            entries.append(compare(judge=REWARD_JUDGE, score=_reward_score))
+    return entries
+
+
+def _reward_score(row: JudgedAnswer) -> float:
+    """The score of the reward model that the prompt's tag names."""
+    score = row.reward_safety if row.dimension == "safety" else row.reward_helpfulness
+    assert score is not None, row.prompt_id
+    return score
+
+
+def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, float]) -> list[dict[str, Any]]:
+    stage = folder.stage("ppo", round_number)
+    file = stage / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    held_out = {
+        update: {
+            "heldout_reward": sum(item.score for item in taken) / len(taken),
+            "heldout_guard": _mean([item.guard for item in taken if item.guard is not None]),
+            "heldout_kl_nats": sum(item.kl_nats for item in taken) / len(taken),
+            "gold_helpfulness": gold_helpfulness.get(update),
+        }
+        for update, taken in read_snapshots(stage / "heldout_samples.jsonl").items()
+    }
+    before_training = [{"update": update, **figures} for update, figures in held_out.items() if update == 0]
+    return before_training + [
+        {
+            "update": line["update"],
+            "reward": line["objective/score"],
+            "kl_nats": line["objective/kl"],
+            "length_tokens": line["rollout/length"],
+            "stop_rate": line["rollout/stop_rate"],
+            "beta": line["objective/beta"],
+            "disagreement": line.get("objective/helpfulness_disagreement"),
+            **held_out.get(line["update"], {}),
+        }
+        for line in lines
+    ]
+
+
+def _notes(folder: RunFolder, round_number: int) -> list[str]:
+    """What was said while PPO trained: findings about its health, over-optimisation, why it stopped."""
+    finished = folder.finished("ppo", round_number)
+    notes: list[str] = folder.result("ppo", round_number).get("said", []) if finished else []
+    return notes
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _histograms(rows: Rows) -> dict[str, Any]:
+    histograms = {}
+    for dimension, value in (("helpfulness", "reward_helpfulness"), ("safety", "reward_safety")):
+        scores = {name: [getattr(row, value) for row in part] for name, part in rows.items()}
+        if all(score is not None for part in scores.values() for score in part):
+            histograms[dimension] = score_histograms(scores)
+    return histograms

@@ -1,0 +1,113 @@
+"""Judge every policy of a run on the held-out prompts and write ``report.html`` and ``report.json``.
+
+With ``evaluate.judge=gold`` the toy world's judge, which no training code may see, gives the verdicts.
+
+    python -m stages.evaluate
+    python -m stages.evaluate evaluate.sampling.temperature=0.7 overwrite=true
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, get_args
+
+from alignment.data.jsonl import write_jsonl
+from alignment.data.records import Dimension, JudgedAnswer, Prompt
+from alignment.errors import UserError
+from alignment.judges.gold_verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
+from alignment.models.backbone import Backbone
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.report.write_report import write_report
+from alignment.resources import resolve
+from alignment.rl.policy_measurement import measure_policy
+from alignment.run.run_folder import RunFolder
+from alignment.settings.recipe import Recipe
+from alignment.workflow.recipe_prompts import heldout_prompts
+from alignment.workflow.run_policies import base_model_path, load_backbone, load_policy, policy_names, with_room
+from stages.door.progress import progress, say_left_out
+from stages.evaluate.assemble_report import assemble_report
+from stages.ppo.snapshots import read_snapshots
+
+
+def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
+    """Make ``round-N/eval/`` and the run's report; returns the report."""
+    folder = RunFolder(recipe.run_dir)
+    folder.require("sft", command="python -m stages.sft")
+    if folder.finished("reward", round_number):
+        folder.require("reward", round_number, command="python -m stages.reward")
+    folder.check_not_finished("eval", recipe, round_number)
+    prompts, left_out = heldout_prompts(recipe)
+    if not prompts:
+        raise UserError("stages.evaluate needs prompts to judge on: give data.heldout_prompts=FILE")
+    gold = recipe.evaluate.judge == "gold"
+    if gold:
+        check_prompts_known(prompts)
+    backbone = load_backbone(folder, recipe.model)
+    longest = recipe.evaluate.sampling.max_new_tokens
+    prompts, too_long = with_room(recipe, backbone, prompts, max_new_tokens=longest)
+    say_left_out(left_out, too_long)
+    with folder.lock():
+        stage = folder.begin("eval", recipe, round_number)
+        rows = sample_policies(recipe, folder, backbone, prompts, round_number)
+        if gold:
+            asked = prompts * recipe.evaluate.answers_per_prompt
+            rows = {name: with_verdicts(part, asked) for name, part in rows.items()}
+        write_jsonl(
+            stage.folder / "answers.jsonl",
+            ({"policy": name, **asdict(row)} for name, part in rows.items() for row in part),
+        )
+        collected = [name for name in get_args(Dimension) if recipe.reward.of(name).data is None]
+        snapshots = read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
+        report = assemble_report(
+            recipe,
+            folder,
+            round_number,
+            prompts=prompts,
+            rows=rows,
+            judge=JUDGE if gold else None,
+            ceilings=gold_ceilings(folder, round_number, dimensions=collected) if gold else {},
+            gold_helpfulness=gold_helpfulness(snapshots) if gold else {},
+            evaluate_seconds=stage.seconds,
+        )
+        write_report(report, folder.root)
+        counts = {**left_out.skipped, "prompts too long": too_long}
+        result = {"policies": list(rows), "left_out": counts}
+        inputs = [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
+        folder.finish(stage, result, inputs=inputs)
+    return report
+
+
+def sample_policies(
+    recipe: Recipe, folder: RunFolder, backbone: Backbone, prompts: Sequence[Prompt], round_number: int
+) -> dict[str, list[JudgedAnswer]]:
+    """Base, SFT, and this round's rejection and PPO policies, as far as they were made."""
+    rewards = folder.stage("reward", round_number)
+    models = {
+        name: RewardModel.load(backbone, name, rewards / name)
+        for name in ("helpfulness", "safety")
+        if (rewards / name).is_dir() and folder.finished("reward", round_number)
+    }
+    available = policy_names(folder)
+    names = ["base", "sft"] + [n for n in ("rejection", "ppo") if f"{n}-{round_number}" in available]
+    asked = list(prompts) * recipe.evaluate.answers_per_prompt
+    rows: dict[str, list[JudgedAnswer]] = {}
+    drawn = 0
+    with progress("evaluate: sampling") as on_step:
+
+        def count_answers(n: int) -> None:
+            nonlocal drawn
+            drawn += n
+            on_step(drawn, len(names) * len(asked), {})
+
+        measure = partial(measure_policy, sft_backbone=backbone, reward_models=models, on_batch=count_answers)
+        for name in names:
+            if name == "base":
+                own = Backbone.load(base_model_path(recipe, folder), recipe.model)
+                role = None
+            else:
+                policy = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}")
+                own, role = policy.backbone, policy.role
+            rows[name] = measure(own, role, asked, recipe.evaluate.sampling)
+    return rows

@@ -1,0 +1,188 @@
+"""Rejection sampling on a run (section 3.2.3): draw and score candidates, keep the best, fine-tune on the winners."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import SFTConfig
+
+from alignment.data.encoding import EncodedAnswer, EncodedDialogue
+from alignment.data.fitting import encode_dialogues
+from alignment.data.jsonl import read_jsonl, write_jsonl
+from alignment.data.readers import load_demonstrations
+from alignment.data.records import Prompt
+from alignment.errors import UserError
+from alignment.models.backbone import Backbone
+from alignment.models.sampling.batch_sampling import answer_prompts
+from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.sft_trainer import train_sft
+from alignment.models.trainer_kit import OnStep, check_trainer_settings
+from alignment.resources import resolve
+from alignment.reward.gate import gate_named
+from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
+from alignment.run.run_folder import RunFolder
+from alignment.run.stage_run import StageRun
+from alignment.settings.recipe import Recipe
+from alignment.workflow.run_policies import load_policy, newest_before
+from stages.door.progress import progress
+from stages.ppo.round_inputs import Round
+
+
+def rejection(inputs: Round) -> dict[str, Any]:
+    """Draw K answers per prompt, keep the best, fine-tune a fresh adapter on the winners of all rounds."""
+    recipe, folder, backbone, models = inputs.recipe, inputs.folder, inputs.backbone, inputs.models
+    if inputs.processes.count > 1:
+        raise UserError("rejection sampling runs in one process; make it first, then PPO in several: ppo.method=ppo")
+    check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
+    demonstrations, too_long = encode_demonstrations(recipe, backbone)
+    with folder.lock():
+        stage = folder.begin("rejection", recipe, inputs.number)
+        with progress("rejection: sampling") as on_step:
+            winners = sample_winners(recipe, folder, backbone, models, inputs.prompts, inputs.number, on_step=on_step)
+        with progress("rejection: fine-tuning") as on_step:
+            result = finetune_on_winners(recipe, backbone, winners, demonstrations, stage, on_step=on_step)
+        result["left_out"]["demonstrations too long"] = too_long
+        return inputs.finish(stage, "rejection", lambda: result, also=[resolve(recipe.sft.data)])
+
+
+SCORING_BATCH = 64
+
+
+def sample_winners(
+    recipe: Recipe,
+    folder: RunFolder,
+    backbone: Backbone,
+    models: Mapping[str, RewardScorer],
+    prompts: Sequence[Prompt],
+    round_number: int,
+    *,
+    on_step: OnStep,
+) -> list[Winner]:
+    """The winners of this round: K answers of the newest policy per prompt, against the winners of earlier rounds."""
+    settings = recipe.rejection
+    chosen = random.Random(f"{recipe.seed}/{round_number}").sample(list(prompts), min(settings.prompts, len(prompts)))
+    repeated = [prompt for prompt in chosen for _ in range(settings.samples_per_prompt)]
+    policy = load_policy(folder, backbone, newest_before(folder, round_number))
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal done
+        done += n
+        on_step(done, len(repeated), {})
+
+    _, samples = answer_prompts(policy.backbone, policy.role, repeated, settings.sampling, on_batch=count)
+    candidates = [
+        Candidate(
+            prompt=prompt,
+            answer=backbone.encoder.decode(item.token_ids),
+            answer_ids=item.token_ids,
+            round=round_number,
+            stopped=item.stopped,
+        )
+        for prompt, item in zip(repeated, samples, strict=True)
+    ]
+    candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(folder, round_number)
+    dialogues = [
+        EncodedAnswer(backbone.encoder.encode_prompt(item.messages), item.answer_ids, item.messages)
+        for item in candidates
+    ]
+    scores = {name: model.score(dialogues, batch_size=SCORING_BATCH) for name, model in models.items()}
+    merit, gated = order_of_merit(
+        scores["helpfulness"],
+        scores.get("safety"),
+        torch.tensor([item.prompt.dimension == "safety" for item in candidates]),
+        torch.tensor([item.stopped for item in candidates]),
+        threshold_probability=recipe.ppo.safety_threshold,
+        gate=gate_named(recipe.ppo.gate),
+    )
+    return pick_winners(candidates, merit, gated, pick=settings.pick, seed=recipe.seed)
+
+
+def _earlier_winners(folder: RunFolder, round_number: int) -> list[Candidate]:
+    """Winners of all earlier rounds, as candidates again."""
+    pool: list[Candidate] = []
+    for number in range(1, round_number):
+        file = folder.stage("rejection", number) / "winners.jsonl"
+        for winner in read_jsonl(file, Winner)[0] if file.is_file() else []:
+            pool.append(
+                Candidate(
+                    prompt=winner.prompt,
+                    answer=winner.answer,
+                    answer_ids=winner.answer_ids,
+                    round=winner.round,
+                    stopped=winner.stopped,
+                )
+            )
+    return pool
+
+
+def encode_demonstrations(recipe: Recipe, backbone: Backbone) -> tuple[list[EncodedDialogue], int]:
+    """The SFT demonstrations, which are fine-tuned on again with the winners, and how many were too long."""
+    demonstrations, _ = load_demonstrations(
+        str(resolve(recipe.sft.data)), format=recipe.sft.format, on_error=recipe.data.on_error
+    )
+    return encode_dialogues(
+        demonstrations,
+        backbone.encoder,
+        max_length_tokens=min(recipe.sft.max_length_tokens, backbone.context_tokens),
+        skip_too_long=recipe.data.too_long == "skip",
+    )
+
+
+def encode_winner(winner: Winner, backbone: Backbone) -> EncodedDialogue:
+    """A winner with the loss on its own tokens: what was sampled is learned, and no stop where none was sampled."""
+    prompt_ids = backbone.encoder.encode_prompt(winner.prompt.messages)
+    mask = [False] * len(prompt_ids) + [True] * len(winner.answer_ids)
+    return EncodedDialogue(prompt_ids + winner.answer_ids, mask)
+
+
+def finetune_on_winners(
+    recipe: Recipe,
+    backbone: Backbone,
+    winners: Sequence[Winner],
+    demonstrations: Sequence[EncodedDialogue],
+    stage: StageRun,
+    *,
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """Fine-tune a fresh adapter on winners and demonstrations; saves it and the winners; returns the result."""
+    write_jsonl(stage.folder / "winners.jsonl", winners)
+    limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
+    encoded = [encode_winner(winner, backbone) for winner in winners]
+    fitting = [dialogue for dialogue in encoded if len(dialogue.input_ids) <= limit]
+    dialogues = [*fitting, *demonstrations]
+    own = recipe.rejection
+    settings = recipe.sft.model_copy(
+        update={
+            "epochs": own.epochs,
+            "batch_size_dialogues": own.batch_size_dialogues,
+            "micro_batch_size_dialogues": own.micro_batch_size_dialogues,
+            "learning_rate": own.learning_rate,
+            "max_length_tokens": limit,
+        }
+    )
+
+    def log(step: int, total: int, figures: dict[str, float]) -> None:
+        on_step(step, total, figures)
+        stage.log({"step": step, **figures})
+
+    role = Path(stage.folder).parent.name + "-rejection-training"
+    model = backbone.train_adapter(role, recipe.model.lora)
+    with backbone.role(role):
+        figures = train_sft(model, backbone.tokenizer, dialogues, settings, seed=recipe.seed, on_step=log)
+    backbone.save_adapter(role, stage.folder)
+    scores = torch.tensor([winner.score for winner in winners])
+    medians = torch.tensor([winner.median_score for winner in winners])
+    return {
+        **figures,
+        "winners": len(winners),
+        "demonstrations": len(demonstrations),
+        "mean_winner_score": scores.mean().item(),
+        "mean_median_score": medians.mean().item(),
+        "winners_without_stop": sum(not winner.stopped for winner in winners),
+        "left_out": {"winners too long": len(encoded) - len(fitting)},
+    }

@@ -1,0 +1,124 @@
+"""What rejection sampling and PPO of a round start from, and where they leave what they make. Not a stage itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.data.records import Prompt
+from alignment.machine.processes import Processes
+from alignment.models.backbone import Backbone
+from alignment.models.scorers.load_reward_models import load_reward_models
+from alignment.models.scorers.reward_model import RewardModel
+from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.resources import resolve
+from alignment.reward.gate import gate_named
+from alignment.run.run_folder import RunFolder
+from alignment.run.stage_run import StageRun
+from alignment.settings.recipe import Recipe
+from alignment.workflow.plugins import plugin_files
+from alignment.workflow.recipe_prompts import heldout_prompts, training_prompts
+from alignment.workflow.run_policies import load_backbone, with_room
+from stages.door.progress import say_left_out
+from stages.ppo.training_watch import check_can_watch
+
+ROUND_SEED = 2**16
+
+
+@dataclass(frozen=True)
+class Round:
+    """What both methods start from."""
+
+    recipe: Recipe
+    number: int
+    folder: RunFolder
+    backbone: Backbone
+    models: dict[str, RewardScorer]
+    guard: RewardModel | None
+    prompts: list[Prompt]
+    left_out: dict[str, int]
+    processes: Processes
+
+    @property
+    def seed(self) -> int:
+        """Of PPO's sampling noise and prompt order: another in each round."""
+        return self.recipe.seed + ROUND_SEED * (self.number - 1)
+
+    @property
+    def reward_folders(self) -> list[Path]:
+        """Where the reward models lie."""
+        guard = self.guard.folders if self.guard else []
+        return [folder for model in self.models.values() for folder in model.folders] + guard
+
+    def heldout(self) -> list[Prompt]:
+        """Held-out prompts that leave room for an answer, enough for what PPO is to watch."""
+        settings = self.recipe.ppo
+        prompts, _ = heldout_prompts(self.recipe)
+        prompts, _ = with_room(self.recipe, self.backbone, prompts, max_new_tokens=settings.sampling.max_new_tokens)
+        check_can_watch(settings, n_heldout=len(prompts), guarded=self.guard is not None)
+        return prompts
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files and folders that PPO is made from."""
+        data = [self.recipe.data.prompts, self.recipe.data.heldout_prompts]
+        return [*(resolve(file) for file in data if file), *self.reward_folders, *plugin_files(self.recipe)]
+
+    def add_policy(self, adapter: str) -> None:
+        """Give the backbone the policy to train: the rejection-sampling checkpoint, else a fresh adapter."""
+        if self.folder.finished("rejection", self.number):
+            command = "python -m stages.ppo ppo.method=rejection"
+            start = self.folder.require("rejection", self.number, command=command)
+            self.backbone.load_adapter(adapter, start, trainable=True)
+        else:
+            self.folder.seed("ppo", self.recipe, self.number)  # its weights are drawn before the stage begins
+            self.backbone.add_adapter(adapter, self.recipe.model.lora)
+
+    # -- one process of several writes ---------------------------------------------------------------------------
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the run for writing."""
+        return self.folder.lock() if self.processes.is_main else nullcontext()
+
+    def begin_or_resume(self, name: str) -> StageRun:
+        """The stage's folder, made or found again by the main process before any other looks into it."""
+        stage = None
+        if self.processes.is_main:
+            stage = self.folder.begin_or_resume(name, self.recipe, self.number, inputs=self.inputs)
+        self.processes.wait()
+        return stage or self.folder.stage_run(name, self.recipe, self.number)
+
+    def finish(
+        self, stage: StageRun, name: str, make_result: Callable[[], dict[str, Any]], *, also: Sequence[Path] = ()
+    ) -> dict[str, Any]:
+        """Let the main process save what was made, also from further files; returns the stage's result."""
+        if self.processes.is_main:
+            result = make_result()
+            result["left_out"] = {**self.left_out, **result.get("left_out", {})}
+            inputs = [resolve(self.recipe.data.prompts), *also, *self.reward_folders, *plugin_files(self.recipe)]
+            self.folder.finish(stage, result, inputs=inputs)
+            self.folder.set_policy(name, self.number)
+        self.processes.wait()
+        return self.folder.result(name, self.number)
+
+
+def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
+    """The SFT model as base, the round's reward models, and the prompts that leave room for an answer."""
+    processes = Processes()
+    gate_named(recipe.ppo.gate)  # a misspelt one is found before anything is sampled
+    given = recipe.ppo.reward_models
+    rewards = folder.stage("reward", round_number)
+    if recipe.reward.guard_share > 0 or given.helpfulness is None or given.safety is None:
+        folder.require("reward", round_number, command="python -m stages.reward")
+    prompts, report = training_prompts(recipe)
+    backbone = load_backbone(folder, recipe.model)
+    models = load_reward_models(backbone, rewards, given, recipe.model)
+    guard = RewardModel.load(backbone, "guard", rewards / "guard") if recipe.reward.guard_share > 0 else None
+    longest = max(recipe.rejection.sampling.max_new_tokens, recipe.ppo.sampling.max_new_tokens)
+    prompts, too_long = with_room(recipe, backbone, prompts, max_new_tokens=longest)
+    say_left_out(report, too_long)
+    left_out = {**report.skipped, "prompts too long": too_long}
+    return Round(recipe, round_number, folder, backbone, models, guard, prompts, left_out, processes)

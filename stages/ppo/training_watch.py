@@ -1,0 +1,128 @@
+"""What looks on while PPO trains: snapshots of held-out answers, the guard, the KL budget. Nothing here trains."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import UserError
+from alignment.rl.health.health_history import HealthSettings, Row
+from alignment.rl.health.health_watch import HealthWatch
+from alignment.rl.overoptimization import best_of, overoptimized
+from alignment.rl.ppo import PPO
+from alignment.run.stage_run import CHECKPOINTS as CHECKPOINTS
+from alignment.settings.ppo_sections import PPOSection
+from alignment.settings.recipe import Recipe
+from stages.ppo.snapshots import Snapshots
+
+
+def check_can_watch(settings: PPOSection, *, n_heldout: int, guarded: bool) -> None:
+    """Refuse settings that would do nothing.
+
+    Raises:
+        UserError: the best snapshot is to be kept, or a guard to stop PPO, and there is none.
+    """
+    snapshots = n_heldout > 0 and settings.snapshot_every_updates > 0 and settings.snapshot_prompts > 0
+    if settings.keep == "best" and not snapshots:
+        raise UserError("ppo.keep=best needs snapshots: ppo.snapshot_every_updates and data.heldout_prompts")
+    if settings.on_overoptimization == "stop" and not (snapshots and guarded):
+        raise UserError(
+            "ppo.on_overoptimization=stop needs a guard (reward.guard_share, when the reward models are trained) "
+            "and snapshots (ppo.snapshot_every_updates, data.heldout_prompts)"
+        )
+
+
+class Watch:
+    """Takes the snapshots, keeps the best policy, and says when to stop."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, trainer: PPO, snapshots: Snapshots, *, say: Callable[[str], None]
+    ) -> None:
+        self.settings = recipe.ppo
+        self.folder = folder
+        self.trainer = trainer
+        self.snapshots = snapshots
+        self.say = say
+        self.health = HealthWatch(HealthSettings.from_recipe(recipe))
+        self.said: list[str] = []
+        self.reasons: list[str] = []
+        """Why training is to stop before its last update; empty: it is not."""
+        self.rolls_back = False
+        """Whether the best snapshot replaces the last update's policy, as this one is over-optimised."""
+
+    def best_folder(self, update: int) -> Path:
+        """Where the policy of a snapshot that was the best lies until the stage is finished."""
+        return self.folder / CHECKPOINTS / f"best-{update:06d}"
+
+    def forget_others(self) -> None:
+        """Remove what was the best once, after a checkpoint that knows the present one: nothing goes back behind it."""
+        if not self.trainer.processes.is_main:
+            return
+        best = best_of(self.snapshots.scores())
+        for folder in (self.folder / CHECKPOINTS).glob("best-*"):
+            if best is None or folder != self.best_folder(best.update):
+                shutil.rmtree(folder)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the policy of the best snapshot may be wanted in the end."""
+        return self.settings.keep == "best" or self.settings.on_overoptimization == "stop"
+
+    def look(self, update: int, metrics: dict[str, float]) -> None:
+        """Look at the policy after an update (0: before the first).
+
+        All processes come to the same ``reasons``; only the main one samples and writes.
+        """
+        reason = self._look(update, metrics) if self.trainer.processes.is_main else None
+        shared = self.trainer.processes.from_main(reason)
+        self.reasons += [shared] if shared else []
+
+    def _look(self, update: int, metrics: dict[str, float]) -> str | None:
+        for finding in self.health.observe({"update": update, **metrics}) if metrics else []:
+            self._tell(str(finding))
+        taken = len(self.snapshots.taken)
+        if self.snapshots.take(update) and self.keeps_best:
+            self.trainer.save_policy(self.best_folder(update))
+        if len(self.snapshots.taken) > taken and (warning := overoptimized(self.snapshots.scores())):
+            self._tell(f"update {update}: {warning}")
+            if self.settings.on_overoptimization == "stop":
+                self.rolls_back = True
+                return warning
+        budget = self.settings.kl_budget_nats
+        if budget is not None and metrics.get("objective/kl", 0.0) >= budget:
+            reason = f"KL of {metrics['objective/kl']:.2f} nats has reached ppo.kl_budget_nats={budget:g}"
+            self._tell(f"update {update}: {reason}")
+            return reason
+        return None
+
+    def _tell(self, message: str) -> None:
+        self.said.append(message)
+        self.say(message)
+
+    def go_on_after(self, rows: Sequence[Row]) -> None:
+        """Know the updates before a stop, so that what was said about them is not said again."""
+        for row in rows:
+            self.health.observe(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"reasons": self.reasons, "said": self.said, "rolls_back": self.rolls_back}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.reasons, self.said = list(state["reasons"]), list(state["said"])
+        self.rolls_back = state["rolls_back"]
+
+    def save_policy(self) -> dict[str, Any]:
+        """Write the policy to keep into the stage's folder; returns which it is and why."""
+        best = best_of(self.snapshots.scores())
+        if best is not None and (self.rolls_back or self.settings.keep == "best"):
+            for file in self.best_folder(best.update).iterdir():
+                shutil.copy2(file, self.folder / file.name)
+            kept = f"the best snapshot, update {best.update}"
+        else:
+            self.trainer.save_policy(self.folder)
+            kept = "the last update"
+        return {"policy": kept, "stopped_early": self.reasons or None, "said": self.said}

@@ -1,0 +1,78 @@
+"""Supervised fine-tuning on curated dialogues, loss on the answers only (section 3.1).
+
+Needs the base model; leaves ``sft/``, a standard Hugging Face model folder with the adapter merged in.
+
+    python -m stages.sft
+    python -m stages.sft sft.data=my_dialogues.jsonl sft.epochs=3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trl import SFTConfig
+
+from alignment.data.fitting import encode_dialogues
+from alignment.data.readers import load_demonstrations
+from alignment.data.records import Demonstration, Message
+from alignment.models.backbone import Backbone
+from alignment.models.pretrained import merge_and_save, save_model
+from alignment.models.sft_trainer import train_sft
+from alignment.models.trainer_kit import check_trainer_settings
+from alignment.resources import resolve
+from alignment.run.run_folder import RunFolder
+from alignment.settings.recipe import Recipe
+from alignment.workflow.recipe_prompts import check_against_heldout
+from alignment.workflow.run_policies import base_model_path
+from stages.door.progress import progress, say_left_out
+
+
+def main(recipe: Recipe) -> dict[str, Any]:
+    """Make ``sft/`` in the run folder; returns the stage's result."""
+    folder = RunFolder(recipe.run_dir)
+    base = base_model_path(recipe, folder)
+    folder.check_not_finished("sft", recipe)
+    source = resolve(recipe.sft.data)
+    demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
+    check_against_heldout(recipe, answered_prompts(demonstrations), name=str(source))
+    check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
+    backbone = Backbone.load(base, recipe.model)
+    limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
+    dialogues, too_long = encode_dialogues(
+        demonstrations, backbone.encoder, max_length_tokens=limit, skip_too_long=recipe.data.too_long == "skip"
+    )
+    left_out = {**report.skipped, "too long": too_long}
+    say_left_out(report, too_long)
+    full = recipe.sft.method == "full"
+    if full:
+        backbone.unfreeze()
+    settings = recipe.sft.model_copy(update={"max_length_tokens": limit})
+    with folder.lock():
+        stage = folder.begin("sft", recipe)
+        model = backbone.base if full else backbone.train_adapter("policy", recipe.model.lora)
+        with progress("sft") as on_step:
+
+            def log(step: int, total: int, figures: dict[str, float]) -> None:
+                on_step(step, total, figures)
+                stage.log({"step": step, **figures})
+
+            figures = train_sft(model, backbone.tokenizer, dialogues, settings, seed=recipe.seed, on_step=log)
+        if full:
+            save_model(backbone.base, backbone.encoder, stage.folder)
+        else:
+            backbone.save_adapter("policy", stage.folder / "adapter")
+            merge_and_save(base, stage.folder / "adapter", recipe.model, backbone.encoder, stage.folder)
+        backbone.tokenizer.save_pretrained(str(stage.folder))
+        result = {**figures, "demonstrations": len(dialogues), "left_out": left_out}
+        folder.finish(stage, result, inputs=[source])
+        folder.set_policy("sft")
+        return folder.result("sft")
+
+
+def answered_prompts(demonstrations: Sequence[Demonstration]) -> Iterator[Sequence[Message]]:
+    """What stands before each answer that is learned: the loss is on all answers of a dialogue."""
+    for item in demonstrations:
+        for place, message in enumerate(item.messages):
+            if message.role == "assistant":
+                yield item.messages[:place]
