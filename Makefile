@@ -49,16 +49,16 @@ test-slow: .venv/.installed ## Run the tests marked slow.
 	@touch $@
 
 bench-ppo: .venv/bench-trl/trl ## Measure PPO against TRL's, with nothing else running (docs/performance.md).
-	@$(BIN)/python tests/benchmarks/ppo_speed.py $(ARGS)
+	@$(BIN)/python benchmarks/ppo_speed.py $(ARGS)
 
 bench-reward: .venv/.installed ## Measure the training of a reward model against TRL's, on pairs in ARGS="--data FILE".
-	@$(BIN)/python tests/benchmarks/reward_speed.py $(ARGS)
+	@$(BIN)/python benchmarks/reward_speed.py $(ARGS)
 
 bench-annotation: .venv/.installed ## Measure the annotation app under load: 32 sessions, 30 judgments each.
-	@$(BIN)/python tests/benchmarks/annotation_load.py $(ARGS)
+	@$(BIN)/python benchmarks/annotation_load.py $(ARGS)
 
 screenshots: .venv/.installed ## Make the screenshots in docs/images again.
-	@$(BIN)/python tests/benchmarks/annotation_screenshots.py $(ARGS)
+	@$(BIN)/python benchmarks/annotation_screenshots.py $(ARGS)
 
 lint: .venv/.installed ## Check style, formatting, types and import rules.
 	$(BIN)/ruff check .

@@ -1,0 +1,103 @@
+"""Two processes with 64 episodes each do what one with 128 does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from alignment.machine.processes import Processes
+
+SCRIPT = Path(__file__).parents[2] / "support" / "ppo_in_processes.py"
+TOLERANCE = 1e-4
+
+
+def run(model: Path, output: Path, count: int, *options: str) -> list[Any]:
+    """What each of ``count`` processes wrote down."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    subprocess.run(
+        [sys.executable, *launcher, str(SCRIPT), str(model), str(output), *options],
+        env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return [json.loads((output / f"rank-{rank}.json").read_text()) for rank in range(count)]
+
+
+@pytest.fixture(scope="module")
+def found(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Any]]:
+    """Number of processes -> what each of them wrote down."""
+    return {count: run(tiny_folder("llama"), tmp_path_factory.mktemp("run"), count) for count in (1, 2)}
+
+
+def test_there_really_are_two(found: dict[int, list[Any]]) -> None:
+    assert [result["processes"] for result in found[1]] == [1]
+    assert [result["processes"] for result in found[2]] == [2, 2]
+    assert [result["own_episodes"] for result in found[2]] == [64, 64]
+
+
+def test_both_processes_see_the_same_batch(found: dict[int, list[Any]]) -> None:
+    first, second = found[2]
+    assert first["updates"] == second["updates"]
+
+
+@pytest.mark.parametrize("update", [0, 1, 2])
+def test_same_texts_losses_kl_and_advantages(found: dict[int, list[Any]], update: int) -> None:
+    alone, together = (found[count][0]["updates"][update] for count in (1, 2))
+    assert together["texts"] == alone["texts"]
+    assert len({tuple(text) for text in alone["texts"]}) > 64, "the samples differ, so equal ones mean something"
+    for key, value in alone["metrics"].items():
+        # Of 128 episodes' tokens, one on the edge of the clip range may fall to either side.
+        tolerance = 5e-3 if key.endswith("clip_fraction") else TOLERANCE
+        assert together["metrics"][key] == pytest.approx(value, abs=tolerance), key
+    for key in ("advantages", "kl"):
+        torch.testing.assert_close(torch.tensor(together[key]), torch.tensor(alone[key]), atol=TOLERANCE, rtol=0)
+    if update:
+        assert torch.tensor(alone["kl"]).abs().max() > 0.01, "the policy has moved"
+
+
+def test_two_processes_go_on_from_a_checkpoint_as_if_they_had_not_stopped(
+    found: dict[int, list[Any]], tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    stopped = run(tiny_folder("llama"), tmp_path, 2, "stopped")
+    assert (tmp_path / "checkpoints").is_dir()
+    assert [result["updates"] for result in stopped] == [result["updates"] for result in found[2]]
+
+
+class TestAlone:
+    def test_a_share_is_everything(self) -> None:
+        processes = Processes()
+        assert (processes.count, processes.rank, processes.is_main) == (1, 0, True)
+        assert processes.share(3) == [0, 1, 2]
+        assert processes.join(["a", "b"], 2) == ["a", "b"]
+        assert processes.sum({"x": 2.0}) == {"x": 2.0}
+        assert processes.from_main("x") == "x"
+
+    def test_gradients_stay(self) -> None:
+        parameter = nn.Parameter(torch.ones(2))
+        parameter.grad = torch.tensor([1.0, 2.0])
+        Processes().sum_gradients([parameter])
+        assert parameter.grad.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shares_cover_the_batch_once_and_are_joined_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.machine import processes as module
+
+    shares = []
+    for rank in range(count):
+        processes = Processes()
+        processes.count, processes.rank = count, rank
+        shares.append(processes.share(7))
+    assert sorted(place for share in shares for place in share) == list(range(7))
+    monkeypatch.setattr(module, "gather_object", lambda own: [f"row {place}" for share in shares for place in share])
+    assert processes.join([f"row {place}" for place in shares[-1]], 7) == [f"row {place}" for place in range(7)]

@@ -1,0 +1,158 @@
+"""Heads, losses and gates from a file outside the package: found by name, trained, saved, loaded in a new process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from stage_fixtures import reduced_data, reduced_recipe
+
+from alignment.errors import UserError
+from alignment.files import read_json
+from alignment.models.heads.known_heads import HEADS, build_head
+from alignment.reward.gate import gate_named
+from alignment.reward.losses import preference_loss_named
+from alignment.workflow.plugins import TABLES, load_plugins
+from stages.annotate import collect as annotate
+from stages.base import pretrain as base
+from stages.door.command_line import parser_for, recipe_from
+from stages.ppo import train_policy as ppo
+from stages.reward import train_reward_models as reward
+from stages.sft import finetune as sft
+
+ROOT = Path(__file__).parents[3]
+LOSS_AND_GATE = """
+import torch
+from alignment.reward.gate import GATES, GatedScores
+from alignment.reward.losses import LOSSES
+
+def hinge(log_odds, strength):
+    return torch.relu(1 - log_odds)
+
+def worse_of_both(helpfulness, safety, is_safety, *, threshold_probability):
+    return GatedScores(torch.minimum(helpfulness, safety), safety < helpfulness)
+
+LOSSES["hinge"] = hinge
+GATES["worse"] = worse_of_both
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean_tables() -> Iterator[None]:
+    before = {name: dict(table) for name, table in TABLES.items()}
+    modules = set(sys.modules)
+    yield
+    for name, table in TABLES.items():
+        table.clear()
+        table.update(before[name])
+    for module in set(sys.modules) - modules:
+        if module.startswith("tandem_plugin"):
+            del sys.modules[module]
+
+
+@pytest.fixture
+def my_heads(tmp_path: Path) -> Path:
+    """The head that the README shows, in a file of its own."""
+    file = tmp_path / "my_heads.py"
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    (block,) = [block for block in blocks if "HEADS[" in block]
+    file.write_text(block, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def my_rules(tmp_path: Path) -> Path:
+    file = tmp_path / "my_rules.py"
+    file.write_text(LOSS_AND_GATE, encoding="utf-8")
+    return file
+
+
+def test_the_readmes_head_has_at_most_ten_lines_and_scores(my_heads: Path) -> None:
+    lines = [line for line in my_heads.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 10
+    before = set(HEADS)
+    load_plugins([str(my_heads)])
+    (name,) = set(HEADS) - before
+    scores = build_head(name, 8)(torch.randn(3, 5, 8), torch.tensor([4, 0, 2]))
+    assert scores.shape == (3,) and scores.dtype == torch.float32
+
+
+def test_losses_and_gates(my_rules: Path) -> None:
+    load_plugins([str(my_rules)])
+    assert preference_loss_named("hinge")(torch.tensor([0.25, 3.0]), torch.ones(2)).tolist() == [0.75, 0.0]
+    gated = gate_named("worse")(
+        torch.tensor([1.0, 2.0]), torch.tensor([3.0, -1.0]), torch.zeros(2).bool(), threshold_probability=0.15
+    )
+    assert (gated.scores.tolist(), gated.routed_to_safety.tolist()) == ([1.0, -1.0], [False, True])
+
+
+def test_a_file_is_run_once(tmp_path: Path) -> None:
+    file = tmp_path / "counted.py"
+    file.write_text(
+        "from pathlib import Path\nfrom alignment.reward.losses import LOSSES\n"
+        "LOSSES['x'] = lambda log_odds, strength: -log_odds\n"
+        f"with open({str(tmp_path / 'runs')!r}, 'a') as f: f.write('x')\n"
+    )
+    load_plugins([str(file)])
+    load_plugins([str(file)])
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("import torch\nx = 1 / 0\n", r"ZeroDivisionError: division by zero \(line 2\)"),
+        ("def broken(:\n", "SyntaxError"),
+        ("x = 1\n", "adds nothing to HEADS, LOSSES, GATES"),
+        ("from alignment.models.heads import *\nHEADS['linear'] = MlpHead\n", r"replaces HEADS\['linear'\]"),
+    ],
+)
+def test_a_bad_file_is_one_error_and_leaves_nothing_behind(text: str | None, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    if text is not None:
+        file.write_text(text)
+    before = {name: dict(table) for name, table in TABLES.items()}
+    with pytest.raises(UserError, match=message):
+        load_plugins([str(file)])
+    assert {name: dict(table) for name, table in TABLES.items()} == before
+
+
+def test_the_command_line_loads_what_the_recipe_names(my_rules: Path) -> None:
+    recipe_from(parser_for("A stage.", "stages.x").parse_args([f"plugins=[{my_rules}]", "ppo.gate=worse"]))
+    assert gate_named("worse")
+
+
+def test_a_whole_run_with_a_head_a_loss_and_a_gate_of_ones_own(my_heads: Path, my_rules: Path, tmp_path: Path) -> None:
+    load_plugins([str(my_heads), str(my_rules)])
+    (name,) = set(HEADS) - {"linear", "mlp", "likelihood", "attention", "ensemble", "quantile", "objectives"}
+    settings = [
+        f"plugins=[{my_heads},{my_rules}]",
+        f"reward.head.name={name}",
+        "reward.helpfulness.loss=hinge",
+        "ppo.gate=worse",
+        "ppo.method=ppo",
+    ]
+    recipe = reduced_recipe(reduced_data(tmp_path), tmp_path / "run", *settings)
+    for stage in (base, sft, annotate, reward, ppo):
+        stage.main(recipe)
+    result = read_json(tmp_path / "run" / "round-1" / "ppo" / "result.json")
+    # Where the gate takes the lesser of two scores, the mean cannot be above either's.
+    assert result["objective/score"] <= min(result["objective/helpfulness"], result["objective/safety"])
+    folder = tmp_path / "run" / "round-1" / "reward" / "helpfulness"
+    load = (
+        "import sys; from pathlib import Path; from alignment.errors import UserError\n"
+        "from alignment.workflow.plugins import load_plugins\n"
+        "from alignment.models.heads.known_heads import build_head\n"
+        "load_plugins(sys.argv[2:]); build_head(sys.argv[1], 8); print('known')"
+    )
+    assert read_json(folder / "reward_model.json")["head"]["name"] == name
+    known = subprocess.run([sys.executable, "-c", load, name, str(my_heads)], cwd=ROOT, capture_output=True, text=True)
+    assert known.stdout == "known\n"
+    unknown = subprocess.run([sys.executable, "-c", load, name], cwd=ROOT, capture_output=True, text=True)
+    assert "plugins=[...]" in unknown.stderr
