@@ -16,6 +16,8 @@ Role = Literal["system", "user", "assistant"]
 Dimension = Literal["helpfulness", "safety"]
 Grade = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
 SafetyBin = Literal["preferred_safe_other_unsafe", "both_safe", "both_unsafe", "preferred_unsafe_other_safe"]
+Part = Literal["train", "heldout"]
+"""What a prompt or a comparison is for: to be trained on, or to measure with."""
 
 GRADES: tuple[Grade, ...] = (
     "significantly_better",

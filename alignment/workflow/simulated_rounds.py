@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from alignment.data.fitting import encode_prompts
-from alignment.data.records import Dimension, Prompt
+from alignment.data.records import Dimension, Part, Prompt
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.settings.recipe import Recipe
@@ -20,7 +20,6 @@ from alignment.toy.simulated_collection import Collection, collect, queue
 from alignment.workflow.run_policies import Policy
 from alignment.workflow.temperature_variants import Variant
 
-Part = Literal["train", "heldout"]
 OnStep = Callable[[int, int, dict[str, float]], None]
 
 

@@ -16,14 +16,14 @@ from sqlalchemy import Connection, select
 
 from alignment.data.jsonl import OnError, ReadReport, explain
 from alignment.data.readers import load_comparisons, load_prompts
-from alignment.data.records import AnswerSource, Comparison, Dimension, Prompt
+from alignment.data.records import AnswerSource, Comparison, Dimension, Part, Prompt
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.resources import resolve
 from annotation_ui.desk.exercises import read_exercises
 from annotation_ui.exchange.pair_lines import IMPORTED, attention_item, has_own_pairs, own_pairs
 from annotation_ui.store.database import Store
-from annotation_ui.store.items import NewItem, Part, add_items
+from annotation_ui.store.items import NewItem, add_items
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.store.projects import project_named
 from annotation_ui.store.tables import answer, item, pair

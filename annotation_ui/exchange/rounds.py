@@ -14,12 +14,12 @@ from typing import Literal
 
 from sqlalchemy import Connection, and_, case, func, or_, select
 
-from alignment.data.records import Dimension
+from alignment.data.records import Dimension, Part
 from annotation_ui.exchange.selection import ExportFilter, Selection
 from annotation_ui.store import assignments
 from annotation_ui.store.accounts import LOCAL_USER, is_simulated
 from annotation_ui.store.database import Store, now
-from annotation_ui.store.items import NewItem, Part, add_items
+from annotation_ui.store.items import NewItem, add_items
 from annotation_ui.store.projects import project_named
 from annotation_ui.store.tables import annotator, assignment, item, project
 

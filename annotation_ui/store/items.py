@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, func, insert, select
 
-from alignment.data.records import Dialogue, Message
+from alignment.data.records import Dialogue, Message, Part
 from alignment.data.splits import dialogue_key
 from annotation_ui.store.database import now
 from annotation_ui.store.pairs import NewAnswer, add_pair, complete_pair, dump_messages
@@ -17,7 +17,6 @@ from annotation_ui.store.tables import item
 from annotation_ui.vocabulary import Slot, storable
 
 Source = Literal["queue", "annotator", "gold", "training", "qualification"]
-Part = Literal["train", "heldout"]
 _IDS_PER_QUERY = 500
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from alignment.data.records import Comparison, Dimension, Prompt
+from alignment.data.records import Comparison, Dimension, Part, Prompt
 from alignment.files import read_json, write_json
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
@@ -21,7 +21,7 @@ from annotation_ui.exchange.export_judgments import comparisons
 from annotation_ui.exchange.rounds import Wanted, Watch, has_batch, put_away, take_up, taken
 from annotation_ui.exchange.selection import OTHER_PART
 from annotation_ui.store.database import Store
-from annotation_ui.store.items import NewItem, Part
+from annotation_ui.store.items import NewItem
 from annotation_ui.store.projects import project_about
 from annotation_ui.web.server import keep_projects
 from stages.annotate.people_pairs import PARTS, made_of, run_id, sample_pairs, wanted

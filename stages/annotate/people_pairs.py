@@ -8,7 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from alignment.data.records import Dimension, Prompt
+from alignment.data.records import Dimension, Part, Prompt
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, write_json
 from alignment.resources import resolve
@@ -17,7 +17,7 @@ from alignment.settings.recipe import Recipe
 from alignment.workflow.run_policies import Policy, load_backbone, load_policy, newest_before, with_room
 from alignment.workflow.temperature_variants import Answer, Variant
 from annotation_ui.exchange.rounds import PRIORITY, Wanted
-from annotation_ui.store.items import NewItem, Part
+from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.vocabulary import SLOTS
 from stages.door.progress import progress, say
