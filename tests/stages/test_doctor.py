@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from ppo_history import from_update, healthy
 from safetensors.torch import load_file, save_file
 from stage_fixtures import own_data, own_model, reduced_recipe
-from test_health import from_update, healthy
 from tiny import LORA, add_reward_model, randomize, tiny_prompts, tiny_tokenizer
 
 from alignment.models.backbone import Backbone, Role

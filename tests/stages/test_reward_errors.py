@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from any_model import CASES, recipe_for
 from safetensors.torch import load_file, save_file
 from stage_fixtures import outcome, write_lines
-from test_any_model import CASES, recipe_for
 
 from alignment.models.scorers.reward_model import HEAD_FILE
 from alignment.settings.recipe import Recipe

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -367,6 +368,13 @@ def quiet_office(store: Store) -> Iterator[Office]:
     """The same without variants: answers were sampled before, and an item is one comparison."""
     opened = Office(store, live=False)
     yield opened
+
+
+def check_taken(store: Store) -> None:
+    """What remains of an item is its overlap less who has judged it or has it on a desk."""
+    taken = Counter(row.item_id for row in rows(store, tables.assignment) if row.state in ("leased", "done"))
+    for row in rows(store, tables.item, source="queue"):
+        assert row.remaining == row.overlap - taken[row.id], row
 
 
 def wait_for(look: Callable[[], Any], is_right: Callable[[Any], bool]) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+from pydantic import BaseModel
 
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
 from alignment.figures.policy_figures import choose_samples, compare_policies, summarise_policy
@@ -164,3 +165,23 @@ def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = 
         "samples": choose_samples(prompts, {name: rows[name] for name in policies if name != "base"}, count=12, seed=0),
         "score_histograms": {"helpfulness": score_histograms(rewards), "safety": score_histograms(rewards)},
     }
+
+
+def documented_keys(model: type[BaseModel]) -> set[str]:
+    """Every field name of a model and of the models inside it."""
+    keys: set[str] = set()
+    todo, seen = [model], set()
+    while todo:
+        current = todo.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for name, field in current.model_fields.items():
+            keys.add(name)
+            annotations = [field.annotation]
+            while annotations:
+                annotation = annotations.pop()
+                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                    todo.append(annotation)
+                annotations += get_args(annotation)
+    return keys

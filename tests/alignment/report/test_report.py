@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
-from report_example import LEVELS, example_report
+from html_outline import outline
+from report_example import LEVELS, documented_keys, example_report
 
 from alignment.report import number_formats, report_schema, write_report
 
@@ -31,60 +30,6 @@ def full() -> dict[str, Any]:
 def page(full: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of that report."""
     return write_report.write_report(full, tmp_path_factory.mktemp("report")).read_text(encoding="utf-8")
-
-
-class Outline(HTMLParser):
-    """Which elements a page has, and whether every one of them is closed."""
-
-    VOID = ("meta", "br", "img", "link", "input", "hr")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.data: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
-
-    def handle_data(self, data: str) -> None:
-        self.data.append(data)
-
-
-def outline(page: str) -> Outline:
-    """Parse a page."""
-    parser = Outline()
-    parser.feed(page)
-    parser.close()
-    return parser
-
-
-def documented_keys(model: type[BaseModel]) -> set[str]:
-    """Every field name of a model and of the models inside it."""
-    keys: set[str] = set()
-    todo, seen = [model], set()
-    while todo:
-        current = todo.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        for name, field in current.model_fields.items():
-            keys.add(name)
-            annotations = [field.annotation]
-            while annotations:
-                annotation = annotations.pop()
-                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                    todo.append(annotation)
-                annotations += get_args(annotation)
-    return keys
 
 
 def test_docs_name_every_key() -> None:

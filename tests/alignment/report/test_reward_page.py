@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from html_outline import outline
+from report_example import documented_keys
 from reward_example import example_evaluation, example_pairs
-from test_report import DOCS, documented_keys, outline
 
 from alignment.figures.reward_model_figures import side_by_side
 from alignment.report import number_formats
 from alignment.report.reward_schema import RewardEvaluation, validate_evaluation
 from alignment.report.write_reward_report import draw_reward_plots, write_reward_report
+
+DOCS = Path(__file__).parents[3] / "docs" / "report.md"
 
 
 @pytest.fixture(scope="module")

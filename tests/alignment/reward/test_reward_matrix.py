@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from pairs_example import pairs_of, settings
 from safetensors.torch import load_file, save_file
-from test_reward_training import pairs_of, settings
 from tiny import LORA, as_answers, load_tiny, save_tiny_model, token_rows
 
 from alignment.data.encoding import EncodedAnswer

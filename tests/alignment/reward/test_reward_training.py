@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairs_example import LABELS, pairs_of, settings
 from tiny import (
     LORA,
     add_role,
@@ -26,38 +27,12 @@ from alignment.models.backbone import Backbone
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair, PairCollator, encode_pairs
 from alignment.reward.reward_training import train_reward_model
-from alignment.settings.reward_sections import RewardModelSection
-
-MARGINS = (1.0, 0.0, 1 / 3, 2 / 3, 0.0, 1.0, 0.0, 1 / 3)
-LABELS = ((True, False), (True, True), None, (False, False), None, (False, True), (True, False), None)
-
-
-def pairs_of(
-    *, margins: tuple[float, ...] = MARGINS, labels: tuple[tuple[bool, bool] | None, ...] = LABELS
-) -> list[EncodedPair]:
-    prompts = token_rows(3, 8, 2, 4, 7, 5, 6, 3, seed=4)
-    chosen = token_rows(7, 4, 2, 5, 8, 1, 3, 6, seed=1)
-    rejected = token_rows(2, 5, 9, 6, 4, 3, 8, 7, seed=2)
-    return [
-        EncodedPair(prompt, one, two, margin, *(label or (True, True)), labelled=label is not None)
-        for prompt, one, two, margin, label in zip(prompts, chosen, rejected, margins, labels, strict=True)
-    ]
 
 
 def made_model(backbone: Backbone, role: str = "safety", **head: Any) -> RewardModel:
     add_role(backbone, role, seed=3)
     torch.manual_seed(3)
     return RewardModel(backbone, role, **{"head_name": "linear", "head_arguments": {}, **head})
-
-
-def settings(**changes: Any) -> RewardModelSection:
-    defaults: dict[str, Any] = {
-        "epochs": 2,
-        "batch_size_pairs": 8,
-        "micro_batch_size_pairs": 8,
-        "learning_rate": 1e-2,
-    }
-    return RewardModelSection(**{**defaults, **changes})
 
 
 def train(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_ppo import EPISODES, TEMPERATURE, gradients, one_batch, settings, trainer_on
+from ppo_example import EPISODES, TEMPERATURE, gradients, one_batch, settings, trainer_on
 from tiny import add_reward_model, base_parameters, load_tiny, save_tiny_model, state_of, tiny_prompts, unchanged
 from torch import Tensor
 

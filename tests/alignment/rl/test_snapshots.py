@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from test_ppo import settings, trainer_on
+from ppo_example import settings, trainer_on
 from tiny import tiny_prompts
 
 from alignment.models.backbone import Backbone

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from annotation_fixtures import LONG_AGO, Office, Person, app_settings, change, new_item, rows
-from test_annotation_assignments import check_taken
+from annotation_fixtures import LONG_AGO, Office, Person, app_settings, change, check_taken, new_item, rows
 
 from alignment.errors import UserError
 from annotation_ui.exchange.export_judgments import comparisons

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from annotation_fixtures import Office, add_person, app_settings, change, new_item, only, rows
+from html_outline import outline
 from quality_example import ANNOTATORS, example, judged, skipped
 from scipy import stats
 from sqlalchemy import event
-from test_report import outline
 
 from alignment.errors import UserError
 from annotation_ui.quality.agreement import NO_DATA, JudgedPair, Skipped

@@ -17,6 +17,7 @@ from annotation_fixtures import (
     Person,
     app_settings,
     change,
+    check_taken,
     current,
     new_item,
     only,
@@ -350,13 +351,6 @@ SEED, STEPS = 5, 60
 
 
 # -- the books balance ------------------------------------------------------------------------------------------------
-
-
-def check_taken(store: Store) -> None:
-    """What remains of an item is its overlap less who has judged it or has it on a desk."""
-    taken = Counter(row.item_id for row in rows(store, assignment) if row.state in ("leased", "done"))
-    for row in rows(store, item, source="queue"):
-        assert row.remaining == row.overlap - taken[row.id], row
 
 
 def check_books(office: Office, person: Person) -> None:
