@@ -7,9 +7,10 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TextIO, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -47,24 +48,32 @@ class ReadReport:
         return f"{self.path}: {self.read} records{left_out}"
 
 
-def open_text(path: Path) -> Any:
-    """Open a text file, unzipping ``.gz``; raise ``UserError`` where there is none."""
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A text file to read while the block runs; ``.gz`` is unzipped, and a byte order mark is no part of the text.
+
+    Raises:
+        UserError: there is no such file, or what was read in the block is damaged or not UTF-8.
+    """
     if not path.is_file():
         raise UserError(f"no such file: {path}")
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as text:
+            yield cast(TextIO, text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: the gzip file is damaged or cut off ({error}). Fetch it again.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def iter_json_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text) of each non-empty line; raise ``UserError`` where the file cannot be read."""
-    try:
-        with open_text(path) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, line
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    except (EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, line
 
 
 def explain(error: ValidationError) -> str:

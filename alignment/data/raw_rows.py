@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
+from alignment.data.jsonl import open_text
 from alignment.errors import UserError
 
 _HUB_NAME = re.compile(r"(?P<owner>[\w-]+)/(?P<name>[\w.-]+)(:(?P<split>[\w\[\]%:+-]+))?")
@@ -32,7 +31,7 @@ class UnreadableRow(ValueError):
     """A row that could not even be read."""
 
 
-class Place(NamedTuple):
+class RowPlace(NamedTuple):
     """Where a row stands, as people would say it."""
 
     unit: str
@@ -42,7 +41,7 @@ class Place(NamedTuple):
         return f"{self.unit} {self.number}"
 
 
-def iter_rows(source: str) -> Iterator[tuple[Place, Any]]:
+def iter_rows(source: str) -> Iterator[tuple[RowPlace, Any]]:
     """Yield (place as people would name it, row or ``UnreadableRow``)."""
     path = Path(source)
     if path.is_dir():
@@ -55,40 +54,26 @@ def iter_rows(source: str) -> Iterator[tuple[Place, Any]]:
     return _hub_rows(f"{hub['owner']}/{hub['name']}", hub["split"] or "train")
 
 
-def _json_rows(path: Path) -> Iterator[tuple[Place, Any]]:
+def _json_rows(path: Path) -> Iterator[tuple[RowPlace, Any]]:
     """Rows of a JSON array (``item N``) or of JSON Lines (``line N``), told apart by the first character."""
-    try:
-        lines = _open(path)
-        with lines:
-            first = next((line for line in lines if line.strip()), "")
-            lines.seek(0)
-            if first.lstrip("\ufeff \t").startswith("["):
-                yield from _array_items(path, lines.read())
-            else:
-                yield from _json_lines(path, lines)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: the gzip file is damaged or cut off ({error}). Fetch it again.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    with open_text(path) as lines:
+        first = next((line for line in lines if line.strip()), "")
+        lines.seek(0)
+        if first.lstrip(" \t").startswith("["):
+            yield from _array_items(path, lines.read())
+        else:
+            yield from _json_lines(path, lines)
 
 
-def _open(path: Path) -> Any:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
-
-
-def _array_items(path: Path, text: str) -> Iterator[tuple[Place, Any]]:
+def _array_items(path: Path, text: str) -> Iterator[tuple[RowPlace, Any]]:
     try:
         items = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
-    yield from ((Place("item", number), item) for number, item in enumerate(items, start=1))
+    yield from ((RowPlace("item", number), item) for number, item in enumerate(items, start=1))
 
 
-def _json_lines(path: Path, lines: Any) -> Iterator[tuple[Place, Any]]:
+def _json_lines(path: Path, lines: TextIO) -> Iterator[tuple[RowPlace, Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -101,10 +86,10 @@ def _json_lines(path: Path, lines: Any) -> Iterator[tuple[Place, Any]]:
                     "or one object a line."
                 ) from error
             row = UnreadableRow(f"not JSON ({error})")
-        yield Place("line", number), row
+        yield RowPlace("line", number), row
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[Place, Any]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[RowPlace, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -114,12 +99,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[Place, Any]]:
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield Place("row", number), row
+                    yield RowPlace("row", number), row
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
 
 
-def _hub_rows(name: str, split: str) -> Iterator[tuple[Place, Any]]:
+def _hub_rows(name: str, split: str) -> Iterator[tuple[RowPlace, Any]]:
     import datasets
 
     try:
@@ -130,4 +115,4 @@ def _hub_rows(name: str, split: str) -> Iterator[tuple[Place, Any]]:
             f"{name!r} is neither a file here nor a Hub dataset that could be loaded (split {split!r}): {reason}"
         ) from error
     for number, row in enumerate(dataset, start=1):
-        yield Place("row", number), row
+        yield RowPlace("row", number), row

@@ -13,29 +13,23 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from alignment.data.formats.known_formats import FORMATS
-from alignment.data.formats.row_format import Format, NoPreference, Row, until_user
+from alignment.data.formats.row_format import NoPreference, RowDefaults, RowReader
 from alignment.data.jsonl import OnError, ReadReport, explain
-from alignment.data.raw_rows import Place, UnreadableRow, iter_rows
-from alignment.data.records import Comparison, Demonstration, Dimension, Message, Prompt
-from alignment.data.splits import first_turn_key
+from alignment.data.raw_rows import RowPlace, UnreadableRow, iter_rows
+from alignment.data.records import Comparison, Demonstration, Dimension, Prompt
 from alignment.errors import UserError
 
 R = TypeVar("R", bound=BaseModel)
-R_co = TypeVar("R_co", bound=BaseModel, covariant=True)
 
 _N_LOOKED_AT = 50
 """Rows among which the first sound one shows the format."""
-
-
-class _Reader(Protocol[R_co]):
-    def __call__(self, name: str, row: Row, record_id: str) -> R_co: ...
 
 
 def load_demonstrations(
@@ -51,16 +45,9 @@ def load_demonstrations(
     Raises:
         UserError: the source cannot be read, holds no demonstration or a malformed row; names file and row.
     """
-
-    def read(name: str, row: Row, record_id: str) -> Demonstration:
-        if name == "tandem":
-            if "messages" in row:
-                return Demonstration.model_validate(row)
-            own = Comparison.model_validate(row)
-            return Demonstration(id=own.id, messages=own.prompt + own.chosen)
-        return Demonstration(id=record_id, messages=FORMATS[name].demonstration(row))
-
-    return _load(source, "demonstrations", lambda f: f.has_demonstration, read, format=format, on_error=on_error)
+    readers = {name: each.demonstrations for name, each in FORMATS.items()}
+    # the dimension is a formality: a demonstration has none
+    return _load(source, "demonstrations", readers, dimension="helpfulness", format=format, on_error=on_error)
 
 
 def load_comparisons(
@@ -78,25 +65,8 @@ def load_comparisons(
     Raises:
         UserError: the source cannot be read, holds no comparison or a malformed row; names file and row.
     """
-
-    def read(name: str, row: Row, record_id: str) -> Comparison:
-        if name == "tandem":
-            own = Comparison.model_validate({"dimension": dimension, **row})
-            if own.dimension != dimension:
-                raise NoPreference(f"about {own.dimension}")
-            return own
-        pair = FORMATS[name].pair(row)
-        return Comparison(
-            id=record_id,
-            prompt=pair.prompt,
-            chosen=(Message(role="assistant", content=pair.chosen),),
-            rejected=(Message(role="assistant", content=pair.rejected),),
-            dimension=dimension,
-            grade=pair.grade,
-            conversation_id=first_turn_key(pair.prompt),
-        )
-
-    return _load(source, "comparisons", lambda f: f.has_pair, read, format=format, on_error=on_error)
+    readers = {name: each.comparisons for name, each in FORMATS.items()}
+    return _load(source, "comparisons", readers, dimension=dimension, format=format, on_error=on_error)
 
 
 def load_prompts(
@@ -113,47 +83,28 @@ def load_prompts(
     Raises:
         UserError: the source cannot be read, holds no prompt or a malformed row; names file and row.
     """
-
-    def read(name: str, row: Row, record_id: str) -> Prompt:
-        if name != "tandem":
-            return Prompt(id=record_id, messages=FORMATS[name].prompt(row), dimension=dimension, kind=dimension)
-        if "messages" not in row:
-            own = Comparison.model_validate({"dimension": dimension, **row})
-            kind = own.dimension if own.kind is None else own.kind
-            return Prompt(id=own.id, messages=own.prompt, dimension=own.dimension, kind=kind)
-        if row.keys() == {"id", "messages"}:
-            row = (
-                {**row, "messages": until_user(Demonstration.model_validate(row).messages)}
-                if _is_answered(row)
-                else row
-            )
-        tag = row.get("dimension", dimension)
-        return Prompt.model_validate({"dimension": tag, "kind": tag, **row})
-
-    return _load(source, "prompts", lambda f: f.has_prompt, read, format=format, on_error=on_error)
-
-
-def _is_answered(row: Row) -> bool:
-    messages = row["messages"]
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    return isinstance(last, Mapping) and last.get("role") == "assistant"
+    readers = {name: each.prompts for name, each in FORMATS.items()}
+    return _load(source, "prompts", readers, dimension=dimension, format=format, on_error=on_error)
 
 
 def _load(
     source: str,
     what: str,
-    recognises: Callable[[Format], Callable[[Row], bool]],
-    read: _Reader[R],
+    readers: Mapping[str, RowReader[R]],
     *,
+    dimension: Dimension,
     format: str,
     on_error: OnError,
 ) -> tuple[list[R], ReadReport]:
+    """Records of a source; ``what`` names them in messages, ``readers`` has the reader of each format."""
     _check_format(format)
+    # the first rows show the format
     rows = iter(iter_rows(source))
     head = list(itertools.islice(rows, _N_LOOKED_AT))
     if not head:
         raise UserError(f"{source} is empty: expected {what}.")
-    name = format if format != "auto" else _detect(source, what, head, recognises, on_error=on_error)
+    name = format if format != "auto" else _detect(source, what, head, readers, on_error=on_error)
+    # every row becomes a record, is counted as left out, or raises
     report = ReadReport(path=source)
     records: list[R] = []
     stem = _stem(source)
@@ -163,7 +114,7 @@ def _load(
                 raise row
             if not isinstance(row, Mapping):
                 raise ValueError(f"expected an object, found {type(row).__name__}")
-            records.append(read(name, row, f"{stem}-{where.number:06d}"))
+            records.append(readers[name].read(row, RowDefaults(f"{stem}-{where.number:06d}", dimension)))
         except NoPreference as reason:
             report.skip(str(reason), str(where))
         except ValueError as error:
@@ -190,16 +141,16 @@ def _check_format(format: str) -> None:
 def _detect(
     source: str,
     what: str,
-    head: list[tuple[Place, Any]],
-    recognises: Callable[[Format], Callable[[Row], bool]],
+    head: list[tuple[RowPlace, Any]],
+    readers: Mapping[str, RowReader[R]],
     *,
     on_error: OnError,
 ) -> str:
     """The first format that recognises one of the first rows; the first row decides where errors raise."""
     for where, row in head:
         if isinstance(row, Mapping):
-            for name, candidate in FORMATS.items():
-                if recognises(candidate)(row):
+            for name, reader in readers.items():
+                if reader.recognises(row):
                     return name
         elif on_error == "raise":
             problem = str(row) if isinstance(row, UnreadableRow) else f"expected an object, found {type(row).__name__}"

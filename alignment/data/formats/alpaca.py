@@ -7,7 +7,20 @@ from __future__ import annotations
 
 import math
 
-from alignment.data.formats.row_format import NoPreference, Pair, Row, make_pair, text_at, turn_of
+from alignment.data.formats.row_format import (
+    AnswerPair,
+    Format,
+    NoPreference,
+    Row,
+    chosen_side,
+    comparison_reader,
+    demonstration_reader,
+    has_keys,
+    make_pair,
+    prompt_reader,
+    text_at,
+    turn_of,
+)
 from alignment.data.records import Dialogue, Grade
 
 
@@ -17,7 +30,7 @@ def alpaca_prompt(row: Row) -> Dialogue:
     return (turn_of("user", f"{instruction}\n\n{extra}" if extra.strip() else instruction),)
 
 
-def alpaca_pair(row: Row) -> Pair:
+def alpaca_pair(row: Row) -> AnswerPair:
     """A pair from ``chosen`` and ``rejected``."""
     return make_pair(alpaca_prompt(row), text_at(row, "chosen"), text_at(row, "rejected"))
 
@@ -42,7 +55,7 @@ def alpaca_eval_grade(preference: float) -> Grade:
     return next((grade for above, grade in ALPACA_EVAL_GRADES if strength > above), "negligibly_better")
 
 
-def alpaca_eval_pair(row: Row) -> Pair:
+def alpaca_eval_pair(row: Row) -> AnswerPair:
     """A pair, graded by how strong the preference is; raise ``NoPreference`` at an exact tie."""
     first, second = text_at(row, "output_1"), text_at(row, "output_2")
     value = row.get("preference")
@@ -52,3 +65,21 @@ def alpaca_eval_pair(row: Row) -> Pair:
         raise NoPreference("without a preference (exact tie)")
     chosen, rejected = (first, second) if value < 1.5 else (second, first)
     return make_pair(alpaca_prompt(row), chosen, rejected, alpaca_eval_grade(value))
+
+
+_has_instruction_and_answer = has_keys("instruction", "output")
+_has_instruction_and_chosen = has_keys("instruction", "chosen")
+_has_two_outputs = has_keys("instruction", "output_1", "output_2")
+
+ALPACA = Format(
+    comparisons=comparison_reader(has_keys("instruction", "chosen", "rejected"), alpaca_pair),
+    demonstrations=demonstration_reader(
+        lambda row: _has_instruction_and_answer(row) or _has_instruction_and_chosen(row), alpaca_demonstration
+    ),
+    prompts=prompt_reader(has_keys("instruction"), alpaca_prompt),
+)
+ALPACA_EVAL = Format(
+    comparisons=comparison_reader(_has_two_outputs, alpaca_eval_pair),
+    demonstrations=demonstration_reader(_has_two_outputs, lambda row: chosen_side(alpaca_eval_pair(row))),
+    prompts=prompt_reader(_has_two_outputs, alpaca_prompt),
+)

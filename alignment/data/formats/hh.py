@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import re
 
-from alignment.data.formats.row_format import NoPreference, Pair, Row, make_pair, text_at, turn_of
+from alignment.data.formats.row_format import (
+    AnswerPair,
+    Format,
+    NoPreference,
+    Row,
+    comparison_reader,
+    demonstration_reader,
+    make_pair,
+    prompt_reader,
+    text_at,
+    turn_of,
+    until_user,
+)
 from alignment.data.records import Dialogue, Role
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -25,16 +37,16 @@ def parse_transcript(text: str) -> Dialogue:
     head, *parts = _TURN.split(text.lstrip())
     if head.strip() or not parts:
         raise ValueError("the transcript does not start with 'Human:'")
-    return tuple(turn_of(_HH_ROLES[name], said.strip()) for name, said in zip(parts[::2], parts[1::2], strict=True))
+    return tuple(turn_of(_HH_ROLES[name], text.strip()) for name, text in zip(parts[::2], parts[1::2], strict=True))
 
 
-def hh_pair(row: Row) -> Pair:
+def hh_pair(row: Row) -> AnswerPair:
     """A pair from two transcripts that differ in their last turn."""
     chosen, rejected = parse_transcript(text_at(row, "chosen")), parse_transcript(text_at(row, "rejected"))
     return pair_of_dialogues(chosen, rejected)
 
 
-def pair_of_dialogues(chosen: Dialogue, rejected: Dialogue) -> Pair:
+def pair_of_dialogues(chosen: Dialogue, rejected: Dialogue) -> AnswerPair:
     """The comparison of two whole dialogues that differ in the last answer."""
     if chosen == rejected:
         raise NoPreference("without a preference (equal answers)")
@@ -51,6 +63,18 @@ def hh_demonstration(row: Row) -> Dialogue:
     return parse_transcript(text_at(row, "chosen"))
 
 
-def is_hh(row: Row) -> bool:
-    """Whether a row is one of hh-rlhf."""
-    return row.get("prompt") is None and is_transcript(row.get("chosen")) and is_transcript(row.get("rejected"))
+def has_chosen_transcript(row: Row) -> bool:
+    """Whether a row has a preferred transcript, and no prompt apart from it."""
+    return row.get("prompt") is None and is_transcript(row.get("chosen"))
+
+
+def has_two_transcripts(row: Row) -> bool:
+    """Whether a row compares two transcripts."""
+    return has_chosen_transcript(row) and is_transcript(row.get("rejected"))
+
+
+HH = Format(
+    comparisons=comparison_reader(has_two_transcripts, hh_pair),
+    demonstrations=demonstration_reader(has_chosen_transcript, hh_demonstration),
+    prompts=prompt_reader(has_chosen_transcript, lambda row: until_user(hh_demonstration(row))),
+)

@@ -1,14 +1,24 @@
-"""What a format is: how one row of somebody's file says a prompt, a demonstration or a pair of answers."""
+"""What a format is: how one row of somebody's file becomes a comparison, a demonstration or a prompt.
+
+A format answers two questions for each kind of record: whether a row holds one, and which. Whatever a row does not say
+of its record (an id, what the answers were compared by) comes from ``RowDefaults``. Most formats know nothing of ids
+and dimensions: they say how to read the two answers or the turns, and ``comparison_reader`` and its siblings do the
+rest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from alignment.data.records import Dialogue, Grade, Message, Role
+from pydantic import BaseModel
+
+from alignment.data.records import Comparison, Demonstration, Dialogue, Dimension, Grade, Message, Prompt, Role
+from alignment.data.splits import first_turn_key
 
 Row = Mapping[str, Any]
+R_co = TypeVar("R_co", bound=BaseModel, covariant=True)
 
 
 class NoPreference(Exception):
@@ -16,7 +26,48 @@ class NoPreference(Exception):
 
 
 @dataclass(frozen=True)
-class Pair:
+class RowDefaults:
+    """What a record gets where its row does not say it.
+
+    Attributes:
+        id: made of the file's name and the row's number.
+        dimension: what the whole file is about.
+    """
+
+    id: str
+    dimension: Dimension
+
+
+@dataclass(frozen=True)
+class RowReader(Generic[R_co]):
+    """How a format recognises and reads one kind of record.
+
+    Attributes:
+        recognises: whether a row looks as if it held one.
+        read: the record of a row; raises ``ValueError`` for a malformed row, ``NoPreference`` for one to leave out.
+    """
+
+    recognises: Callable[[Row], bool]
+    read: Callable[[Row, RowDefaults], R_co]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of rows.
+
+    Attributes:
+        comparisons: of two answers to a prompt.
+        demonstrations: dialogues to imitate; of a comparison, the one with the preferred answer.
+        prompts: all up to the last user turn.
+    """
+
+    comparisons: RowReader[Comparison]
+    demonstrations: RowReader[Demonstration]
+    prompts: RowReader[Prompt]
+
+
+@dataclass(frozen=True)
+class AnswerPair:
     """Two answers to a prompt, the preferred one first."""
 
     prompt: Dialogue
@@ -25,25 +76,39 @@ class Pair:
     grade: Grade | None = None
 
 
-@dataclass(frozen=True)
-class Format:
-    """How to recognise and read a format.
+def comparison_reader(recognises: Callable[[Row], bool], pair: Callable[[Row], AnswerPair]) -> RowReader[Comparison]:
+    """The reader of a format whose rows hold a pair of answers."""
 
-    Attributes:
-        has_pair: whether a row looks like a comparison in this format.
-        has_demonstration: whether it holds a dialogue to imitate.
-        has_prompt: whether it holds at least a prompt.
-        pair: the comparison of a row.
-        demonstration: the dialogue to imitate; of a comparison, the one with the preferred answer.
-        prompt: the dialogue up to the last user turn.
-    """
+    def read(row: Row, defaults: RowDefaults) -> Comparison:
+        answers = pair(row)
+        return Comparison(
+            id=defaults.id,
+            prompt=answers.prompt,
+            chosen=(turn_of("assistant", answers.chosen),),
+            rejected=(turn_of("assistant", answers.rejected),),
+            dimension=defaults.dimension,
+            grade=answers.grade,
+            conversation_id=first_turn_key(answers.prompt),
+        )
 
-    has_pair: Callable[[Row], bool]
-    has_demonstration: Callable[[Row], bool]
-    has_prompt: Callable[[Row], bool]
-    pair: Callable[[Row], Pair]
-    demonstration: Callable[[Row], Dialogue]
-    prompt: Callable[[Row], Dialogue]
+    return RowReader(recognises, read)
+
+
+def demonstration_reader(
+    recognises: Callable[[Row], bool], dialogue: Callable[[Row], Dialogue]
+) -> RowReader[Demonstration]:
+    """The reader of a format whose rows hold a dialogue to imitate."""
+    return RowReader(recognises, lambda row, defaults: Demonstration(id=defaults.id, messages=dialogue(row)))
+
+
+def prompt_reader(recognises: Callable[[Row], bool], dialogue: Callable[[Row], Dialogue]) -> RowReader[Prompt]:
+    """The reader of a format whose rows hold a dialogue up to a user turn."""
+
+    def read(row: Row, defaults: RowDefaults) -> Prompt:
+        tag = defaults.dimension
+        return Prompt(id=defaults.id, messages=dialogue(row), dimension=tag, kind=tag)
+
+    return RowReader(recognises, read)
 
 
 def text_at(row: Row, key: str, *, optional: bool = False) -> str:
@@ -68,17 +133,17 @@ def turn_of(role: Role, text: str) -> Message:
     return Message(role=role, content=text)
 
 
-def make_pair(prompt: Dialogue, chosen: str, rejected: str, grade: Grade | None = None) -> Pair:
+def make_pair(prompt: Dialogue, chosen: str, rejected: str, grade: Grade | None = None) -> AnswerPair:
     """A pair of two answers to one prompt; raise if one is empty, or ``NoPreference`` if they are the same."""
     for name, answer in (("preferred", chosen), ("other", rejected)):
         if not answer.strip():
             raise ValueError(f"the {name} answer is empty")
     if chosen.strip() == rejected.strip():
         raise NoPreference("without a preference (equal answers)")
-    return Pair(prompt=prompt, chosen=chosen, rejected=rejected, grade=grade)
+    return AnswerPair(prompt=prompt, chosen=chosen, rejected=rejected, grade=grade)
 
 
-def chosen_side(pair: Pair) -> Dialogue:
+def chosen_side(pair: AnswerPair) -> Dialogue:
     """The dialogue that ends with the preferred answer."""
     return (*pair.prompt, turn_of("assistant", pair.chosen))
 

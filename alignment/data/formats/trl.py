@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import cast, get_args
 
 from alignment.data.formats.hh import is_transcript, pair_of_dialogues, parse_transcript
-from alignment.data.formats.row_format import Pair, Row, has_keys, kind_of, turn_of, until_user
+from alignment.data.formats.row_format import (
+    AnswerPair,
+    Format,
+    Row,
+    comparison_reader,
+    demonstration_reader,
+    has_keys,
+    kind_of,
+    prompt_reader,
+    turn_of,
+    until_user,
+)
 from alignment.data.records import Dialogue, Message, Role
 
 
@@ -44,13 +55,13 @@ def _trl_answered(row: Row, key: str) -> Dialogue:
         return (*_trl_prompt_part(row["prompt"]), turn_of("assistant", value))
     if key not in row:
         raise ValueError(f"{key!r} is missing")
-    said = _messages(value, key)
-    if said and said[0].role == "assistant":
-        return (*_trl_prompt_part(row.get("prompt")), *said)
-    return said
+    turns = _messages(value, key)
+    if turns and turns[0].role == "assistant":
+        return (*_trl_prompt_part(row.get("prompt")), *turns)
+    return turns
 
 
-def trl_pair(row: Row) -> Pair:
+def trl_pair(row: Row) -> AnswerPair:
     """A pair from ``chosen`` and ``rejected``, with or without a ``prompt`` of their own."""
     return pair_of_dialogues(_trl_answered(row, "chosen"), _trl_answered(row, "rejected"))
 
@@ -71,6 +82,19 @@ def trl_prompt(row: Row) -> Dialogue:
     return until_user(trl_demonstration(row))
 
 
+_has_prompt = has_keys("prompt")
+_has_two_answers = has_keys("chosen", "rejected")
+_has_messages = has_keys("messages")
+_has_completion = has_keys("prompt", "completion")
+
+
 def is_trl_demonstration(row: Row) -> bool:
     """Whether a row has what a demonstration needs."""
-    return has_keys("messages")(row) or has_keys("prompt", "completion")(row) or has_keys("chosen", "rejected")(row)
+    return _has_messages(row) or _has_completion(row) or _has_two_answers(row)
+
+
+TRL = Format(
+    comparisons=comparison_reader(_has_two_answers, trl_pair),
+    demonstrations=demonstration_reader(is_trl_demonstration, trl_demonstration),
+    prompts=prompt_reader(lambda row: _has_prompt(row) or is_trl_demonstration(row), trl_prompt),
+)
