@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from annotation_ui.web.texts import UNEXPECTED
+from annotation_ui.texts import UNEXPECTED
 
 GRADES = ("significantly_better", "better", "slightly_better", "negligibly_better")
 ANSWER = re.compile(r"answer-([ab])-of-(\d+)")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.records import Message
+from annotation_ui import texts
 from annotation_ui.desk.view import Pane, PastJudgment, ProjectChoice, View
 from annotation_ui.vocabulary import Side
-from annotation_ui.web import texts
 from annotation_ui.web.safe_html import answer_html, guidelines_html, prompt_html
 
 CONTENT_WARNING = Path(__file__).parents[1] / "guidelines" / "content_warning.md"

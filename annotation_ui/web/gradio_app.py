@@ -26,10 +26,11 @@ import gradio as gr
 from pydantic import BaseModel, StrictInt, ValidationError
 
 from alignment.data.records import SafetyBin
+from annotation_ui import texts
 from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.view import Pane, View
 from annotation_ui.vocabulary import Refused, Side, Submission
-from annotation_ui.web import fragments, texts
+from annotation_ui.web import fragments
 from annotation_ui.web.layout import Parts, event_name, lay_out
 
 _log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from html import escape
 import gradio as gr
 
 from alignment.data.records import GRADES
+from annotation_ui import texts
 from annotation_ui.store.judgments import MAX_NOTE_CHARS
 from annotation_ui.vocabulary import SKIP_REASONS, meaning_of
-from annotation_ui.web import texts
 from annotation_ui.web.fragments import answer_pane, button, key
 
 

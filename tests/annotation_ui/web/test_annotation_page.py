@@ -13,9 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from alignment.data.records import Message
+from annotation_ui import texts
 from annotation_ui.desk.view import Draft, Pane, PastJudgment, Progress, ProjectChoice, View
 from annotation_ui.vocabulary import SKIP_REASONS, Phase, Refused, option_of
-from annotation_ui.web import fragments, gradio_app, layout, texts
+from annotation_ui.web import fragments, gradio_app, layout
 
 ASSETS = Path(gradio_app.__file__).parents[1] / "assets"
 EVIL = '"><script>window.pwned=1</script><img src=x onerror=alert(1)>'
