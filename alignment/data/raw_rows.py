@@ -43,15 +43,24 @@ class RowPlace(NamedTuple):
 
 def iter_rows(source: str) -> Iterator[tuple[RowPlace, Any]]:
     """Yield (place as people would name it, row or ``UnreadableRow``)."""
+    hub = check_source(source)
+    if hub is not None:
+        return _hub_rows(f"{hub['owner']}/{hub['name']}", hub["split"] or "train")
+    path = Path(source)
+    return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+
+
+def check_source(source: str) -> re.Match[str] | None:
+    """The parts of a Hub name, or ``None`` for a file; raise ``UserError`` where a source can be neither."""
     path = Path(source)
     if path.is_dir():
         raise UserError(f"{source} is a folder: give one file of it.")
     if path.is_file():
-        return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+        return None
     hub = _HUB_NAME.fullmatch(source)
     if hub is None or source.lower().endswith(_FILE_SUFFIXES) or Path(hub["owner"]).exists():
         raise UserError(f"no such file: {source}")
-    return _hub_rows(f"{hub['owner']}/{hub['name']}", hub["split"] or "train")
+    return hub
 
 
 def _json_rows(path: Path) -> Iterator[tuple[RowPlace, Any]]:

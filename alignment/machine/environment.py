@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 PACKAGES = ("tandem-rlhf", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 
 
 def environment(seed: int) -> dict[str, Any]:
     """What a result depends on besides code and data: versions, commit, seed, processor."""
+    import torch  # here: peak memory is asked for without it
+
     versions = {}
     for package in PACKAGES:
         try:
@@ -62,6 +63,8 @@ def keep_freed_memory() -> bool:
     million faults in a dozen updates of PPO on the toy. Keeping them saves about a tenth of an update. Linux with glibc
     only, and not where there is a GPU: a model that has moved there should not leave its size behind in main memory.
     """
+    import torch  # here, as above
+
     if platform.libc_ver()[0] != "glibc" or torch.cuda.is_available():
         return False
     libc = ctypes.CDLL(None)

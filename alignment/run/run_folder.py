@@ -23,7 +23,6 @@ from filelock import FileLock, Timeout
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, write_json
 from alignment.machine.environment import environment, peak_memory_gib
-from alignment.machine.random_state import seed_everything
 from alignment.run.provenance import INPUT_STAGES, SECTIONS, WITHOUT_EFFECT, changed_values, differing_keys, value_at
 from alignment.run.stage_run import CHECKPOINTS as CHECKPOINTS
 from alignment.run.stage_run import StageRun
@@ -213,6 +212,9 @@ class RunFolder:
 
     def seed(self, name: str, recipe: Recipe, round_number: int | None) -> None:
         """Seed the generators; stages apart, so that running them alone or in a chain draws the same numbers."""
+        # Here, since it needs torch: a run folder can be looked into without.
+        from alignment.machine.random_state import seed_everything
+
         name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
         seed_everything(recipe.seed * 2**24 + name_offset)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from alignment.data.jsonl import iter_json_lines, write_jsonl
 from alignment.errors import UserError
-from alignment.rl.health.health_history import Row
 
 CHECKPOINTS = "checkpoints"
 """Of a stage, inside its folder."""
@@ -61,13 +60,13 @@ class StageRun:
         return time.monotonic() - self.started
 
 
-def read_metrics(file: Path) -> list[Row]:
+def read_metrics(file: Path) -> list[dict[str, float]]:
     """The rows of a ``metrics.jsonl``.
 
     Raises:
         UserError: there is no such file, or a line is not a JSON object; names file and line.
     """
-    rows: list[Row] = []
+    rows: list[dict[str, float]] = []
     for number, line in iter_json_lines(file):
         try:
             row = json.loads(line)

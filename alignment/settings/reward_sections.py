@@ -172,6 +172,19 @@ class RewardSection(Section):
     @property
     def reads_collected(self) -> bool:
         """Whether any of the reward models learns from comparisons that the run itself collects."""
+        return COLLECTED in self.sources
+
+    @property
+    def sources(self) -> list[str]:
+        """Every source of comparisons that a reward model is to learn from, each once."""
         sections = [self.of(name) for name in self.models]
-        named = [source.data for section in sections for source in section.mix if source.data is not None]
-        return any(COLLECTED in source_names(data) for data in [*named, *(section.data for section in sections)])
+        given = [section.data for section in sections]
+        for section in sections:
+            for source in section.mix:
+                if source.data is not None:
+                    given.append(source.data)
+                elif section.data is None or source.dimension in self.models:
+                    given.append(self.of(source.dimension).data)
+                else:  # a dimension that has no reward model gives what the recipe names for it, if anything
+                    given.append(self.of(source.dimension).data or [])
+        return list(dict.fromkeys(name for data in given for name in source_names(data)))

@@ -20,18 +20,29 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
-from alignment.models.heads.known_heads import HEADS
-from alignment.reward.gate import GATES
-from alignment.reward.losses import LOSSES
 from alignment.settings.recipe import Recipe
 
-TABLES: dict[str, dict[str, Any]] = {"HEADS": HEADS, "LOSSES": LOSSES, "GATES": GATES}
-"""What a plugin can add to."""
+
+def tables() -> dict[str, dict[str, Any]]:
+    """What a plugin can add to, by name."""
+    # Here, since they need torch: whether the files are there is known without.
+    from alignment.models.heads.known_heads import HEADS
+    from alignment.reward.gate import GATES
+    from alignment.reward.losses import LOSSES
+
+    return {"HEADS": HEADS, "LOSSES": LOSSES, "GATES": GATES}
 
 
 def plugin_files(recipe: Recipe) -> list[Path]:
     """The recipe's plugins, for the record of what a stage was made from."""
     return [Path(name) for name in recipe.plugins]
+
+
+def check_plugins(files: Sequence[str]) -> None:
+    """Raise ``UserError`` unless every file is there."""
+    missing = [name for name in files if not Path(name).is_file()]
+    if missing:
+        raise UserError(f"plugins: no such file: {missing[0]}")
 
 
 def load_plugins(files: Sequence[str]) -> None:
@@ -40,17 +51,15 @@ def load_plugins(files: Sequence[str]) -> None:
     Raises:
         UserError: a file is missing, fails, adds nothing, or takes a name that is already in use.
     """
-    for name in files:
-        file = Path(name).resolve()
-        if not file.is_file():
-            raise UserError(f"plugins: no such file: {name}")
+    check_plugins(files)
+    for file in (Path(name).resolve() for name in files):
         module = f"tandem_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
         if module not in sys.modules:
             _run(file, module)
 
 
 def _run(file: Path, module_name: str) -> None:
-    before = {table: dict(entries) for table, entries in TABLES.items()}
+    before = {table: dict(entries) for table, entries in tables().items()}
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"plugins: {file} is no Python file")
@@ -62,8 +71,8 @@ def _run(file: Path, module_name: str) -> None:
     except BaseException as error:
         del sys.modules[module_name]
         for table, entries in before.items():
-            TABLES[table].clear()
-            TABLES[table].update(entries)
+            tables()[table].clear()
+            tables()[table].update(entries)
         if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -75,9 +84,9 @@ def _check(file: Path, before: dict[str, dict[str, Any]]) -> None:
         f"{table}[{name!r}]"
         for table, entries in before.items()
         for name in entries
-        if TABLES[table].get(name) is not entries[name]
+        if tables()[table].get(name) is not entries[name]
     ]
     if taken:
         raise UserError(f"plugins: {file} replaces {', '.join(taken)}, which is already there. Choose another name.")
-    if all(TABLES[table].keys() == entries.keys() for table, entries in before.items()):
-        raise UserError(f"plugins: {file} adds nothing to {', '.join(TABLES)}; register what it defines there")
+    if all(tables()[table].keys() == entries.keys() for table, entries in before.items()):
+        raise UserError(f"plugins: {file} adds nothing to {', '.join(before)}; register what it defines there")

@@ -1,7 +1,16 @@
-"""The command line of ``stages.annotate``."""
+"""The door of ``stages.annotate``."""
 
-from stages import annotate
-from stages.annotate.collect import main
-from stages.door.command_line import run
+import sys
+from collections.abc import Sequence
 
-run(main, annotate.__doc__ or "", "stages.annotate")
+from stages.door.command_line import run_stage
+from stages.door.preconditions import check_annotate
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage as a command line asks; returns the exit code."""
+    return run_stage("annotate", check_annotate, page="stages.annotate.collect", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,7 +18,6 @@ from alignment.data.jsonl import ReadReport, write_jsonl
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison
 from alignment.data.splits import split_by_conversation
-from alignment.errors import UserError
 from alignment.resources import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import StageRun
@@ -27,13 +26,14 @@ from alignment.workflow.recipe_prompts import check_against_heldout, heldout_pro
 from alignment.workflow.run_policies import load_backbone, load_policy, newest_before
 from alignment.workflow.simulated_rounds import check_room, fill_queues, sample_and_compare
 from stages.annotate.people import judged_by_people
+from stages.door.preconditions import check_annotate
 from stages.door.progress import progress, say_left_out
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/annotate/``; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
-    folder.check_not_finished("annotate", recipe, round_number)
+    check_annotate(recipe, round_number)
     collect = {"dataset": from_dataset, "simulated": simulated, "ui": from_people}[recipe.annotate.source]
     return collect(recipe, folder, round_number)
 
@@ -41,8 +41,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
 def from_dataset(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
     """Take the comparisons of a file or the Hub, split by conversation."""
     settings = recipe.annotate
-    if settings.data is None:
-        raise UserError("annotate.source=dataset needs annotate.data=FILE or a Hub name")
+    assert settings.data is not None, "asked for at the door"
     source = resolve(settings.data)
     comparisons, report = load_comparisons(
         str(source), dimension=settings.dimension, format=settings.format, on_error=recipe.data.on_error

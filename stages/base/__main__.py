@@ -1,7 +1,16 @@
-"""The command line of ``stages.base``."""
+"""The door of ``stages.base``."""
 
-from stages import base
-from stages.base.pretrain import main
-from stages.door.command_line import run
+import sys
+from collections.abc import Sequence
 
-run(main, base.__doc__ or "", "stages.base")
+from stages.door.command_line import run_stage
+from stages.door.preconditions import check_base
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage as a command line asks; returns the exit code."""
+    return run_stage("base", check_base, page="stages.base.pretrain", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment.errors import UserError
 from alignment.resources import resolve
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import TOY_MODEL
 from alignment.settings.recipe import Recipe
 from alignment.toy.toy_base_model import encode_document, new_model, pretrain, read_corpus, save_base, train_tokenizer
+from stages.door.preconditions import check_base
 from stages.door.progress import progress
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Make ``base/`` in the run folder; returns the stage's result."""
-    if recipe.model.name_or_path != TOY_MODEL:
-        raise UserError(f"model.name_or_path={recipe.model.name_or_path} comes pretrained: start with stages.sft")
+    check_base(recipe)
     folder = RunFolder(recipe.run_dir)
     corpus = resolve(recipe.base.corpus)
     texts = read_corpus(str(corpus), on_error=recipe.data.on_error)

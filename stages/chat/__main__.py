@@ -1,14 +1,27 @@
-"""The command line of ``stages.chat``."""
+"""The door of ``stages.chat``."""
 
 import sys
+from collections.abc import Sequence
 
-from stages import chat
-from stages.chat.talk import main
-from stages.door.command_line import guarded, parser_for, recipe_from
+from stages.door.command_line import open_page, parser_for, recipe_from
+from stages.door.exit_codes import guarded
+from stages.door.preconditions import check_chat
 
-parser = parser_for(chat.__doc__ or "", "stages.chat")
-parser.add_argument("--policy", default="newest", help="sft, rejection, ppo, ppo-1, ... or newest (default)")
-parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two policies side by side")
-arguments = parser.parse_intermixed_args()
-chosen = arguments.compare or [arguments.policy]
-sys.exit(guarded(lambda: main(recipe_from(arguments), chosen)))
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Begin the conversation that a command line asks for; returns the exit code."""
+    parser = parser_for("chat")
+    parser.add_argument("--policy", default="newest", help="sft, rejection, ppo, ppo-1, ... or newest (default)")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two policies side by side")
+    arguments = parser.parse_intermixed_args(argv)
+
+    def work() -> None:
+        recipe = recipe_from(arguments)
+        check_chat(recipe)
+        open_page("stages.chat.talk", recipe).main(recipe, arguments.compare or [arguments.policy])
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,14 +1,34 @@
-"""The command line of ``stages.doctor``."""
+"""The door of ``stages.doctor``."""
 
 import sys
+from collections.abc import Sequence
 
-from stages import doctor
-from stages.doctor.look_over import run_doctor
-from stages.door.command_line import guarded, parser_for
+from alignment.errors import UserError
+from stages.door.command_line import open_page, parser_for, recipe_from
+from stages.door.exit_codes import guarded
 
-parser = parser_for(doctor.__doc__ or "", "stages.doctor")
-parser.add_argument("--run", metavar="FOLDER", help="a run folder whose PPO stages to look over")
-parsed = parser.parse_intermixed_args()
-healthy: list[bool] = []
-code = guarded(lambda: healthy.append(run_doctor(parsed)))
-sys.exit(code or int(not healthy[0]))
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look over what a command line names; returns the exit code, 1 where it is not healthy."""
+    parser = parser_for("doctor")
+    parser.add_argument("--run", metavar="FOLDER", help="a run folder whose PPO stages to look over")
+    arguments = parser.parse_intermixed_args(argv)
+    healthy: list[bool] = []
+
+    def work() -> None:
+        if arguments.run is None:
+            recipe = recipe_from(arguments)
+            healthy.append(open_page("stages.doctor.look_over", recipe).recipe_is_healthy(recipe))
+            return
+        if arguments.config or arguments.overrides:
+            raise UserError(
+                "--run reads the settings from the run: leave --config and key=value out, or leave --run out"
+            )
+        healthy.append(open_page("stages.doctor.look_over").run_is_healthy(arguments.run))
+
+    code = guarded(work)
+    return code or int(not healthy[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

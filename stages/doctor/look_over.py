@@ -12,7 +12,6 @@ nothing to look at, or a setting is wrong.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +26,6 @@ from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
 from stages.doctor.check_subject import Subject, Verdict
 from stages.doctor.recipe_checks import check_recipe
-from stages.door.command_line import recipe_from
 
 STYLES = {"ok": "green", "skipped": "dim", "warning": "yellow", "problem": "bold red", "error": "bold red"}
 console = Console()
@@ -96,10 +94,11 @@ def say(*parts: str, style: str = "") -> None:
     console.print(Text(parts[0], style=style), *parts[1:], sep="", soft_wrap=True, markup=False, highlight=False)
 
 
-def run_doctor(arguments: argparse.Namespace) -> bool:
-    """Whether what the command line names is healthy."""
-    if arguments.run is None:
-        return all(verdict.status != "problem" for verdict in main(recipe_from(arguments)).values())
-    if arguments.config or arguments.overrides:
-        raise UserError("--run reads the settings from the run: leave --config and key=value out, or leave --run out")
-    return not any(examine_run(arguments.run).values())
+def recipe_is_healthy(recipe: Recipe) -> bool:
+    """Check a recipe; returns whether it has no problem."""
+    return all(verdict.status != "problem" for verdict in main(recipe).values())
+
+
+def run_is_healthy(run_dir: str) -> bool:
+    """Examine a run; returns whether nothing was found."""
+    return not any(examine_run(run_dir).values())

@@ -1,21 +1,18 @@
-"""What all stages share: the command line, and errors without tracebacks. Not a stage itself."""
+"""The command line that all stages share: it is parsed and checked before the stage, and with it torch, is imported."""
 
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
-
-import transformers
 
 from alignment.errors import UserError
 from alignment.machine.environment import keep_freed_memory
 from alignment.settings.read_recipe import DEFAULT_RECIPE, load_recipe, recipe_keys
 from alignment.settings.recipe import Recipe
-from alignment.workflow.plugins import load_plugins
-from stages.door.progress import console
+from alignment.workflow.plugins import check_plugins, load_plugins
+from stages.door.exit_codes import guarded
 
 MISSING = "???"
 """In a recipe: no sensible default, the user gives it."""
@@ -38,11 +35,11 @@ class _Help(argparse.Action):
         parser.exit()
 
 
-def parser_for(doc: str, module: str) -> argparse.ArgumentParser:
-    """The command line that every stage has."""
+def parser_for(stage: str) -> argparse.ArgumentParser:
+    """The command line that every stage has; what it does is said by the docstring of its package."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=doc,
+        prog=f"python -m stages.{stage}",
+        description=importlib.import_module(f"stages.{stage}").__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
@@ -52,54 +49,19 @@ def parser_for(doc: str, module: str) -> argparse.ArgumentParser:
     return parser
 
 
-def guarded(work: Callable[[], Any]) -> int:
-    """Run ``work``; returns the exit code.
-
-    0: done. 1: the numbers went bad. 2: something that the user can put right. 130: Ctrl-C. 143: SIGTERM.
-    """
-    signal.signal(signal.SIGTERM, _stop)
-    keep_freed_memory()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        work()
-    except UserError as error:
-        say_error(str(error))
-        return 2
-    except FloatingPointError as error:
-        say_error(f"{error}. A lower learning rate is the first thing to try (with overwrite=true).")
-        return 1
-    except (KeyboardInterrupt, Terminated) as stopped:
-        kept = "Finished stages are kept; the same command, without overwrite=true, goes on from there."
-        console.print(f"stopped. {kept}", soft_wrap=True)
-        return 143 if isinstance(stopped, Terminated) else 130
-    return 0
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
-def _stop(*unused: Any) -> NoReturn:
-    raise Terminated
-
-
-def say_error(message: str) -> None:
-    """One message on standard error; a terminal folds long lines, a log gets them whole."""
-    console.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-
-
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """The recipe that a command line names.
 
     Raises:
-        UserError: as ``load_recipe``, or a setting that only the user can give (``???`` in the recipe) is not given.
+        UserError: as ``load_recipe``; a setting that only the user can give (``???`` in the recipe) is not given; a
+            plugin is not there.
     """
     recipe = load_recipe(arguments.config, arguments.overrides)
     missing = [key for key, value in _leaves(recipe.model_dump()) if value == MISSING]
     if missing:
         given = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"{arguments.config} leaves {len(missing)} settings to you. Give them: {given}")
-    load_plugins(recipe.plugins)
+    check_plugins(recipe.plugins)
     return recipe
 
 
@@ -111,7 +73,34 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value
 
 
-def run(main: Callable[[Recipe], Any], doc: str, module: str) -> NoReturn:
-    """Parse the command line, load the recipe, run ``main``, exit."""
-    arguments = parser_for(doc, module).parse_args()
-    sys.exit(guarded(lambda: main(recipe_from(arguments))))
+def run_stage(stage: str, check: Callable[[Recipe], None], *, page: str, argv: Sequence[str] | None) -> int:
+    """Parse the command line, check what a stage needs, and run it; returns the exit code.
+
+    Args:
+        stage: its name, as in ``python -m stages.NAME``.
+        check: raises ``UserError`` where the stage cannot begin.
+        page: the module whose ``main`` takes the recipe and does the work.
+        argv: the words of the command line; default: those of this process.
+    """
+    arguments = parser_for(stage).parse_intermixed_args(argv)
+
+    def work() -> None:
+        recipe = recipe_from(arguments)
+        check(recipe)
+        open_page(page, recipe).main(recipe)
+
+    return guarded(work)
+
+
+def open_page(page: str, recipe: Recipe | None = None) -> Any:
+    """The module with a stage's work, and with it the plugins that a recipe names.
+
+    Imported by name, and only here: it needs torch, whose import takes seconds that no refusal should take.
+    """
+    module = importlib.import_module(page)
+    import transformers  # here for the same reason
+
+    transformers.utils.logging.disable_progress_bar()
+    keep_freed_memory()
+    load_plugins(recipe.plugins if recipe else ())
+    return module

@@ -7,10 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from alignment.machine.processes import Processes
-from stages.door.command_line import Terminated
+from stages.door.exit_codes import Terminated
 from stages.door.progress import say
+
+if TYPE_CHECKING:
+    from alignment.machine.processes import Processes
 
 
 class StopRequest:

@@ -1,7 +1,16 @@
-"""The command line of ``stages.evaluate``."""
+"""The door of ``stages.evaluate``."""
 
-from stages import evaluate
-from stages.door.command_line import run
-from stages.evaluate.judge_policies import main
+import sys
+from collections.abc import Sequence
 
-run(main, evaluate.__doc__ or "", "stages.evaluate")
+from stages.door.command_line import run_stage
+from stages.door.preconditions import check_evaluate
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage as a command line asks; returns the exit code."""
+    return run_stage("evaluate", check_evaluate, page="stages.evaluate.judge_policies", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,7 +15,6 @@ from typing import Any, get_args
 
 from alignment.data.jsonl import write_jsonl
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
-from alignment.errors import UserError
 from alignment.judges.gold_verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.reward_model import RewardModel
@@ -26,6 +25,7 @@ from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.recipe_prompts import heldout_prompts
 from alignment.workflow.run_policies import base_model_path, load_backbone, load_policy, policy_names, with_room
+from stages.door.preconditions import check_evaluate
 from stages.door.progress import progress, say_left_out
 from stages.evaluate.assemble_report import assemble_report
 from stages.ppo.snapshots import read_snapshots
@@ -34,13 +34,8 @@ from stages.ppo.snapshots import read_snapshots
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/eval/`` and the run's report; returns the report."""
     folder = RunFolder(recipe.run_dir)
-    folder.require("sft", command="python -m stages.sft")
-    if folder.finished("reward", round_number):
-        folder.require("reward", round_number, command="python -m stages.reward")
-    folder.check_not_finished("eval", recipe, round_number)
+    check_evaluate(recipe, round_number)
     prompts, left_out = heldout_prompts(recipe)
-    if not prompts:
-        raise UserError("stages.evaluate needs prompts to judge on: give data.heldout_prompts=FILE")
     gold = recipe.evaluate.judge == "gold"
     if gold:
         check_prompts_known(prompts)

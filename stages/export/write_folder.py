@@ -17,6 +17,7 @@ from alignment.models.scorers.reward_model import RewardModel
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.run_policies import Policy, load_backbone, load_policy, policy_names
+from stages.door.preconditions import check_export
 from stages.door.progress import console
 
 
@@ -24,7 +25,7 @@ def main(recipe: Recipe) -> Path:
     """Make the folder that ``export.to`` names, or ``export/WHAT`` in the run folder; returns it."""
     folder, section = RunFolder(recipe.run_dir), recipe.export
     target = Path(section.to) if section.to else folder.root / "export" / section.what
-    folder.require("sft", command="python -m stages.sft")
+    check_export(recipe)
     check_free(target, overwrite=recipe.overwrite)
     (export_newest if section.what == "policy" else export_reward)(recipe, folder, target)
     console.print(f"{section.what}, {section.form}: {target}", soft_wrap=True)
@@ -35,10 +36,7 @@ def export_reward(recipe: Recipe, folder: RunFolder, target: Path) -> None:
     """Export a reward model of the latest round, or of ``export.round``."""
     section = recipe.export
     number = section.round or folder.latest_round("reward") or 1
-    trained = folder.require("reward", number, command="python -m stages.reward") / section.what
-    if not trained.is_dir():
-        raise UserError(f"{trained} is missing: round {number} trained no {section.what} model (reward.models)")
-    model = RewardModel.load(base_of(recipe, folder), section.what, trained)
+    model = RewardModel.load(base_of(recipe, folder), section.what, folder.stage("reward", number) / section.what)
     export_reward_model(model, target, merged=section.form == "merged", overwrite=recipe.overwrite)
 
 

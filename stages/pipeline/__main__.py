@@ -1,7 +1,16 @@
-"""The command line of ``stages.pipeline``."""
+"""The door of ``stages.pipeline``."""
 
-from stages import pipeline
-from stages.door.command_line import run
-from stages.pipeline.run_stages import main
+import sys
+from collections.abc import Sequence
 
-run(main, pipeline.__doc__ or "", "stages.pipeline")
+from stages.door.command_line import run_stage
+from stages.door.preconditions import check_pipeline
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage as a command line asks; returns the exit code."""
+    return run_stage("pipeline", check_pipeline, page="stages.pipeline.run_stages", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,55 +20,56 @@ from alignment.machine.environment import peak_memory_gib
 from alignment.report.number_formats import SUMMARY_COLUMNS, duration, headline, summary_rows
 from alignment.report.report_schema import validate_report
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import TOY_MODEL
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import pretrain as base
+from stages.door.preconditions import planned_stages
 from stages.door.progress import console
 from stages.evaluate import judge_policies as evaluate
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
 
+Work = Callable[[Recipe, int], dict[str, Any]]
+
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Run what is not finished yet; returns the report."""
     folder = RunFolder(recipe.run_dir)
-    if recipe.model.name_or_path == TOY_MODEL:
-        once(recipe, folder, "base", None, lambda: base.main(recipe))
-    once(recipe, folder, "sft", None, lambda: sft.main(recipe))
-    for number in range(1, recipe.rounds + 1):
-        if recipe.reward.reads_collected:
-            once(recipe, folder, "annotate", number, lambda n=number: annotate.main(recipe, n))  # type: ignore[misc]
-        once(recipe, folder, "reward", number, lambda n=number: reward.main(recipe, n))  # type: ignore[misc]
-        improve(recipe, folder, number)
-        judged = refreshed(recipe, folder, "eval", number)
-        once(judged, folder, "eval", number, lambda r=judged, n=number: evaluate.main(r, n))  # type: ignore[misc]
+    for name, number in planned_stages(recipe):
+        settings = settings_of(recipe, folder, name, number)
+        if folder.kept(name, number, settings):
+            console.print(f"{folder.stage(name, number)}: already finished", soft_wrap=True, markup=False)
+        else:
+            WORK[name](settings, number or 1)
     report: dict[str, Any] = read_json(folder.root / "report.json")
     show(report, folder)
     return report
 
 
-def improve(recipe: Recipe, folder: RunFolder, number: int) -> None:
-    """Rejection sampling and PPO, each kept if it is finished."""
-    for name, methods in (("rejection", ("rejection", "both")), ("ppo", ("ppo", "both"))):
-        if recipe.ppo.method in methods:
-            alone = recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"method": name})})
-            once(recipe, folder, name, number, lambda r=alone: ppo.main(r, number))  # type: ignore[misc]
+WORK: dict[str, Work] = {
+    "base": lambda recipe, _: base.main(recipe),
+    "sft": lambda recipe, _: sft.main(recipe),
+    "annotate": annotate.main,
+    "reward": reward.main,
+    "rejection": ppo.main,
+    "ppo": ppo.main,
+    "eval": evaluate.main,
+}
+"""Stage folder -> what makes it, for a round."""
 
 
-def refreshed(recipe: Recipe, folder: RunFolder, name: str, number: int) -> Recipe:
-    """The recipe, with ``overwrite`` on if the stage is finished and what it read has changed: nothing else is lost."""
-    stale = folder.finished(name, number) and folder.changed_inputs(name, number)
-    return recipe.model_copy(update={"overwrite": True}) if stale else recipe
+def settings_of(recipe: Recipe, folder: RunFolder, name: str, number: int | None) -> Recipe:
+    """The recipe as a stage is to have it.
 
-
-def once(recipe: Recipe, folder: RunFolder, name: str, number: int | None, work: Callable[[], dict[str, Any]]) -> None:
-    """Run a stage unless it is finished with the same settings; other settings are an error."""
-    if folder.kept(name, number, recipe):
-        console.print(f"{folder.stage(name, number)}: already finished", soft_wrap=True, markup=False)
-    else:
-        work()
+    ``stages.ppo`` makes two folders, and is asked for one. An evaluation that is finished, but of what has changed
+    since, is made again: nothing is lost by that.
+    """
+    if name in ("rejection", "ppo"):
+        return recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"method": name})})
+    if name == "eval" and folder.finished(name, number) and folder.changed_inputs(name, number):
+        return recipe.model_copy(update={"overwrite": True})
+    return recipe
 
 
 def show(report: dict[str, Any], folder: RunFolder) -> None:

@@ -1,7 +1,16 @@
-"""The command line of ``stages.ppo``."""
+"""The door of ``stages.ppo``."""
 
-from stages import ppo
-from stages.door.command_line import run
-from stages.ppo.train_policy import main
+import sys
+from collections.abc import Sequence
 
-run(main, ppo.__doc__ or "", "stages.ppo")
+from stages.door.command_line import run_stage
+from stages.door.preconditions import check_ppo
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage as a command line asks; returns the exit code."""
+    return run_stage("ppo", check_ppo, page="stages.ppo.train_policy", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

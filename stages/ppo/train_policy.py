@@ -16,6 +16,7 @@ from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.prompt_batches import prompt_batches
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
+from stages.door.preconditions import check_ppo, unfinished_methods
 from stages.door.progress import progress, say
 from stages.door.stop_request import deferred_stop
 from stages.ppo.rejection_sampling import rejection
@@ -28,22 +29,13 @@ from stages.ppo.training_watch import Watch
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/rejection/`` and ``round-N/ppo/``; returns the last stage's result."""
     folder = RunFolder(recipe.run_dir)
+    check_ppo(recipe, round_number)
     methods = unfinished_methods(recipe, folder, round_number)
     inputs = load_round(recipe, folder, round_number)
     result: dict[str, Any] = {}
     for method in methods:
         result = rejection(inputs) if method == "rejection" else ppo(inputs)
     return result
-
-
-def unfinished_methods(recipe: Recipe, folder: RunFolder, round_number: int) -> list[str]:
-    """What is to be run; a rejection stage that is finished is kept where ``both`` was stopped between the two."""
-    names: list[str] = ["rejection", "ppo"] if recipe.ppo.method == "both" else [recipe.ppo.method]
-    if recipe.ppo.method == "both" and not folder.finished("ppo", round_number):
-        names = [name for name in names if not folder.kept(name, round_number, recipe)]
-    for name in names:
-        folder.check_not_finished(name, recipe, round_number)
-    return names
 
 
 def ppo(inputs: Round) -> dict[str, Any]:

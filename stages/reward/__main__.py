@@ -1,14 +1,35 @@
-"""The command line of ``stages.reward``."""
+"""The door of ``stages.reward``: train the reward models, or instead evaluate any, or compare variants."""
 
 import sys
+from collections.abc import Sequence
 
-from stages import reward
-from stages.door.command_line import guarded, parser_for
-from stages.reward.train_reward_models import command
+from stages.door.command_line import open_page, parser_for, recipe_from
+from stages.door.exit_codes import guarded
+from stages.door.preconditions import check_ablation, check_reward, check_reward_evaluation
 
-parser = parser_for(reward.__doc__ or "", "stages.reward")
-instead = parser.add_mutually_exclusive_group()
-instead.add_argument("--evaluate-only", action="store_true", help="measure reward.evaluation.models, train none")
-instead.add_argument("--ablate", metavar="FACTORS", help="train and compare variants: margin,auxiliary,head,loss")
-parsed = parser.parse_intermixed_args()
-sys.exit(guarded(lambda: command(parsed)))
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what a command line asks for; returns the exit code."""
+    parser = parser_for("reward")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--evaluate-only", action="store_true", help="measure reward.evaluation.models, train none")
+    instead.add_argument("--ablate", metavar="FACTORS", help="train and compare variants: margin,auxiliary,head,loss")
+    arguments = parser.parse_intermixed_args(argv)
+
+    def work() -> None:
+        recipe = recipe_from(arguments)
+        if arguments.evaluate_only:
+            check_reward_evaluation(recipe)
+            open_page("stages.reward.evaluate_only", recipe).evaluate_only(recipe)
+        elif arguments.ablate:
+            check_ablation(recipe)
+            open_page("stages.reward.ablate", recipe).ablate(recipe, arguments.ablate.split(","))
+        else:
+            check_reward(recipe)
+            open_page("stages.reward.train_reward_models", recipe).main(recipe)
+
+    return guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

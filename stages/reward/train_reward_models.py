@@ -11,7 +11,6 @@ any instant, the stage goes on from its last checkpoint when it is started again
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from trl import RewardConfig
@@ -28,11 +27,9 @@ from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
 from alignment.workflow.reward_model_making import Encoded, data_of_models, encode, measured, new_model
 from alignment.workflow.run_policies import load_backbone
-from stages.door.command_line import recipe_from
+from stages.door.preconditions import check_reward
 from stages.door.progress import progress, say
 from stages.door.stop_request import StopRequest, deferred_stop
-from stages.reward.ablate import ablate
-from stages.reward.evaluate_only import evaluate_only
 
 RESULT = "result.json"
 """Written last into a reward model's folder: it is trained, measured and saved."""
@@ -41,8 +38,7 @@ RESULT = "result.json"
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/reward/``; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
-    folder.require("sft", command="python -m stages.sft")
-    folder.check_not_finished("reward", recipe, round_number)
+    check_reward(recipe, round_number)
     check_trainer_settings(recipe.reward.trainer, RewardConfig, section="reward.trainer")
     data = data_of_models(recipe, folder, round_number)
     backbone = load_backbone(folder, recipe.model)
@@ -94,14 +90,3 @@ def train_one(
     found = measured(recipe, model, data, name)
     model.save(stage.folder / name, calibration=found["calibration"])
     return {**figures, **found}
-
-
-def command(arguments: argparse.Namespace) -> None:
-    """Train, or what the command line asks for instead."""
-    recipe = recipe_from(arguments)
-    if arguments.evaluate_only:
-        evaluate_only(recipe)
-    elif arguments.ablate:
-        ablate(recipe, arguments.ablate.split(","))
-    else:
-        main(recipe)

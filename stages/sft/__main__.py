@@ -1,7 +1,16 @@
-"""The command line of ``stages.sft``."""
+"""The door of ``stages.sft``."""
 
-from stages import sft
-from stages.door.command_line import run
-from stages.sft.finetune import main
+import sys
+from collections.abc import Sequence
 
-run(main, sft.__doc__ or "", "stages.sft")
+from stages.door.command_line import run_stage
+from stages.door.preconditions import check_sft
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage as a command line asks; returns the exit code."""
+    return run_stage("sft", check_sft, page="stages.sft.finetune", argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,14 +25,15 @@ from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.recipe_prompts import check_against_heldout
 from alignment.workflow.run_policies import base_model_path
+from stages.door.preconditions import check_sft
 from stages.door.progress import progress, say_left_out
 
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Make ``sft/`` in the run folder; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
+    check_sft(recipe)
     base = base_model_path(recipe, folder)
-    folder.check_not_finished("sft", recipe)
     source = resolve(recipe.sft.data)
     demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
     check_against_heldout(recipe, answered_prompts(demonstrations), name=str(source))

@@ -157,4 +157,4 @@ def test_piped_input_is_answered_line_by_line(run: Path) -> None:
 
 def test_a_recipe_that_is_wrong_is_a_users_error() -> None:
     with pytest.raises(UserError, match=r"ppo\.kl_beta"):
-        command_line.recipe_from(command_line.parser_for("x", "stages.chat").parse_args(["ppo.kl_betta=1"]))
+        command_line.recipe_from(command_line.parser_for("chat").parse_args(["ppo.kl_betta=1"]))

@@ -46,7 +46,7 @@ from alignment.models.scorers.load_reward_models import load_reward_model
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.separate_models import Reencoded
 from alignment.settings.recipe import Recipe
-from stages.door.command_line import guarded
+from stages.door.exit_codes import guarded
 from stages.export import write_folder as export
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models as reward

@@ -17,10 +17,10 @@ from alignment.files import read_json
 from alignment.models.heads.known_heads import HEADS, build_head
 from alignment.reward.gate import gate_named
 from alignment.reward.losses import preference_loss_named
-from alignment.workflow.plugins import TABLES, load_plugins
+from alignment.workflow.plugins import load_plugins, tables
 from stages.annotate import collect as annotate
 from stages.base import pretrain as base
-from stages.door.command_line import parser_for, recipe_from
+from stages.door.command_line import open_page, parser_for, recipe_from
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
@@ -44,10 +44,10 @@ GATES["worse"] = worse_of_both
 
 @pytest.fixture(autouse=True)
 def clean_tables() -> Iterator[None]:
-    before = {name: dict(table) for name, table in TABLES.items()}
+    before = {name: dict(table) for name, table in tables().items()}
     modules = set(sys.modules)
     yield
-    for name, table in TABLES.items():
+    for name, table in tables().items():
         table.clear()
         table.update(before[name])
     for module in set(sys.modules) - modules:
@@ -117,15 +117,21 @@ def test_a_bad_file_is_one_error_and_leaves_nothing_behind(text: str | None, mes
     file = tmp_path / "bad.py"
     if text is not None:
         file.write_text(text)
-    before = {name: dict(table) for name, table in TABLES.items()}
+    before = {name: dict(table) for name, table in tables().items()}
     with pytest.raises(UserError, match=message):
         load_plugins([str(file)])
-    assert {name: dict(table) for name, table in TABLES.items()} == before
+    assert {name: dict(table) for name, table in tables().items()} == before
 
 
 def test_the_command_line_loads_what_the_recipe_names(my_rules: Path) -> None:
-    recipe_from(parser_for("A stage.", "stages.x").parse_args([f"plugins=[{my_rules}]", "ppo.gate=worse"]))
+    recipe = recipe_from(parser_for("ppo").parse_args([f"plugins=[{my_rules}]", "ppo.gate=worse"]))
+    open_page("stages.ppo.train_policy", recipe)
     assert gate_named("worse")
+
+
+def test_the_command_line_misses_a_file_before_the_stage_is_imported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"plugins: no such file: .*none\.py"):
+        recipe_from(parser_for("ppo").parse_args([f"plugins=[{tmp_path / 'none.py'}]"]))
 
 
 def test_a_whole_run_with_a_head_a_loss_and_a_gate_of_ones_own(my_heads: Path, my_rules: Path, tmp_path: Path) -> None:
