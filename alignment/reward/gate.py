@@ -12,8 +12,8 @@ confident scores in float32, it cannot be undone.
 
 Where the paper is silent:
 
-1. WHITEN takes mean and standard deviation over the responses of the global batch, on all processes, after
-   the choice between the two models and before the divergence is subtracted.
+1. WHITEN takes mean and standard deviation over the responses of the global batch, after the choice between
+   the two models and before the divergence is subtracted. Every process holds the whole batch.
 2. A response without a stop token is punished after whitening, in units of the whitened score.
 
 Shapes: B batch.
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from alignment.errors import UserError
-from alignment.tensors.masking import Reduce, at_least_float32, identity, masked_moments, whiten
+from alignment.tensors.masking import at_least_float32, whiten
 
 THRESHOLD_PROBABILITY = 0.15
 """Below this probability of being safe, the safety model decides (Llama 2, section 3.2.3)."""
@@ -44,17 +44,6 @@ class GatedScores(NamedTuple):
     """(B,) raw score of the chosen model, LOGIT(R_c)."""
     routed_to_safety: Tensor
     """(B,) bool, True where the safety model decided."""
-
-
-class ShapedScores(NamedTuple):
-    """The final scores, with the moments that whitening removed (a shrinking spread amplifies noise)."""
-
-    scores: Tensor
-    """(B,) R~_c, minus the penalty where no stop token was met."""
-    raw_mean: Tensor
-    """Scalar, mean of the gated raw scores over all processes."""
-    raw_std: Tensor
-    """Scalar, their standard deviation."""
 
 
 def gate(
@@ -109,11 +98,6 @@ def gate_named(name: str) -> Gate:
     return GATES[name]
 
 
-def whiten_scores(scores: Tensor, *, reduce: Reduce = identity) -> Tensor:
-    """Mean 0 and standard deviation 1 over the responses (B,) of all processes; 0 if all scores are equal."""
-    return whiten(scores, center=True, reduce=reduce)
-
-
 def missing_stop_penalty(scores: Tensor, stopped: Tensor, *, penalty: float) -> Tensor:
     """Subtract ``penalty`` from the score (B,) of each response that met no stop token.
 
@@ -130,22 +114,14 @@ def missing_stop_penalty(scores: Tensor, stopped: Tensor, *, penalty: float) -> 
     return torch.where(stopped, scores, scores - penalty)
 
 
-def shape_scores(
-    scores: Tensor, stopped: Tensor, *, penalty: float, whitening: bool = True, reduce: Reduce = identity
-) -> ShapedScores:
-    """Gated raw scores to final ones, in the only right order: whiten, then punish missing stops.
+def shape_scores(scores: Tensor, stopped: Tensor, *, penalty: float, whitening: bool = True) -> Tensor:
+    """Gated raw scores to final ones (B,), in the only right order: whiten, then punish missing stops.
 
     Args:
-        scores: (B,) gated raw scores.
+        scores: (B,) gated raw scores of the global batch.
         stopped: (B,) bool, True where the response ended with a stop token.
         penalty: subtracted where it did not.
-        whitening: False keeps the raw scale.
-        reduce: sum over processes.
+        whitening: to mean 0 and standard deviation 1 (equal scores become 0); False keeps the raw scale.
     """
-    moments = masked_moments(scores, reduce=reduce)
-    whitened = whiten_scores(scores, reduce=reduce) if whitening else at_least_float32(scores)
-    return ShapedScores(
-        scores=missing_stop_penalty(whitened, stopped, penalty=penalty),
-        raw_mean=moments.mean,
-        raw_std=moments.variance.sqrt(),
-    )
+    unpunished = whiten(scores, center=True) if whitening else at_least_float32(scores)
+    return missing_stop_penalty(unpunished, stopped, penalty=penalty)

@@ -4,9 +4,10 @@ Sources: Llama 2, section 3.2.2, eq. 2 (ranking with a margin by grade) and Tabl
 (margins, safety auxiliary loss); Wang et al. 2024 (arXiv:2410.01257), section 4 (scaled Bradley-Terry); Eisenstein et
 al. 2023 (arXiv:2312.09244), eq. 2 (centring).
 
-A preference loss sees the log-odds that the chosen answer is better, margin included: for a head with one score,
-``r_chosen - r_rejected - m``. To add one, put a function of log-odds and strength into ``LOSSES``; from a file of your
-own, that is ``LOSSES["mine"] = my_loss`` and ``plugins=[my_losses.py]``.
+``reward_loss`` is all of it; its example is eq. 2 in one line. A preference loss sees the log-odds that the chosen
+answer is better, margin included: for a head with one score, ``r_chosen - r_rejected - m``. To add one, put a function
+of log-odds and strength into ``LOSSES``; from a file of your own, that is ``LOSSES["mine"] = my_loss`` and
+``plugins=[my_losses.py]``.
 
 Each loss is a sum over the pairs at hand divided by ``n_pairs``, the number of all pairs of the optimiser
 step (labelled or not, in all micro-batches and processes). So the losses of micro-batches add up to that of
@@ -19,13 +20,14 @@ Where the paper is silent:
 2. The auxiliary loss is the binary cross-entropy of both answers of a pair, summed; the weight is the
    caller's.
 
-Shapes: B pairs (or answers, in ``safety_loss``). Scores are raw outputs of the head, before any sigmoid,
-handled in float32 or wider.
+Shapes: B pairs (or answers, in ``safety_loss``), M opinions of the head on an answer. Scores are raw outputs of the
+head, before any sigmoid, handled in float32 or wider.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -110,6 +112,84 @@ def _check_shapes(*tensors: Tensor) -> None:
     """Refuse what would broadcast: (B, 1) scores and (B,) margins make a (B, B) loss that still trains."""
     if any(tensor.shape != tensors[0].shape or tensor.dim() != 1 for tensor in tensors):
         raise ValueError(f"expected tensors of one shape (B,), got {[tuple(t.shape) for t in tensors]}")
+
+
+class ComparingHead(Protocol):
+    """What the losses ask of a reward head (``alignment.models.heads``)."""
+
+    def log_odds(self, chosen: Tensor, rejected: Tensor, margin: Tensor, objectives: Sequence[str]) -> Tensor:
+        """(B, M') that chosen is better by the margin; with one score ``chosen - rejected - margin``."""
+
+    def anchored(self, opinions: Tensor) -> Tensor:
+        """(B, M') scores that safety labels and centring apply to; with one score, that one."""
+
+
+def reward_loss(
+    head: ComparingHead,
+    opinions: Tensor,
+    labels: Mapping[str, Any],
+    *,
+    n_pairs: int,
+    loss: PairLoss = bradley_terry,
+    label_smoothing: float = 0.0,
+    safety_weight: float = 0.0,
+    centering_weight: float = 0.0,
+) -> Tensor:
+    """Preference loss, weighted safety loss and weighted centring of some pairs, as a sum over ``n_pairs``.
+
+    For a head with one score and the ranking loss it is equation 2 of Llama 2, the last line but one:
+
+    >>> from torch.nn.functional import logsigmoid
+    >>> from alignment.models.heads import HEADS
+    >>> linear_head = HEADS["linear"](16)
+    >>> r_chosen, r_rejected, margin = torch.tensor([1.5, 0.2]), torch.tensor([0.5, 0.4]), torch.tensor([1.0, 0.0])
+    >>> opinions = torch.stack([r_chosen, r_rejected], dim=1)[:, :, None]
+    >>> labels = {"margin": margin, "strength": torch.ones(2), "objective": ["helpfulness", "helpfulness"]}
+    >>> equation_2 = -logsigmoid(r_chosen - r_rejected - margin).mean()
+    >>> torch.equal(reward_loss(linear_head, opinions, labels, n_pairs=2), equation_2)
+    True
+
+    Where a head makes several statements on a pair or has several scores of an answer, the mean of their losses
+    counts, so that weights and learning rates mean the same for every head.
+
+    Args:
+        head: turns opinions into log-odds and scores.
+        opinions: (B, 2, M) on the chosen and the rejected answers.
+        labels: ``margin``, ``strength`` (B,), ``objective`` (B names), ``safe`` and ``labelled`` (2 B,), chosen first.
+        n_pairs: pairs of the whole optimiser step.
+        loss: what each pair costs, by its log-odds.
+        label_smoothing: chance that a label is wrong.
+        safety_weight: of ``safety_loss``; 0: without.
+        centering_weight: of ``centering_loss``; 0: without.
+
+    Returns:
+        Scalar; the mean over pairs once all micro-batches are added.
+    """
+    # Which answer is better: equation 2.
+    (chosen, rejected), margin, objectives = opinions.unbind(dim=1), labels["margin"], labels["objective"]
+    log_odds = head.log_odds(chosen, rejected, margin, objectives)  # (B, M')
+    opposite = head.log_odds(rejected, chosen, margin, objectives).flatten() if label_smoothing else None
+    statements = log_odds.shape[1]
+    total = preference_loss(
+        log_odds.flatten(),
+        labels["strength"].repeat_interleave(statements),
+        n_pairs=n_pairs * statements,
+        loss=loss,
+        label_smoothing=label_smoothing,
+        opposite=opposite,
+    )
+    if not safety_weight and not centering_weight:
+        return total
+    # Which answers are safe, and where the zero of the scores lies.
+    anchored = head.anchored(torch.cat([chosen, rejected]))  # (2 B, M')
+    n_scores = anchored.shape[1]
+    if safety_weight:
+        safe, labelled = (labels[key].repeat_interleave(n_scores) for key in ("safe", "labelled"))
+        total = total + safety_weight * safety_loss(anchored.flatten(), safe, labelled, n_pairs=n_pairs * n_scores)
+    if centering_weight:
+        both = anchored.flatten().chunk(2)
+        total = total + centering_weight * centering_loss(*both, n_pairs=n_pairs * n_scores)
+    return total
 
 
 def preference_loss(

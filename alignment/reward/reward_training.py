@@ -8,7 +8,7 @@ TRL carries the loop, schedules, devices and trackers. Overridden, each for a re
 4. The optimiser: float32 masters for adapters that live in bfloat16.
 5. Checkpoints: TRL's hold the frozen base and pickles, and one that is half written looks like any other.
 
-Shapes: B pairs, T tokens of a prompt and its two answers, M opinions of the head.
+Shapes: B pairs, T tokens of a prompt and its two answers.
 """
 
 from __future__ import annotations
@@ -33,55 +33,13 @@ from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.trainer_kit import WARMUP_SHARE, OnStep, StepReporter, optimizer_and_schedule
 from alignment.reward.encoded_pairs import EncodedPair, PairCollator
-from alignment.reward.losses import centering_loss, preference_loss, preference_loss_named, safety_loss
+from alignment.reward.losses import preference_loss_named, reward_loss
 from alignment.settings.reward_sections import RewardModelSection
 
 MIN_WARMUP_STEPS = 5
 """Section 3.2.2."""
 TRAINER_STATE = "trainer_state.json"
 """Where ``Trainer`` looks for its own state when it goes on from a folder."""
-
-
-def reward_loss(
-    head: RewardHead, opinions: Tensor, labels: dict[str, Any], settings: RewardModelSection, *, n_pairs: int
-) -> Tensor:
-    """Preference loss, weighted safety loss and weighted centring of some pairs, as a sum over ``n_pairs``.
-
-    Where a head makes several statements on a pair or has several scores of an answer, the mean of their losses
-    counts, so that weights and learning rates mean the same for every head.
-
-    Args:
-        head: turns opinions into log-odds and scores.
-        opinions: (B, 2, M) on the chosen and the rejected answers.
-        labels: ``margin``, ``strength`` (B,), ``objective`` (B names), ``safe`` and ``labelled`` (2 B,), chosen first.
-        settings: which losses, and their weights.
-        n_pairs: pairs of the whole optimiser step.
-    """
-    chosen, rejected = opinions[:, 0], opinions[:, 1]
-    log_odds = head.log_odds(chosen, rejected, labels["margin"], labels["objective"])
-    opposite = head.log_odds(rejected, chosen, labels["margin"], labels["objective"])
-    statements = log_odds.shape[1]
-    loss = preference_loss(
-        log_odds.flatten(),
-        labels["strength"].repeat_interleave(statements),
-        n_pairs=n_pairs * statements,
-        loss=preference_loss_named(settings.loss),
-        label_smoothing=settings.label_smoothing,
-        opposite=opposite.flatten(),
-    )
-    if not settings.safety_weight and not settings.centering_weight:
-        return loss
-    anchored = head.anchored(torch.cat([chosen, rejected]))  # (2 B, M')
-    n_scores = anchored.shape[1]
-    if settings.safety_weight:
-        safe, labelled = (labels[key].repeat_interleave(n_scores) for key in ("safe", "labelled"))
-        loss = loss + settings.safety_weight * safety_loss(
-            anchored.flatten(), safe, labelled, n_pairs=n_pairs * n_scores
-        )
-    if settings.centering_weight:
-        both = anchored.flatten().chunk(2)
-        loss = loss + settings.centering_weight * centering_loss(*both, n_pairs=n_pairs * n_scores)
-    return loss
 
 
 class GradedRewardTrainer(RewardTrainer):
@@ -114,7 +72,16 @@ class GradedRewardTrainer(RewardTrainer):
         head: RewardHead = self.accelerator.unwrap_model(model).head
         # Gradients are averaged over processes afterwards, and ``num_items_in_batch`` counts the pairs of all of them.
         share = self.accelerator.num_processes
-        loss = share * reward_loss(head, opinions, inputs, self.settings, n_pairs=int(num_items_in_batch))
+        loss = share * reward_loss(
+            head,
+            opinions,
+            inputs,
+            n_pairs=int(num_items_in_batch),
+            loss=preference_loss_named(self.settings.loss),
+            label_smoothing=self.settings.label_smoothing,
+            safety_weight=self.settings.safety_weight,
+            centering_weight=self.settings.centering_weight,
+        )
         scores = head.combine(opinions.flatten(0, 1)).view(-1, 2)
         accuracy = (scores[:, 0] > scores[:, 1]).float().mean()
         self._metrics["train"]["accuracy"].append(self.accelerator.gather_for_metrics(accuracy).mean().item())

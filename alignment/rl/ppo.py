@@ -205,7 +205,7 @@ class PPO:
         return token_rewards(
             rollout.old_logprobs,
             rollout.ref_logprobs,
-            gated.shaped.scores,
+            gated.shaped,
             rollout.episodes.response_mask,
             beta=self.kl_controller.beta,
         )

@@ -20,7 +20,6 @@ from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.sampling.batch_sampling import Sample
 from alignment.models.scorers.reward_scorer import Judged, RewardScorer
-from alignment.reward.gate import ShapedScores
 from alignment.tensors.logprobs import entropy, token_logprobs
 from alignment.tensors.masking import lengths_to_mask, take_tokens
 from alignment.tensors.padding import pad_right
@@ -135,8 +134,8 @@ class GatedRollout:
     """(B,) after the gate, before whitening."""
     routed_to_safety: Tensor
     """(B,) bool."""
-    shaped: ShapedScores
-    """Scores as the policy is paid them."""
+    shaped: Tensor
+    """(B,) as the policy is paid them."""
 
 
 class NonFiniteError(FloatingPointError):

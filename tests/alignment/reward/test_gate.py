@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from alignment.reward.gate import LOGIT_THRESHOLD, gate, missing_stop_penalty, shape_scores, whiten_scores
+from alignment.reward.gate import LOGIT_THRESHOLD, gate, missing_stop_penalty, shape_scores
 
 
 class TestGate:
@@ -52,22 +52,6 @@ class TestGate:
             gate(torch.zeros(1), torch.zeros(1), torch.tensor([False]), threshold_probability=threshold)
 
 
-class TestWhitenScores:
-    def test_by_hand_with_a_mean_far_from_zero(self) -> None:
-        # 8, 10, 12, 14: mean 11, variance 5.
-        expected = torch.tensor([-3.0, -1.0, 1.0, 3.0]) / math.sqrt(5)
-        torch.testing.assert_close(whiten_scores(torch.tensor([8.0, 10.0, 12.0, 14.0])), expected)
-
-    def test_statistics_come_from_all_processes(self) -> None:
-        # This process holds 8 and 10, another 12 and 14; reduce is called for (sum, count), then for squares.
-        others = iter([torch.tensor([26.0, 2.0]), torch.tensor(1.0 + 9.0)])
-        whitened = whiten_scores(torch.tensor([8.0, 10.0]), reduce=lambda mine: mine + next(others))
-        torch.testing.assert_close(whitened, torch.tensor([-3.0, -1.0]) / math.sqrt(5))
-
-    def test_equal_scores_become_zero(self) -> None:
-        assert whiten_scores(torch.tensor([0.3, 0.3, 0.3])).tolist() == [0.0] * 3
-
-
 class TestMissingStop:
     def test_only_unstopped_responses_pay(self) -> None:
         scores = missing_stop_penalty(torch.tensor([1.0, 1.0]), torch.tensor([True, False]), penalty=2.0)
@@ -79,17 +63,21 @@ class TestMissingStop:
 
 
 class TestShapeScores:
-    SCORES = torch.tensor([8.0, 10.0, 12.0, 14.0])
+    SCORES = torch.tensor([8.0, 10.0, 12.0, 14.0])  # mean 11, variance 5
     STOPPED = torch.tensor([True, True, True, False])
+
+    def test_whitening_takes_off_a_mean_far_from_zero(self) -> None:
+        shaped = shape_scores(self.SCORES, self.STOPPED, penalty=0.0)
+        torch.testing.assert_close(shaped, torch.tensor([-3.0, -1.0, 1.0, 3.0]) / math.sqrt(5))
+
+    def test_equal_scores_become_zero(self) -> None:
+        assert shape_scores(torch.full((3,), 0.3), torch.ones(3).bool(), penalty=1.0).tolist() == [0.0] * 3
 
     def test_penalty_comes_after_whitening(self) -> None:
         shaped = shape_scores(self.SCORES, self.STOPPED, penalty=1.0)
         root = math.sqrt(5)
-        torch.testing.assert_close(shaped.scores, torch.tensor([-3 / root, -1 / root, 1 / root, 3 / root - 1]))
-        assert shaped.raw_mean.item() == 11
-        assert shaped.raw_std.item() == pytest.approx(root)
+        torch.testing.assert_close(shaped, torch.tensor([-3 / root, -1 / root, 1 / root, 3 / root - 1]))
 
     def test_without_whitening_the_scale_stays(self) -> None:
         shaped = shape_scores(self.SCORES, self.STOPPED, penalty=1.0, whitening=False)
-        assert shaped.scores.tolist() == [8.0, 10.0, 12.0, 13.0]
-        assert shaped.raw_mean.item() == 11
+        assert shaped.tolist() == [8.0, 10.0, 12.0, 13.0]

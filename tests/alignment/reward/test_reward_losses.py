@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from alignment.data.records import GRADES
 from alignment.errors import UserError
+from alignment.reward import losses
 from alignment.reward.losses import (
     LOSSES,
     MARGINS,
@@ -208,3 +210,9 @@ def test_a_normaliser_below_one_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="n_pairs"):
             call()
+
+
+def test_the_example_of_equation_2_is_what_the_code_computes() -> None:
+    example = doctest.DocTestFinder().find(losses.reward_loss, "reward_loss", globs=vars(losses).copy())[0]
+    assert len(example.examples) == 8
+    assert doctest.DocTestRunner().run(example).failed == 0

@@ -106,13 +106,13 @@ class TestGate:
         std = math.sqrt(sum((value - mean) ** 2 for value in raw) / 12)
         expected = [(value - mean) / std for value in raw]
         expected[0] -= 2.5
-        assert gated.shaped.scores.tolist() == pytest.approx(expected, abs=1e-5)
+        assert gated.shaped.tolist() == pytest.approx(expected, abs=1e-5)
 
     def test_settings_reach_it(self, backbone: Backbone) -> None:
         trainer = trainer_on(backbone, missing_stop_penalty=0.5, whiten_scores=False, safety_threshold=0.9)
         rollout = self.made(trainer, [4.0] * 12, [2.0] * 6 + [2.5] * 6, [True] * 6 + [False] * 6)
         # logit(0.9) = 2.197: the first six go to the safety model, and the safety prompt.
-        assert trainer.gate(rollout).shaped.scores.tolist() == [2.0] * 6 + [3.5] * 5 + [2.0]
+        assert trainer.gate(rollout).shaped.tolist() == [2.0] * 6 + [3.5] * 5 + [2.0]
 
     def test_scores_in_ppo_equal_the_reward_models_alone(self, backbone: Backbone) -> None:
         trainer = trainer_on(backbone)
@@ -134,7 +134,7 @@ class TestRewardsAndAdvantages:
         plain: list[list[float]] = []
         for row, length in enumerate(rollout.episodes.response_lengths.tolist()):
             rewards = [-0.05 * (rollout.old_logprobs[row, t] - shifted[row, t]).item() for t in range(length)]
-            rewards[-1] += gated.shaped.scores[row].item()
+            rewards[-1] += gated.shaped[row].item()
             values = [*rollout.old_values[row, :length].tolist(), 0.0]
             row_advantages = [0.0] * (length + 1)
             for t in reversed(range(length)):

@@ -129,7 +129,7 @@ class TestInvariant03ScoreOnTheLastToken:
         penalties = -0.05 * (rollout.old_logprobs - rollout.ref_logprobs)
         for row, length in enumerate(rollout.episodes.response_lengths.tolist()):
             score = rewards[row] - penalties[row]
-            assert score[length - 1].item() == pytest.approx(gated.shaped.scores[row].item(), abs=1e-5)
+            assert score[length - 1].item() == pytest.approx(gated.shaped[row].item(), abs=1e-5)
             assert not (score[: length - 1].abs() > 1e-5).any()
             assert not rewards[row, length:].any()
 
@@ -156,7 +156,7 @@ class TestInvariant04MissingStop:
 
     def test_is_punished_after_whitening(self) -> None:
         scores, stopped = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([True, False, True])
-        shaped = shape_scores(scores, stopped, penalty=2.0).scores.tolist()
+        shaped = shape_scores(scores, stopped, penalty=2.0).tolist()
         spread = math.sqrt(8 / 3)
         assert shaped == pytest.approx([-2 / spread, 0.0 - 2.0, 2 / spread], abs=1e-5)
         before = whiten(missing_stop_penalty(scores, stopped, penalty=2.0)).tolist()
@@ -426,7 +426,7 @@ class TestInvariant11Whitening:
     def test_scores_over_the_batch_and_advantages_over_valid_tokens(self, trainer: PPO) -> None:
         rollout, advantages = one_batch(trainer)
         shaped = trainer.gate(replace(rollout, episodes=replace(rollout.episodes, stopped=torch.ones(EPISODES) > 0)))
-        for values in (shaped.shaped.scores.tolist(), valid(advantages.advantages, rollout).tolist()):
+        for values in (shaped.shaped.tolist(), valid(advantages.advantages, rollout).tolist()):
             mean = sum(values) / len(values)
             assert mean == pytest.approx(0, abs=1e-5)
             assert sum((value - mean) ** 2 for value in values) / len(values) == pytest.approx(1, abs=1e-4)
