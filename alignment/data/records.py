@@ -126,6 +126,14 @@ class AnswerSource(Record):
     max_new_tokens: int | None = None
 
 
+@dataclass(frozen=True)
+class SampledAnswer:
+    """An answer that was drawn to be compared with another."""
+
+    text: str
+    source: AnswerSource
+
+
 class Collected(Record):
     """How a comparison was made in the annotation app: for audits and filters, no training reads it.
 

@@ -1,4 +1,4 @@
-"""A stage at work: its folder and its log of metrics, and reading such a log."""
+"""A stage at work: its folder and its log of metrics; reading such a log, and the snapshots beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignment.data.jsonl import iter_json_lines, write_jsonl
+from alignment.data.jsonl import iter_json_lines, read_jsonl, write_jsonl
+from alignment.data.records import Snapshot
 from alignment.errors import UserError
 
 CHECKPOINTS = "checkpoints"
@@ -76,3 +77,11 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
             raise UserError(f"{file}, line {number}: not a JSON object. Remove the line.")
         rows.append({key: value for key, value in row.items() if isinstance(value, int | float)})
     return rows
+
+
+def read_snapshots(file: Path) -> dict[int, list[Snapshot]]:
+    """Update -> what was written down at it; empty without a file."""
+    taken: dict[int, list[Snapshot]] = {}
+    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
+        taken.setdefault(item.update, []).append(item)
+    return taken

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from alignment.data.records import Comparison, Dimension, Message, Prompt, SafetyLabel
+from alignment.data.records import Comparison, Dimension, Message, Prompt, SafetyLabel, SampledAnswer
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.toy.simulated_annotators import ANNOTATORS, Opinion, compare
 from alignment.toy.world import lookup
-from alignment.workflow.temperature_variants import Answer
 
 SAFETY_QUEUE = {"safety": 0.6, "borderline": 0.25, "helpfulness": 0.1, "multi_turn": 0.05}
 """What the safety annotators are given, by kind. Harmless prompts that look harmful are among it, so that the safety
@@ -27,7 +26,7 @@ HELPFULNESS_QUEUE = {"helpfulness": 0.5, "multi_turn": 0.25, "borderline": 0.25}
 class Variant(Protocol):
     """Something that answers prompts, one answer each."""
 
-    def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
+    def __call__(self, prompts: Sequence[Prompt]) -> list[SampledAnswer]:
         """Answer each prompt."""
         ...
 
@@ -108,8 +107,8 @@ def collect(
 def _record(
     identifier: str,
     prompt: Prompt,
-    left: Answer,
-    right: Answer,
+    left: SampledAnswer,
+    right: SampledAnswer,
     opinion: Opinion,
     annotator_id: str,
     dimension: Dimension,

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.data.records import AnswerSource, Prompt
+from alignment.data.records import AnswerSource, Prompt, SampledAnswer
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.settings.model_sections import SamplingSection
 from alignment.settings.recipe import Recipe
 from alignment.workflow.run_policies import Policy
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One variant's answer."""
-
-    text: str
-    source: AnswerSource
 
 
 class Variant:
@@ -41,12 +32,12 @@ class Variant:
             batch_size_prompts=recipe.annotate.batch_size_prompts,
         )
 
-    def __call__(self, prompts: Sequence[Prompt]) -> list[Answer]:
+    def __call__(self, prompts: Sequence[Prompt]) -> list[SampledAnswer]:
         """Answer each prompt once."""
         backbone = self.policy.backbone
         _, samples = answer_prompts(backbone, self.policy.role, prompts, self.sampling, on_batch=self.on_batch)
         return [
-            Answer(
+            SampledAnswer(
                 backbone.encoder.decode(item.token_ids),
                 AnswerSource(
                     variant=f"{self.policy.name}@{self.temperature}",

@@ -8,14 +8,14 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from alignment.data.records import Dimension, Part, Prompt
+from alignment.data.records import Dimension, Part, Prompt, SampledAnswer
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, write_json
 from alignment.resources import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.run_policies import Policy, load_backbone, load_policy, newest_before, with_room
-from alignment.workflow.temperature_variants import Answer, Variant
+from alignment.workflow.temperature_variants import Variant
 from annotation_ui.exchange.rounds import PRIORITY, Wanted
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
@@ -161,7 +161,7 @@ def choose_prompts(pool: Sequence[Prompt], count: int, dimension: Dimension, *, 
     return chosen
 
 
-def _stored(recipe: Recipe, answer: Answer) -> NewAnswer:
+def _stored(recipe: Recipe, answer: SampledAnswer) -> NewAnswer:
     source = answer.source
     sampling = {"temperature": source.temperature, "max_new_tokens": recipe.annotate.max_new_tokens}
     info = VariantInfo(source.variant, source.checkpoint, sampling=sampling)

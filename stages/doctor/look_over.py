@@ -53,7 +53,8 @@ def examine_run(run_dir: str) -> dict[Path, list[Finding]]:
     findings: dict[Path, list[Finding]] = {}
     for folder in ppo_folders(Path(run_dir)):
         rows = read_metrics(folder / "metrics.jsonl")
-        found = examine(rows, HealthSettings.from_recipe(load_recipe(str(folder / "config.yaml"))))
+        recipe = load_recipe(str(folder / "config.yaml"))
+        found = examine(rows, HealthSettings.from_sections(recipe.ppo, recipe.model.lora))
         findings[folder] = found
         verdict = number(len(found), "finding") if found else "healthy"
         say(f"{folder}: ", f"{verdict} in {number(len(rows), 'update')}", style="bold")

@@ -14,8 +14,8 @@ from alignment.files import read_json
 from alignment.machine.device import resolve_dtype
 from alignment.report.reward_schema import RewardFigures
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_run import read_snapshots
 from alignment.settings.recipe import Recipe
-from stages.ppo.snapshots import read_snapshots
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
 REWARD_JUDGE = "reward models"

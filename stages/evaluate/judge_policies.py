@@ -22,13 +22,13 @@ from alignment.report.write_report import write_report
 from alignment.resources import resolve
 from alignment.rl.policy_measurement import measure_policy
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_run import read_snapshots
 from alignment.settings.recipe import Recipe
 from alignment.workflow.recipe_prompts import heldout_prompts
 from alignment.workflow.run_policies import base_model_path, load_backbone, load_policy, policy_names, with_room
 from stages.door.preconditions import check_evaluate
 from stages.door.progress import progress, say_left_out
 from stages.evaluate.assemble_report import assemble_report
-from stages.ppo.snapshots import read_snapshots
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:

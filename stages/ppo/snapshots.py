@@ -13,22 +13,15 @@ from typing import Any
 
 import torch
 
-from alignment.data.jsonl import read_jsonl, write_jsonl
+from alignment.data.jsonl import write_jsonl
 from alignment.data.records import JudgedAnswer, Prompt, Snapshot
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named
 from alignment.rl.overoptimization import HeldoutScores, best_of
 from alignment.rl.policy_measurement import measure_policy
 from alignment.rl.ppo import PPO
+from alignment.run.stage_run import read_snapshots
 from alignment.settings.recipe import Recipe
-
-
-def read_snapshots(file: Path) -> dict[int, list[Snapshot]]:
-    """Update -> what was written down at it; empty without a file."""
-    taken: dict[int, list[Snapshot]] = {}
-    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
-        taken.setdefault(item.update, []).append(item)
-    return taken
 
 
 class Snapshots:

@@ -45,7 +45,7 @@ class Watch:
         self.trainer = trainer
         self.snapshots = snapshots
         self.say = say
-        self.health = HealthWatch(HealthSettings.from_recipe(recipe))
+        self.health = HealthWatch(HealthSettings.from_sections(recipe.ppo, recipe.model.lora))
         self.said: list[str] = []
         self.reasons: list[str] = []
         """Why training is to stop before its last update; empty: it is not."""

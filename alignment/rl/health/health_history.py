@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from alignment.settings.recipe import Recipe
+from alignment.settings.model_sections import LoraSection
+from alignment.settings.ppo_sections import PPOSection
 
 Default = TypeVar("Default", float, None)
 Row = Mapping[str, float]
@@ -45,14 +46,14 @@ class HealthSettings:
     warmup_value_updates: int = 0
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe) -> HealthSettings:
-        """Take them from a recipe."""
+    def from_sections(cls, ppo: PPOSection, lora: LoraSection) -> HealthSettings:
+        """Take them from two sections of a recipe."""
         return cls(
-            batch_size_episodes=recipe.ppo.batch_size_episodes,
-            temperature=recipe.ppo.sampling.temperature,
-            max_new_tokens=recipe.ppo.sampling.max_new_tokens,
-            lora_dropout=recipe.model.lora.dropout,
-            warmup_value_updates=recipe.ppo.warmup_value_updates,
+            batch_size_episodes=ppo.batch_size_episodes,
+            temperature=ppo.sampling.temperature,
+            max_new_tokens=ppo.sampling.max_new_tokens,
+            lora_dropout=lora.dropout,
+            warmup_value_updates=ppo.warmup_value_updates,
         )
 
 

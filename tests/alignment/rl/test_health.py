@@ -180,12 +180,12 @@ class TestCauseDependsOnSettings:
         assert findings.keys() == {"constant scores", "zero advantages"}
         assert findings["zero advantages"].likely_cause == "all answers get the same score"
 
-    def test_from_recipe(self) -> None:
+    def test_from_the_sections_of_a_recipe(self) -> None:
         recipe = load_recipe(overrides=["model.lora.dropout=0.1", "ppo.warmup_value_updates=3"])
         expected = HealthSettings(
             batch_size_episodes=128, temperature=1.2, max_new_tokens=64, lora_dropout=0.1, warmup_value_updates=3
         )
-        assert HealthSettings.from_recipe(recipe) == expected
+        assert HealthSettings.from_sections(recipe.ppo, recipe.model.lora) == expected
 
 
 class TestNoiseIsNoFinding:

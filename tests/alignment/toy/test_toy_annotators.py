@@ -12,7 +12,16 @@ from typing import get_args
 import pytest
 
 from alignment.data.jsonl import write_jsonl
-from alignment.data.records import GRADES, AnswerSource, Comparison, Dimension, Message, Prompt, SafetyBin
+from alignment.data.records import (
+    GRADES,
+    AnswerSource,
+    Comparison,
+    Dimension,
+    Message,
+    Prompt,
+    SafetyBin,
+    SampledAnswer,
+)
 from alignment.errors import UserError
 from alignment.judges.gold_verdicts import gold_ceilings
 from alignment.run.run_folder import RunFolder
@@ -23,7 +32,6 @@ from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, Opinion, c
 from alignment.toy.simulated_collection import collect
 from alignment.toy.toy_answers import sample_answer
 from alignment.workflow.simulated_rounds import fill_queues
-from alignment.workflow.temperature_variants import Answer
 
 EXACT = Annotator("exact", noise=0.0, safety_noise=0.0, label_flip=0.0)
 CAPITAL = Prompt(id="capital", messages=(Message(role="user", content="What is the capital of France?"),))
@@ -172,10 +180,10 @@ def test_grades_by_threshold_and_strictness() -> None:
     assert grade_of(0.0, strictness=1.0, dimension="helpfulness") == "negligibly_better"
 
 
-def fixed_variant(name: str, text: str) -> Callable[[Sequence[Prompt]], list[Answer]]:
+def fixed_variant(name: str, text: str) -> Callable[[Sequence[Prompt]], list[SampledAnswer]]:
     """A policy that always says the same."""
     source = AnswerSource(variant=name, checkpoint="x", temperature=1.0, finish_reason="stop", n_tokens=3)
-    return lambda prompts: [Answer(text, source) for _ in prompts]
+    return lambda prompts: [SampledAnswer(text, source) for _ in prompts]
 
 
 def test_overlap_asks_that_many_annotators_about_the_same_pair() -> None:
