@@ -49,7 +49,7 @@ _SECONDS, _SECONDS_PER_WORD, _SPREAD = 2.5, 0.25, 0.4
 
 
 @dataclass
-class Simulated:
+class SimulatedWork:
     """What a simulation did: judgments by user name, items passed over, and how long it took."""
 
     judged: dict[str, int] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def simulate(
     annotators: Sequence[str] = (),
     seed: int = 0,
     generator: Generator | None = None,
-) -> Simulated:
+) -> SimulatedWork:
     """Have simulated annotators judge a project's queue, in turn, one item each.
 
     Args:
@@ -92,8 +92,8 @@ def simulate(
         UserError: there is no such project or annotator, it has no queue, or a model fails to answer.
     """
     desk = Desk(store, settings, generator)
-    people = [_Person(desk, project, person, _account(desk, project, person), seed) for person in _who(annotators)]
-    found = Simulated(dict.fromkeys((person.username for person in people), 0))
+    people = [_DeskOfOne(desk, project, person, _account(desk, project, person), seed) for person in _who(annotators)]
+    found = SimulatedWork(dict.fromkeys((person.username for person in people), 0))
     begun, went_on = time.monotonic(), True
     while went_on:
         went_on = False
@@ -135,7 +135,7 @@ def _account(desk: Desk, project: str, person: Annotator) -> accounts.Account:
     return found
 
 
-class _Person:
+class _DeskOfOne:
     """A simulated annotator at the desk."""
 
     def __init__(self, desk: Desk, project: str, annotator: Annotator, account: accounts.Account, seed: int) -> None:

@@ -94,7 +94,7 @@ class JudgedPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedPair:
     """A pair that an annotator did not judge."""
 
     annotator: str

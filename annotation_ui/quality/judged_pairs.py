@@ -16,9 +16,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, or_, select, true
 
 from alignment.data.records import Dialogue, SafetyBin
-from annotation_ui.quality.agreement import JudgedPair, Skipped
+from annotation_ui.quality.agreement import JudgedPair, SkippedPair
 from annotation_ui.quality.quality_figures import build_report
-from annotation_ui.quality.quality_report import Note, Report
+from annotation_ui.quality.quality_report import ReportNote, QualityReport
 from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.database import Store
 from annotation_ui.store.pairs import load_messages
@@ -30,7 +30,7 @@ _WORK = ("queue", "annotator")
 """Sources of items whose judgments are data."""
 
 
-def quality_report(store: Store, *, project_name: str | None = None, with_simulated: bool = False) -> Report:
+def quality_report(store: Store, *, project_name: str | None = None, with_simulated: bool = False) -> QualityReport:
     """The report on everything judged so far.
 
     Args:
@@ -54,7 +54,7 @@ def quality_report(store: Store, *, project_name: str | None = None, with_simula
     if not n:
         return report
     note = f"{n} judgment{'s'[: n > 1]} of simulated annotators left out; report --with-simulated counts them."
-    return replace(report, notes=(Note(note), *report.notes))
+    return replace(report, notes=(ReportNote(note), *report.notes))
 
 
 def annotator_names(store: Store) -> dict[str, str]:
@@ -93,7 +93,7 @@ def judged_pairs(connection: Connection, project_name: str | None = None) -> lis
     return [_judged(row) for row in rows]
 
 
-def skipped_pairs(connection: Connection, project_name: str | None = None) -> list[Skipped]:
+def skipped_pairs(connection: Connection, project_name: str | None = None) -> list[SkippedPair]:
     """Pairs that were skipped and not judged after all, without gold items."""
     later = judgment.alias("later")
     query = _of_work(
@@ -106,7 +106,7 @@ def skipped_pairs(connection: Connection, project_name: str | None = None) -> li
         judgment.c.kind == "skip",
         ~select(later.c.id).where(later.c.supersedes == judgment.c.id).exists(),
     )
-    return [Skipped(*row) for row in connection.execute(query.order_by(judgment.c.id))]
+    return [SkippedPair(*row) for row in connection.execute(query.order_by(judgment.c.id))]
 
 
 def _of_work(query: Select[Any], sources: tuple[str, ...], project_name: str | None) -> Select[Any]:
@@ -180,7 +180,7 @@ FLAGS: dict[Flag, str] = {
 
 
 @dataclass(frozen=True)
-class Flagged:
+class FlaggedJudgment:
     """A judgment to look at: what was asked and answered, what was said, by whom (a pseudonym)."""
 
     id: int
@@ -196,7 +196,7 @@ class Flagged:
     note: str | None
 
 
-def flagged(store: Store, before: int | None = None) -> list[Flagged]:
+def flagged(store: Store, before: int | None = None) -> list[FlaggedJudgment]:
     """Judgments that were flagged, or came with a note, the latest first: a page of them, from before a judgment."""
     said = current_judgment.c
     query = (
@@ -218,10 +218,10 @@ def flagged(store: Store, before: int | None = None) -> list[Flagged]:
     return [_flagged(row, texts) for row in rows]
 
 
-def _flagged(row: Any, texts: dict[tuple[str, str], str]) -> Flagged:
+def _flagged(row: Any, texts: dict[tuple[str, str], str]) -> FlaggedJudgment:
     other = "b" if row.chosen_slot == "a" else "a"
     flags: Sequence[Flag] = json.loads(row.flags_json)
-    return Flagged(
+    return FlaggedJudgment(
         id=row.id,
         project=row.title,
         annotator_id=row.annotator_id,

@@ -21,7 +21,7 @@ from annotation_ui.quality.agreement import (
     SIGNED_GRADES,
     JudgedPair,
     Measure,
-    Skipped,
+    SkippedPair,
     agreement_with_others,
     choice_counts,
     cohen_kappas,
@@ -34,11 +34,11 @@ from annotation_ui.quality.agreement import (
     safety_counts,
     weights_by_distance,
 )
-from annotation_ui.quality.quality_report import FEW, Agreement, Batch, Day, Note, Part, Person, Report, Work
+from annotation_ui.quality.quality_report import FEW, AgreementFigures, BatchGrades, DailyCount, ReportNote, ProjectFigures, AnnotatorFigures, QualityReport, WorkFigures
 from annotation_ui.quality.report_as_text import by_chance
 
 
-def build_report(rows: Iterable[JudgedPair], skips: Iterable[Skipped] = ()) -> Report:
+def build_report(rows: Iterable[JudgedPair], skips: Iterable[SkippedPair] = ()) -> QualityReport:
     """The report on some judgments.
 
     Args:
@@ -49,17 +49,17 @@ def build_report(rows: Iterable[JudgedPair], skips: Iterable[Skipped] = ()) -> R
     work = [row for row in judged if not row.is_gold]
     people, projects = _people(judged, skipped), _projects(judged, skipped)
     together = projects[0].agreement if len(projects) == 1 else _agreement(work)
-    overall = Part("all projects", None, _work(judged, skipped), together)
+    overall = ProjectFigures("all projects", None, _work(judged, skipped), together)
     by_day = Counter((row.project, row.judged_at[:10]) for row in work)
     moments = [row.judged_at for row in work]
-    return Report(
+    return QualityReport(
         first=moments[0] if moments else None,
         last=moments[-1] if moments else None,
         overall=overall,
         projects=projects,
         annotators=people,
         batches=_batches(work),
-        days=tuple(Day(*key, n) for key, n in sorted(by_day.items())),
+        days=tuple(DailyCount(*key, n) for key, n in sorted(by_day.items())),
         notes=tuple(notes_on(overall, people)),
     )
 
@@ -67,15 +67,15 @@ def build_report(rows: Iterable[JudgedPair], skips: Iterable[Skipped] = ()) -> R
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def _projects(judged: Sequence[JudgedPair], skipped: Sequence[Skipped]) -> tuple[Part, ...]:
+def _projects(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> tuple[ProjectFigures, ...]:
     skips, parts = _by(skipped, "project"), []
     for name, rows in sorted(_by(judged, "project").items()):
         work = [row for row in rows if not row.is_gold]
-        parts.append(Part(name, rows[0].dimension, _work(rows, skips.get(name, [])), _agreement(work)))
+        parts.append(ProjectFigures(name, rows[0].dimension, _work(rows, skips.get(name, [])), _agreement(work)))
     return tuple(parts)
 
 
-def _people(judged: Sequence[JudgedPair], skipped: Sequence[Skipped]) -> tuple[Person, ...]:
+def _people(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> tuple[AnnotatorFigures, ...]:
     skips, agreement = _by(skipped, "annotator"), agreement_with_others(row for row in judged if not row.is_gold)
     own = _by(judged, "annotator")
     works = {name: _work(own.get(name, []), skips.get(name, [])) for name in {**own, **skips}}
@@ -83,18 +83,18 @@ def _people(judged: Sequence[JudgedPair], skipped: Sequence[Skipped]) -> tuple[P
     level = 0.05 / max(sum(work.n > 0 for work in works.values()), 1)
     none = Measure(None, 0, missing=NO_OVERLAP)
     people = [
-        Person(name, work, agreement.get(name, none), leans=work.left_p is not None and work.left_p < level)
+        AnnotatorFigures(name, work, agreement.get(name, none), leans=work.left_p is not None and work.left_p < level)
         for name, work in works.items()
     ]
     return tuple(sorted(people, key=lambda person: (-person.work.n, person.annotator)))
 
 
-def _batches(work: Sequence[JudgedPair]) -> tuple[Batch, ...]:
+def _batches(work: Sequence[JudgedPair]) -> tuple[BatchGrades, ...]:
     found: dict[tuple[str, str], list[JudgedPair]] = defaultdict(list)
     for row in work:
         found[row.project, row.batch].append(row)
     batches = [
-        Batch(project, name, len(rows), rows[0].judged_at[:10], grade_shares(rows))
+        BatchGrades(project, name, len(rows), rows[0].judged_at[:10], grade_shares(rows))
         for (project, name), rows in found.items()
     ]
     return tuple(sorted(batches, key=lambda batch: batch.project))  # in time within a project, as rows are
@@ -110,10 +110,10 @@ def _by(rows: Iterable[Any], key: str) -> dict[str, list[Any]]:
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def _agreement(work: Sequence[JudgedPair]) -> Agreement:
+def _agreement(work: Sequence[JudgedPair]) -> AgreementFigures:
     kappas = cohen_kappas(work)
     choices, grades, safety = choice_counts(work), grade_counts(work), safety_counts(work)
-    return Agreement(
+    return AgreementFigures(
         shared_pairs=int((choices.sum(axis=1) >= 2).sum()),
         choice=raw_agreement(choices),
         kappa=mean_kappa(kappas),
@@ -127,12 +127,12 @@ def _agreement(work: Sequence[JudgedPair]) -> Agreement:
     )
 
 
-def _work(judged: Sequence[JudgedPair], skipped: Sequence[Skipped]) -> Work:
+def _work(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> WorkFigures:
     work = [row for row in judged if not row.is_gold]
     gold = [row.gold_ok for row in judged if row.is_gold and row.gold_ok is not None]
     seconds = [row.active_ms / 1000 for row in work if row.active_ms is not None]
     left = sum(row.choice == row.left_slot for row in work)
-    return Work(
+    return WorkFigures(
         n=len(work),
         pairs=len({row.pair_id for row in work}),
         heldout=sum(row.part == "heldout" for row in work),
@@ -165,7 +165,7 @@ GOLD_FLOOR = 0.8
 """Agreement with known answers that is expected: what the qualification test asks for by default."""
 
 
-def notes_on(overall: Part, people: Sequence[Person]) -> Iterable[Note]:
+def notes_on(overall: ProjectFigures, people: Sequence[AnnotatorFigures]) -> Iterable[ReportNote]:
     """What deserves a look, and what is too little to tell.
 
     Args:
@@ -175,7 +175,7 @@ def notes_on(overall: Part, people: Sequence[Person]) -> Iterable[Note]:
     yield from _notes_on_size(overall)
     work = overall.work
     if work.left.value is not None and work.left_p is not None and work.left_p < 0.01:
-        yield Note(
+        yield ReportNote(
             f"Over all annotators, the left answer was chosen in {percent(work.left.value)} of the judgments "
             f"({by_chance(work.left_p)} if sides did not matter)."
         )
@@ -183,43 +183,43 @@ def notes_on(overall: Part, people: Sequence[Person]) -> Iterable[Note]:
         yield from _notes_on(person, overall)
 
 
-def _notes_on_size(overall: Part) -> Iterable[Note]:
+def _notes_on_size(overall: ProjectFigures) -> Iterable[ReportNote]:
     n, shared = overall.work.n, overall.agreement.shared_pairs
     if 0 < n < FEW:
-        yield Note(f"Only {n} judgment{'s'[: n > 1]} so far: too little for more than a first look.")
+        yield ReportNote(f"Only {n} judgment{'s'[: n > 1]} so far: too little for more than a first look.")
     if n and not shared:
-        yield Note("No pair was judged by two people, so agreement cannot be measured: set an overlap of 2 or more.")
+        yield ReportNote("No pair was judged by two people, so agreement cannot be measured: set an overlap of 2 or more.")
     elif n and shared < FEW:
-        yield Note(
+        yield ReportNote(
             f"Only {shared} pair{'s were' if shared > 1 else ' was'} judged by two or more people: the figures "
             "on agreement are rough."
         )
 
 
-def _notes_on(person: Person, overall: Part) -> Iterable[Note]:
+def _notes_on(person: AnnotatorFigures, overall: ProjectFigures) -> Iterable[ReportNote]:
     work, name = person.work, person.annotator
     if person.leans and work.left.value is not None:
-        yield Note(
+        yield ReportNote(
             f"chose the left answer in {percent(work.left.value)} of {work.n} judgments ({by_chance(work.left_p)} if "
             "sides did not matter).",
             name,
         )
     if work.gold.value is not None and work.gold.ci95 is not None and work.gold.ci95[1] < GOLD_FLOOR:
-        yield Note(
+        yield ReportNote(
             f"judged {percent(work.gold.value)} of {work.gold.n} gold items as known; {percent(GOLD_FLOOR)} or more is "
             "expected.",
             name,
         )
     agrees, usual = person.agrees, overall.agreement.choice
     if agrees.n >= FEW and agrees.value is not None and agrees.ci95 and usual.ci95 and agrees.ci95[1] < usual.ci95[0]:
-        yield Note(
+        yield ReportNote(
             f"chooses as others do in {percent(agrees.value)} of {agrees.n} pairs; all together, people agree in "
             f"{percent(usual.value or 0)}.",
             name,
         )
     seconds, usual_seconds = work.median_seconds, overall.work.median_seconds
     if work.n >= FEW and seconds is not None and usual_seconds is not None and seconds < usual_seconds / 3:
-        yield Note(
+        yield ReportNote(
             f"takes {seconds:.1f} s for a judgment (median), less than a third of the {usual_seconds:.1f} s of all.",
             name,
         )

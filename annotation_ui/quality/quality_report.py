@@ -21,7 +21,7 @@ FEW = 30
 
 
 @dataclass(frozen=True)
-class Note:
+class ReportNote:
     """Something to look at; with ``annotator``, the text goes on after their name."""
 
     text: str
@@ -29,7 +29,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkFigures:
     """How a group of judgments was made.
 
     Attributes:
@@ -60,7 +60,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class AgreementFigures:
     """How people agree who judged the same pairs; see ``annotation_ui.quality.agreement`` for each coefficient.
 
     Attributes:
@@ -89,27 +89,27 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Part:
+class ProjectFigures:
     """All projects together, or one of them."""
 
     name: str
     dimension: Dimension | None
-    work: Work
-    agreement: Agreement
+    work: WorkFigures
+    agreement: AgreementFigures
 
 
 @dataclass(frozen=True)
-class Person:
+class AnnotatorFigures:
     """One annotator; ``leans``: chooses one side more often than chance explains, over all annotators tested."""
 
     annotator: str
-    work: Work
+    work: WorkFigures
     agrees: Measure
     leans: bool
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchGrades:
     """The grades of one batch of a project, as in Llama-2's figure of the drift of grades."""
 
     project: str
@@ -120,7 +120,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Day:
+class DailyCount:
     """How many judgments were made in a project on a day (UTC); an edited one counts on the day of its last edit."""
 
     project: str
@@ -129,7 +129,7 @@ class Day:
 
 
 @dataclass(frozen=True)
-class Report:
+class QualityReport:
     """Everything that the text and the page show.
 
     Attributes:
@@ -145,16 +145,16 @@ class Report:
 
     first: str | None
     last: str | None
-    overall: Part
-    projects: tuple[Part, ...]
-    annotators: tuple[Person, ...]
-    batches: tuple[Batch, ...]
-    days: tuple[Day, ...]
-    notes: tuple[Note, ...]
+    overall: ProjectFigures
+    projects: tuple[ProjectFigures, ...]
+    annotators: tuple[AnnotatorFigures, ...]
+    batches: tuple[BatchGrades, ...]
+    days: tuple[DailyCount, ...]
+    notes: tuple[ReportNote, ...]
     few: int = FEW
     schema_version: int = 1
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: QualityReport) -> dict[str, Any]:
     """The report as plain values for ``json.dumps``."""
     return dataclasses.asdict(report)

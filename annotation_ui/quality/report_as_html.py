@@ -18,7 +18,7 @@ from alignment.report.number_formats import NONE, decimal, interval, number, per
 from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, offsets, styled, to_svg
 from annotation_ui.quality import report_as_text as words
 from annotation_ui.quality.agreement import Kappa, Measure
-from annotation_ui.quality.quality_report import Batch, Day, Part, Person, Report
+from annotation_ui.quality.quality_report import BatchGrades, DailyCount, ProjectFigures, AnnotatorFigures, QualityReport
 from annotation_ui.vocabulary import SKIP_REASONS
 
 GRADE_COLOURS = ("ppo", "sft", "helpfulness", "tie")
@@ -36,7 +36,7 @@ _GAPS_UP_TO = 60
 """Days that are drawn with gaps between them."""
 
 
-def as_html(report: Report, names: Mapping[str, str] | None = None, *, back: str = "") -> str:
+def as_html(report: QualityReport, names: Mapping[str, str] | None = None, *, back: str = "") -> str:
     """The report as one HTML document; equal reports give equal bytes.
 
     Args:
@@ -84,7 +84,7 @@ def _lowest(kappas: Sequence[Kappa]) -> list[Kappa]:
     return sorted((kappa for kappa in kappas if kappa.value is not None), key=lambda found: found.value or 0.0)[:8]
 
 
-def tiles(report: Report) -> list[dict[str, str]]:
+def tiles(report: QualityReport) -> list[dict[str, str]]:
     """The numbers at the top, with their intervals; why, where there is none."""
     work, agreement = report.overall.work, report.overall.agreement
 
@@ -108,7 +108,7 @@ def tiles(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def draw_plots(report: Report, labels: Mapping[str, str]) -> dict[str, str]:
+def draw_plots(report: QualityReport, labels: Mapping[str, str]) -> dict[str, str]:
     """Every plot that the report has data for, by name."""
     drawn = {
         "agreement": agreement_by_project(report.projects),
@@ -121,7 +121,7 @@ def draw_plots(report: Report, labels: Mapping[str, str]) -> dict[str, str]:
     return {name: svg for name, svg in drawn.items() if svg is not None}
 
 
-def agreement_by_project(projects: Sequence[Part]) -> str | None:
+def agreement_by_project(projects: Sequence[ProjectFigures]) -> str | None:
     """Raw agreement on the choice, AC2 and AC1 of each project with their intervals."""
     measured = [part for part in projects if part.agreement.shared_pairs]
     if not measured:
@@ -142,7 +142,7 @@ def agreement_by_project(projects: Sequence[Part]) -> str | None:
     return to_svg(figure, salt="agreement", label="Agreement of each project, 95 % intervals")
 
 
-def grades_by_batch(batches: Sequence[Batch], *, salt: str) -> str | None:
+def grades_by_batch(batches: Sequence[BatchGrades], *, salt: str) -> str | None:
     """Shares of the four grades in each batch, the earliest on top."""
     if not batches:
         return None
@@ -169,7 +169,7 @@ def grades_by_batch(batches: Sequence[Batch], *, salt: str) -> str | None:
 _ON_BAR: dict[str, Any] = {"ha": "center", "va": "center", "color": COLOURS["on-bar"], "fontsize": 9}
 
 
-def left_shares(people: Sequence[Person], labels: Mapping[str, str]) -> str | None:
+def left_shares(people: Sequence[AnnotatorFigures], labels: Mapping[str, str]) -> str | None:
     """How often each annotator chose the left answer, with its interval; those who lean stand out."""
     plotted = [person for person in people if person.work.n][:PLOTTED_PEOPLE]
     if not plotted:
@@ -188,7 +188,7 @@ def left_shares(people: Sequence[Person], labels: Mapping[str, str]) -> str | No
     return to_svg(figure, salt="left", label="Share of left answers chosen by each annotator, 95 % intervals")
 
 
-def judgments_per_day(days: Sequence[Day]) -> str | None:
+def judgments_per_day(days: Sequence[DailyCount]) -> str | None:
     """How many judgments were made on each day, the projects on top of each other."""
     if len({day.day for day in days}) < 2:
         return None

@@ -12,12 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.data.records import GRADES, Grade
-from alignment.report.number_formats import NONE, SPACE, decimal, percent
+from alignment.report.number_formats import NONE, SPACE, Formatter, decimal, percent
 from annotation_ui.quality.agreement import Measure
-from annotation_ui.quality.quality_report import Agreement, Report, Work
+from annotation_ui.quality.quality_report import AgreementFigures, QualityReport, WorkFigures
 from annotation_ui.vocabulary import SKIP_REASONS
 
-Formatter = Callable[[float], str]
 GRADE_LABELS: dict[Grade, str] = {grade: grade.replace("_better", "").replace("_", " ") for grade in GRADES}
 """significantly, better, slightly, negligibly."""
 COEFFICIENTS: tuple[tuple[str, str, Formatter, str], ...] = (
@@ -40,13 +39,13 @@ COEFFICIENTS: tuple[tuple[str, str, Formatter, str], ...] = (
     ("safety", "same safety", percent, "Two people say the same of which answers are safe."),
     ("ac1_safety", "AC1 safety", decimal, "Gwet's AC1 on which answers are safe."),
 )
-"""Key in ``Agreement``, heading, number format, explanation."""
+"""Key in ``AgreementFigures``, heading, number format, explanation."""
 _SHORTEST_ID = 9
 _AGREEMENT_WIDTH = 24
 """Columns of text for the agreement of one project."""
 
 
-def as_text(report: Report, names: Mapping[str, str] | None = None, *, width: int = 100) -> str:
+def as_text(report: QualityReport, names: Mapping[str, str] | None = None, *, width: int = 100) -> str:
     """The report as aligned plain text.
 
     Args:
@@ -75,14 +74,14 @@ def as_text(report: Report, names: Mapping[str, str] | None = None, *, width: in
 # -- words and numbers -------------------------------------------------------------------------------------------------
 
 
-def labels_of(report: Report, names: Mapping[str, str] | None = None) -> dict[str, str]:
+def labels_of(report: QualityReport, names: Mapping[str, str] | None = None) -> dict[str, str]:
     """What each annotator is called: their name where it is given, else the shortest start of the id that is unique."""
     ids = {person.annotator for person in report.annotators}
     length = next(n for n in count(_SHORTEST_ID) if len({name[:n] for name in ids}) == len(ids))
     return {name: (names or {}).get(name) or (name if len(name) <= length else f"{name[:length]}…") for name in ids}
 
 
-def headline(report: Report) -> str:
+def headline(report: QualityReport) -> str:
     """How much was judged, by how many."""
     work, people = report.overall.work, sum(person.work.n > 0 for person in report.annotators)
     if not work.n:
@@ -90,7 +89,7 @@ def headline(report: Report) -> str:
     return f"{_many(work.n, 'judgment')} of {_many(work.pairs, 'pair')} by {_many(people, 'annotator')}"
 
 
-def period(report: Report) -> str:
+def period(report: QualityReport) -> str:
     """When, and what else there is."""
     days = sorted({moment[:10] for moment in (report.first, report.last) if moment})
     parts = [" to ".join(days)]
@@ -101,7 +100,7 @@ def period(report: Report) -> str:
     return "; ".join(filter(None, parts))
 
 
-def note_lines(report: Report, labels: Mapping[str, str]) -> list[str]:
+def note_lines(report: QualityReport, labels: Mapping[str, str]) -> list[str]:
     """The notes as sentences."""
     return [f"{labels[note.annotator]} {note.text}" if note.annotator else note.text for note in report.notes]
 
@@ -138,7 +137,7 @@ def rate(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 
-def measures_of(agreement: Agreement) -> dict[str, Measure]:
+def measures_of(agreement: AgreementFigures) -> dict[str, Measure]:
     """The coefficients by key."""
     return {key: getattr(agreement, key) for key, *_ in COEFFICIENTS}
 
@@ -170,7 +169,7 @@ def _row(table: Table, cells: Sequence[str]) -> None:
     table.add_row(*map(Text, cells))
 
 
-def _agreement_tables(report: Report, width: int) -> Iterable[Table]:
+def _agreement_tables(report: QualityReport, width: int) -> Iterable[Table]:
     """One table for every few projects: as many as stand beside each other."""
     parts = report.projects if len(report.projects) == 1 else (report.overall, *report.projects)
     beside = max(1, width // _AGREEMENT_WIDTH - 1)
@@ -190,7 +189,7 @@ def _with_spread(measure: Measure, form: Formatter, few: int) -> str:
     return f"{value} ({spread(measure, form)})" if measure.ci95 else value
 
 
-def _grade_table(report: Report) -> Table:
+def _grade_table(report: QualityReport) -> Table:
     table = _table("Grades by batch", "project, batch", ["n", *GRADE_LABELS.values()])
     for batch in report.batches:
         star = "*" if batch.n < report.few else ""
@@ -199,7 +198,7 @@ def _grade_table(report: Report) -> Table:
     return table
 
 
-def _work_tables(report: Report, labels: Mapping[str, str]) -> Iterable[Table]:
+def _work_tables(report: QualityReport, labels: Mapping[str, str]) -> Iterable[Table]:
     if len(report.projects) > 1:
         projects = _table("Projects", "project", ("judged", *_WORK))
         for part in report.projects:
@@ -215,7 +214,7 @@ def _work_tables(report: Report, labels: Mapping[str, str]) -> Iterable[Table]:
 _WORK = ("left", "p", "gold", "median", "/hour", "flags", "skips")
 
 
-def _work_cells(work: Work, few: int) -> list[str]:
+def _work_cells(work: WorkFigures, few: int) -> list[str]:
     return [
         shown(work.left, percent, few),
         by_chance(work.left_p).removeprefix("p ").removeprefix("= ").replace(" ", ""),

@@ -31,7 +31,7 @@ from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.view import Pane, View
 from annotation_ui.vocabulary import Refused, Side, Submission
 from annotation_ui.web import fragments
-from annotation_ui.web.layout import Parts, event_name, lay_out
+from annotation_ui.web.layout import PageComponents, event_name, lay_out
 
 _log = logging.getLogger(__name__)
 _ASSETS = Path(__file__).parents[1] / "assets"
@@ -43,7 +43,7 @@ ACTIONS_AT_ONCE = 2
 WATCH_SECONDS = 30.0
 """How long one ``watch`` follows the answers; the script then starts another."""
 Sent = tuple[Any, ...]
-"""A value for each of ``Parts.desk``, or of ``Parts.everything``."""
+"""A value for each of ``PageComponents.desk``, or of ``PageComponents.everything``."""
 
 
 # -- what comes from the browser --------------------------------------------------------------------------------------
@@ -56,13 +56,13 @@ class Form(BaseModel):
     has: dict[str, str] = {}
 
 
-class PlaceForm(Form):
+class ProjectForm(Form):
     """An action in a project."""
 
     project: str
 
 
-class PromptForm(PlaceForm):
+class PromptForm(ProjectForm):
     """A prompt to be answered. ``comparison_id``: what it goes on from, where it does."""
 
     text: str
@@ -75,7 +75,7 @@ class ComparisonForm(Form):
     comparison_id: str
 
 
-class WatchForm(PlaceForm):
+class WatchForm(ProjectForm):
     """Follow the answers of a comparison while they are written."""
 
     comparison_id: str
@@ -127,12 +127,12 @@ class Action:
 
 ACTIONS: dict[str, Action] = {
     "view": Action(Form, lambda desk, who, form: desk.view(who, form.project), whole=True),
-    "accept": Action(PlaceForm, lambda desk, who, form: desk.accept_warning(who, form.project)),
-    "leave": Action(PlaceForm, lambda desk, who, form: desk.leave(who, form.project)),
-    "train": Action(PlaceForm, lambda desk, who, form: desk.train(who, form.project)),
-    "fetch": Action(PlaceForm, lambda desk, who, form: desk.fetch(who, form.project)),
+    "accept": Action(ProjectForm, lambda desk, who, form: desk.accept_warning(who, form.project)),
+    "leave": Action(ProjectForm, lambda desk, who, form: desk.leave(who, form.project)),
+    "train": Action(ProjectForm, lambda desk, who, form: desk.train(who, form.project)),
+    "fetch": Action(ProjectForm, lambda desk, who, form: desk.fetch(who, form.project)),
     "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text, form.comparison_id)),
-    "retry": Action(PlaceForm, lambda desk, who, form: desk.retry(who, form.project)),
+    "retry": Action(ProjectForm, lambda desk, who, form: desk.retry(who, form.project)),
     "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission()), looks_again=False),
     "skip": Action(
         SkipForm,
@@ -242,7 +242,7 @@ def _watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[dict[str, 
     return watch
 
 
-def _connect(parts: Parts, desk: Desk) -> None:
+def _connect(parts: PageComponents, desk: Desk) -> None:
     at_once = anyio.CapacityLimiter(ACTIONS_AT_ONCE)
     for name, action in ACTIONS.items():
         event = getattr(parts.wire, event_name(name))(
@@ -258,7 +258,7 @@ def _connect(parts: Parts, desk: Desk) -> None:
         event.failure(None, js=f"() => tandem.failed('{name}')", show_progress="hidden")
 
 
-def _connect_watch(parts: Parts, desk: Desk) -> None:
+def _connect_watch(parts: PageComponents, desk: Desk) -> None:
     event = getattr(parts.wire, event_name("watch"))(
         _watcher(desk),
         inputs=[parts.wire],

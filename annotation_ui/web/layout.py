@@ -1,7 +1,7 @@
 """Where everything stands on the page: the parts that change with the view, and the ones that never do.
 
 The page is one screen without scrolling: a bar at the top, the conversation, two answers of equal height, the judging
-bar, and a panel at the side. Only ``Parts`` is ever sent again; prompt box and judging bar are drawn once and switched
+bar, and a panel at the side. Only ``PageComponents`` are ever sent again; prompt box and judging bar are drawn once and switched
 by ``assets/page.js``, so that nothing typed is lost and a saved judgment costs a few hundred bytes.
 
 ``wire`` shows nothing. It carries the state of the page to the script, and the script's requests to the handlers:
@@ -26,7 +26,7 @@ from annotation_ui.web.fragments import answer_pane, button, key
 
 
 @dataclass(frozen=True)
-class Parts:
+class PageComponents:
     """The components that are sent anew: ``wire`` and ``stream`` carry data, the others are HTML."""
 
     wire: gr.HTML
@@ -54,7 +54,7 @@ def event_name(action: str) -> str:
     return f"desk_{action}"
 
 
-def lay_out(actions: Sequence[str]) -> Parts:
+def lay_out(actions: Sequence[str]) -> PageComponents:
     """Put the components on the page; to be called within ``gr.Blocks``."""
     names = json.dumps([event_name(action) for action in actions])
     wire = _data("wire", f"tandem.attach({names}, props, trigger, watch)")
@@ -71,7 +71,7 @@ def lay_out(actions: Sequence[str]) -> Parts:
             guidelines = _html("guidelines")
             history = _html("history")
             _html("keys", f'<details class="keys"><summary>{texts.SHORTCUTS_TITLE}</summary>{_shortcuts()}</details>')
-    return Parts(wire, stream, scene, left, right, history, top, guidelines)
+    return PageComponents(wire, stream, scene, left, right, history, top, guidelines)
 
 
 def _data(name: str, script: str) -> gr.HTML:

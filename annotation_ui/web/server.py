@@ -126,7 +126,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerAddress:
     """An address that is ours: nobody else serves the store or listens there."""
 
     url: str
@@ -134,7 +134,7 @@ class Place:
 
 
 @contextmanager
-def reserved(store: Store, settings: AppSettings, *, allow_remote: bool = False) -> Iterator[Place]:
+def reserved(store: Store, settings: AppSettings, *, allow_remote: bool = False) -> Iterator[ServerAddress]:
     """Take the store and the address while the block runs, before anything slow is done.
 
     Args:
@@ -150,10 +150,10 @@ def reserved(store: Store, settings: AppSettings, *, allow_remote: bool = False)
         name = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{name}:{made.getsockname()[1]}"
         with store.serving(url):
-            yield Place(url, made)
+            yield ServerAddress(url, made)
 
 
-def make_server(desk: Desk, place: Place, *, secure: bool = False) -> tuple[str, uvicorn.Server]:
+def make_server(desk: Desk, place: ServerAddress, *, secure: bool = False) -> tuple[str, uvicorn.Server]:
     """The address to open, and the server, which has not begun.
 
     Args:

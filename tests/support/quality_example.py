@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, SafetyBin
-from annotation_ui.quality.agreement import SIGNED_GRADES, JudgedPair, Skipped
+from annotation_ui.quality.agreement import SIGNED_GRADES, JudgedPair, SkippedPair
 from annotation_ui.vocabulary import SkipReason, Slot
 
 ANNOTATORS = [f"ann_{number:x}{'0123456789abcdef' * 2}"[:28] for number in range(0xA1, 0xA9)]
@@ -88,7 +88,7 @@ def _bin(rng: random.Random, number: int, chose_a: bool) -> SafetyBin:
     return next(name for name, labels in SAFETY_LABELS.items() if labels == seen)
 
 
-def skipped(n: int = 25) -> list[Skipped]:
+def skipped(n: int = 25) -> list[SkippedPair]:
     """Skips for some of the reasons."""
     reasons: tuple[SkipReason, ...] = ("both_equal", "both_equal", "no_expertise", "disturbing")
-    return [Skipped(ANNOTATORS[number % 5], "helpful", reasons[number % 4]) for number in range(n)]
+    return [SkippedPair(ANNOTATORS[number % 5], "helpful", reasons[number % 4]) for number in range(n)]

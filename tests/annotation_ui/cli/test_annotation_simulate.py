@@ -18,7 +18,7 @@ from alignment.toy.gold_judge import judge, utility
 from alignment.toy.simulated_annotators import ANNOTATORS, Opinion
 from alignment.toy.world import lookup
 from annotation_ui.cli import simulate as simulation
-from annotation_ui.cli.simulate import Simulated, simulate, toy_pairs
+from annotation_ui.cli.simulate import SimulatedWork, simulate, toy_pairs
 from annotation_ui.exchange.export_judgments import comparisons
 from annotation_ui.exchange.imports import attention_items, import_items
 from annotation_ui.exchange.selection import ExportFilter
@@ -47,7 +47,7 @@ def queue_of(store: Store, n: int, *projects: dict[str, Any], seed: int = 0, **c
     return office
 
 
-def ask(office: Office, count: int | None = None, project: str = "helpfulness", **options: Any) -> Simulated:
+def ask(office: Office, count: int | None = None, project: str = "helpfulness", **options: Any) -> SimulatedWork:
     return simulate(office.store, office.settings, project, count=count, **options)
 
 
@@ -90,7 +90,7 @@ def test_they_judge_in_turn_and_leave_the_desk_tidy(store: Store) -> None:
     assert rows(store, tables.assignment, state="leased") == []
     assert {row.role for row in rows(store, tables.annotator)} == {"annotator"}
     assert ask(office).n == 2
-    assert ask(office) == Simulated(dict.fromkeys(found.judged, 0), 0, pytest.approx(0, abs=60))
+    assert ask(office) == SimulatedWork(dict.fromkeys(found.judged, 0), 0, pytest.approx(0, abs=60))
 
 
 def test_same_seed_same_sides_same_words(tmp_path: Path) -> None:

@@ -16,17 +16,17 @@ from scipy import stats
 from sqlalchemy import event
 
 from alignment.errors import UserError
-from annotation_ui.quality.agreement import NO_DATA, JudgedPair, Skipped
+from annotation_ui.quality.agreement import NO_DATA, JudgedPair, SkippedPair
 from annotation_ui.quality.judged_pairs import annotator_names, as_known, judged_pairs, quality_report, skipped_pairs
 from annotation_ui.quality.quality_figures import build_report
-from annotation_ui.quality.quality_report import FEW, Report, as_json
+from annotation_ui.quality.quality_report import FEW, QualityReport, as_json
 from annotation_ui.quality.report_as_html import as_html
 from annotation_ui.quality.report_as_text import as_text, labels_of
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
 from annotation_ui.vocabulary import option_of
 
-EDGES: dict[str, tuple[list[JudgedPair], list[Skipped]]] = {
+EDGES: dict[str, tuple[list[JudgedPair], list[SkippedPair]]] = {
     "nothing": ([], []),
     "one judgment": ([judged("p", "x")], []),
     "no overlap": ([judged(f"p{number}", f"x{number}", number % 2 or -1) for number in range(6)], []),
@@ -39,12 +39,12 @@ EDGES: dict[str, tuple[list[JudgedPair], list[Skipped]]] = {
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> QualityReport:
     return build_report(example(), skipped())
 
 
 @pytest.fixture(scope="module")
-def page(report: Report) -> str:
+def page(report: QualityReport) -> str:
     return as_html(report)
 
 
@@ -83,7 +83,7 @@ def test_parts_people_batches_and_days() -> None:
         judged("p3", "y", 1, batch="early", judged_at="2026-03-01T10:00:00.000Z"),
         judged("s1", "y", project="alpha", dimension="safety", judged_at="2026-03-02T10:00:00.000Z"),
     ]
-    found = build_report(rows, [Skipped("z", "alpha", "broken")])
+    found = build_report(rows, [SkippedPair("z", "alpha", "broken")])
     assert [(part.name, part.dimension, part.work.n) for part in found.projects] == [
         ("alpha", "safety", 1),
         ("helpful", "helpfulness", 3),
@@ -227,7 +227,7 @@ def test_the_store_gives_what_people_say_now(store: Store) -> None:
     assert found[2].judged_at.endswith("Z") and not found[2].is_gold
     edits = rows(worked.store, tables.judgment, comparison_id=shown.comparison_id)
     assert found[0].judged_at == max(row.created_at for row in edits)  # an edit moves it, as in exports
-    assert skips == [Skipped(ada.id, "helpfulness", "no_expertise")]
+    assert skips == [SkippedPair(ada.id, "helpfulness", "no_expertise")]
 
 
 def test_training_tests_and_the_withdrawn_are_left_out(worked: Office) -> None:
@@ -360,7 +360,7 @@ def test_the_page_is_one_safe_file(page: str) -> None:
     assert re.findall(r"#[0-9a-f]{6}\b(?!\))", re.sub(r'(href="|url\()#\w+', "", drawn)) == []
 
 
-def test_names_are_shown_to_those_who_may_know_only(report: Report, page: str) -> None:
+def test_names_are_shown_to_those_who_may_know_only(report: QualityReport, page: str) -> None:
     names = {ANNOTATORS[0]: "ada", ANNOTATORS[1]: "<b>ben$x$</b>"}
     named, text = as_html(report, names), as_text(report, names)
     for seen, hidden in ((named, page), (text, as_text(report))):
@@ -384,7 +384,7 @@ def test_ids_are_cut_no_further_than_they_differ() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_text_fits_the_terminal(report: Report, width: int) -> None:
+def test_text_fits_the_terminal(report: QualityReport, width: int) -> None:
     lines = as_text(report, width=width).splitlines()
     assert max(map(len, lines)) <= width
     (heading,) = [line for line in lines if line.startswith("annotator ")]
@@ -396,7 +396,7 @@ def test_text_fits_the_terminal(report: Report, width: int) -> None:
     assert row.split()[4:7] == [f"{100 * (person.work.left.value or 0):.0f}", "%", "<0.001"]
 
 
-def test_rough_figures_are_marked(report: Report) -> None:
+def test_rough_figures_are_marked(report: QualityReport) -> None:
     text = as_text(report)
     person = report.annotators[0]
     assert person.work.gold.n < FEW <= person.work.left.n
