@@ -147,10 +147,10 @@ _USERS: dict[str, Callable[[Store, Arguments], None]] = {
 
 def report(settings: AppSettings, arguments: Arguments) -> None:
     """Print the quality report, or write it as a page."""
-    from annotation_ui.quality.judged_pairs import annotator_names, quality_report
     from annotation_ui.quality.quality_report import as_json
-    from annotation_ui.quality.report_as_html import as_html
     from annotation_ui.quality.report_as_text import as_text
+    from annotation_ui.quality.stored_judgments import annotator_names, quality_report
+    from annotation_ui.web.quality_page import as_html
 
     store = known_store(settings, arguments.run)
     found = quality_report(store, project_name=arguments.project, with_simulated=arguments.with_simulated)
@@ -207,7 +207,7 @@ def export_data(settings: AppSettings, arguments: Arguments) -> None:
 
 def simulate_people(settings: AppSettings, arguments: Arguments) -> None:
     """Have the toy world's annotators judge the queue, through the app's own desk."""
-    from annotation_ui.cli.simulate import simulate, toy_pairs
+    from annotation_ui.cli.simulated_people import simulate, toy_pairs
 
     store = open_store(settings, arguments.run)
     names = arguments.project or [project.name for project in settings.projects]

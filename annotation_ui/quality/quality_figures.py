@@ -34,7 +34,17 @@ from annotation_ui.quality.agreement import (
     safety_counts,
     weights_by_distance,
 )
-from annotation_ui.quality.quality_report import FEW, AgreementFigures, BatchGrades, DailyCount, ReportNote, ProjectFigures, AnnotatorFigures, QualityReport, WorkFigures
+from annotation_ui.quality.quality_report import (
+    FEW,
+    AgreementFigures,
+    AnnotatorFigures,
+    BatchGrades,
+    DailyCount,
+    ProjectFigures,
+    QualityReport,
+    ReportNote,
+    WorkFigures,
+)
 from annotation_ui.quality.report_as_text import by_chance
 
 
@@ -188,7 +198,9 @@ def _notes_on_size(overall: ProjectFigures) -> Iterable[ReportNote]:
     if 0 < n < FEW:
         yield ReportNote(f"Only {n} judgment{'s'[: n > 1]} so far: too little for more than a first look.")
     if n and not shared:
-        yield ReportNote("No pair was judged by two people, so agreement cannot be measured: set an overlap of 2 or more.")
+        yield ReportNote(
+            "No pair was judged by two people, so agreement cannot be measured: set an overlap of 2 or more."
+        )
     elif n and shared < FEW:
         yield ReportNote(
             f"Only {shared} pair{'s were' if shared > 1 else ' was'} judged by two or more people: the figures "

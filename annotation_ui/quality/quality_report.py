@@ -1,8 +1,8 @@
 """The quality of what annotators said, as one report: how they agree, lean, grade, and keep pace.
 
-``quality_figures`` makes a report of judgments in memory (``judged_pairs`` reads them from the store);
-``report_as_text`` and ``report_as_html`` show it, ``as_json`` keeps it. A report names annotators by their ids only,
-which are pseudonyms; who may know the user names gives them to ``as_text`` or ``as_html``.
+``quality_figures`` makes a report of judgments in memory (``stored_judgments`` reads them from the store);
+``report_as_text`` and ``annotation_ui.web.quality_page`` show it, ``as_json`` keeps it. A report names annotators by
+their ids only, which are pseudonyms; who may know the user names gives them to ``as_text`` or ``as_html``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from annotation_ui import texts
 from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.view import Pane, View
 from annotation_ui.vocabulary import Refused, Side, Submission
-from annotation_ui.web import fragments
+from annotation_ui.web import page_maker
 from annotation_ui.web.layout import PageComponents, event_name, lay_out
 
 _log = logging.getLogger(__name__)
@@ -151,18 +151,18 @@ ACTIONS: dict[str, Action] = {
 
 def sent_view(view: View, has: dict[str, str], *, whole: bool = False) -> Sent:
     """The parts of the page for a view, without those that the page has; ``base`` says which that was."""
-    keys = fragments.part_keys(view)
+    keys = page_maker.part_keys(view)
     said = {"message": view.message, "level": view.level}
-    state = {"view": fragments.page_state(view), **said, "has": keys, "base": has}
+    state = {"view": page_maker.page_state(view), **said, "has": keys, "base": has}
     new = {name for name, part_key in keys.items() if not part_key or has.get(name) != part_key}
     desk = (
         _stamped(state),
-        fragments.scene(view) if "scene" in new else gr.skip(),
-        _drawn_anew(fragments.answer_pane("left", view.left)) if "answers" in new else gr.skip(),
-        _drawn_anew(fragments.answer_pane("right", view.right)) if "answers" in new else gr.skip(),
-        fragments.history(view.history),
+        page_maker.scene(view) if "scene" in new else gr.skip(),
+        _drawn_anew(page_maker.answer_pane("left", view.left)) if "answers" in new else gr.skip(),
+        _drawn_anew(page_maker.answer_pane("right", view.right)) if "answers" in new else gr.skip(),
+        page_maker.history(view.history),
     )
-    return (*desk, fragments.top(view), fragments.guidelines(view)) if whole else desk
+    return (*desk, page_maker.top(view), page_maker.guidelines(view)) if whole else desk
 
 
 def sent_message(message: str, *, whole: bool = False) -> Sent:
@@ -172,7 +172,7 @@ def sent_message(message: str, *, whole: bool = False) -> Sent:
 
 def _sent_answers(comparison_id: str, panes: tuple[Pane, Pane]) -> dict[str, Any]:
     sides: tuple[Side, Side] = ("left", "right")
-    answers = [fragments.answer_pane(side, pane) for side, pane in zip(sides, panes, strict=True)]
+    answers = [page_maker.answer_pane(side, pane) for side, pane in zip(sides, panes, strict=True)]
     return _stamped({"follows": comparison_id, "answers": answers})
 
 

@@ -22,7 +22,7 @@ from alignment.data.records import GRADES
 from annotation_ui import texts
 from annotation_ui.store.judgments import MAX_NOTE_CHARS
 from annotation_ui.vocabulary import SKIP_REASONS, meaning_of
-from annotation_ui.web.fragments import answer_pane, button, key
+from annotation_ui.web.page_maker import answer_pane, button, key
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from sqlalchemy import func, select
 
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.quality.judged_pairs import PER_PAGE, flagged
+from annotation_ui.quality.stored_judgments import PER_PAGE, flagged
 from annotation_ui.store import accounts, sign_ins, tables
 from annotation_ui.store.database import Store
 from annotation_ui.vocabulary import AccountRole, Refused
@@ -123,8 +123,8 @@ def _page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
 
 def _report(store: Store) -> str:
     """The quality report; what it takes is imported here, since a server that nobody asks for it needs none of it."""
-    from annotation_ui.quality.judged_pairs import annotator_names, quality_report
-    from annotation_ui.quality.report_as_html import as_html
+    from annotation_ui.quality.stored_judgments import annotator_names, quality_report
+    from annotation_ui.web.quality_page import as_html
 
     return as_html(quality_report(store), annotator_names(store), back="/admin")
 

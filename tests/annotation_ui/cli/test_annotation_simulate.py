@@ -17,12 +17,12 @@ from alignment.errors import UserError
 from alignment.toy.gold_judge import judge, utility
 from alignment.toy.simulated_annotators import ANNOTATORS, Opinion
 from alignment.toy.world import lookup
-from annotation_ui.cli import simulate as simulation
-from annotation_ui.cli.simulate import SimulatedWork, simulate, toy_pairs
+from annotation_ui.cli import simulated_people as simulation
+from annotation_ui.cli.simulated_people import SimulatedWork, simulate, toy_pairs
 from annotation_ui.exchange.export_judgments import comparisons
 from annotation_ui.exchange.imports import attention_items, import_items
 from annotation_ui.exchange.selection import ExportFilter
-from annotation_ui.quality.judged_pairs import quality_report
+from annotation_ui.quality.stored_judgments import quality_report
 from annotation_ui.store import accounts, tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem

@@ -753,7 +753,7 @@ def test_without_torch() -> None:
     """Exports, imports and simulations load no torch, so that they start at once."""
     code = (
         "import sys, annotation_ui.exchange.export_judgments, annotation_ui.exchange.imports\n"
-        "import annotation_ui.cli.simulate\n"
+        "import annotation_ui.cli.simulated_people\n"
         "print([name for name in ('torch', 'gradio', 'datasets') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

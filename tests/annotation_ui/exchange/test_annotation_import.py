@@ -20,7 +20,7 @@ from annotation_ui.exchange import pair_lines
 from annotation_ui.exchange.export_judgments import export
 from annotation_ui.exchange.imports import Filing, Imported, attention_items, import_items, read_pairs, read_prompts
 from annotation_ui.exchange.selection import ExportFilter
-from annotation_ui.quality.judged_pairs import as_known
+from annotation_ui.quality.stored_judgments import as_known
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem, add_items

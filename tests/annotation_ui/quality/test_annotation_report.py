@@ -17,14 +17,20 @@ from sqlalchemy import event
 
 from alignment.errors import UserError
 from annotation_ui.quality.agreement import NO_DATA, JudgedPair, SkippedPair
-from annotation_ui.quality.judged_pairs import annotator_names, as_known, judged_pairs, quality_report, skipped_pairs
 from annotation_ui.quality.quality_figures import build_report
 from annotation_ui.quality.quality_report import FEW, QualityReport, as_json
-from annotation_ui.quality.report_as_html import as_html
 from annotation_ui.quality.report_as_text import as_text, labels_of
+from annotation_ui.quality.stored_judgments import (
+    annotator_names,
+    as_known,
+    judged_pairs,
+    quality_report,
+    skipped_pairs,
+)
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
 from annotation_ui.vocabulary import option_of
+from annotation_ui.web.quality_page import as_html
 
 EDGES: dict[str, tuple[list[JudgedPair], list[SkippedPair]]] = {
     "nothing": ([], []),

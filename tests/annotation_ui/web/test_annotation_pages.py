@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from alignment.errors import UserError
-from annotation_ui.quality import judged_pairs
+from annotation_ui.quality import stored_judgments
 from annotation_ui.store.accounts import LOCAL_USER, SIMULATED, add_account, set_active, withdraw
 from annotation_ui.store.database import Store
 from annotation_ui.store.sign_ins import whose
@@ -70,7 +70,7 @@ def test_a_name_is_the_same_in_capitals(asked: str) -> None:
 
 
 def test_all_notes_can_be_read_page_by_page(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judged_pairs, "PER_PAGE", 2)
+    monkeypatch.setattr(stored_judgments, "PER_PAGE", 2)
     office = Office(sqlite_store, live=False)
     office.add_items([new_item(f"ask {number}", answered=True) for number in range(5)])
     ada = office.person("ada")
@@ -78,7 +78,7 @@ def test_all_notes_can_be_read_page_by_page(sqlite_store: Store, monkeypatch: py
     for number in range(5):
         ada.judge(1, note=f"note {number}")
     seen, before = [], None
-    while found := judged_pairs.flagged(sqlite_store, before):
+    while found := stored_judgments.flagged(sqlite_store, before):
         seen.append([row.note for row in found])
         before = found[-1].id
     assert seen == [["note 4", "note 3"], ["note 2", "note 1"], ["note 0"]]

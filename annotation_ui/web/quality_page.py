@@ -18,7 +18,13 @@ from alignment.report.number_formats import NONE, decimal, interval, number, per
 from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, offsets, styled, to_svg
 from annotation_ui.quality import report_as_text as words
 from annotation_ui.quality.agreement import Kappa, Measure
-from annotation_ui.quality.quality_report import BatchGrades, DailyCount, ProjectFigures, AnnotatorFigures, QualityReport
+from annotation_ui.quality.quality_report import (
+    AnnotatorFigures,
+    BatchGrades,
+    DailyCount,
+    ProjectFigures,
+    QualityReport,
+)
 from annotation_ui.vocabulary import SKIP_REASONS
 
 GRADE_COLOURS = ("ppo", "sft", "helpfulness", "tie")

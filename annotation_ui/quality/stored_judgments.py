@@ -1,6 +1,6 @@
-"""Reads from the store what the quality report is made of: judgments and skips as they stand now.
+"""Judgments and skips as they stand now, read from the store: for the quality report, and flagged ones for reviewers.
 
-Left out are judgments that were replaced or taken back, training and the qualification test, and everything of
+Left out of the report are judgments that were replaced or taken back, training and the qualification test, and everything of
 annotators who withdrew; of simulated annotators, too, where people have judged. Gold items come along, marked as such.
 """
 
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Select, or_, select, true
 from alignment.data.records import Dialogue, SafetyBin
 from annotation_ui.quality.agreement import JudgedPair, SkippedPair
 from annotation_ui.quality.quality_figures import build_report
-from annotation_ui.quality.quality_report import ReportNote, QualityReport
+from annotation_ui.quality.quality_report import QualityReport, ReportNote
 from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.database import Store
 from annotation_ui.store.pairs import load_messages
