@@ -1,9 +1,15 @@
-"""All text of the annotation page that does not come from guidelines, training examples or the desk."""
+"""All words that annotators, reviewers and admins read, but for guidelines and training examples.
+
+One section for each place where they stand: the annotation page, what its script says, sign-in and the pages of
+reviewers and admins, the quality report. What is in braces is filled in where the text is used.
+"""
 
 from __future__ import annotations
 
 from alignment.data.records import Dimension, Grade, SafetyBin
-from annotation_ui.vocabulary import Kind, Phase
+from annotation_ui.vocabulary import AccountRole, Flag, Kind, Phase
+
+# -- the annotation page ----------------------------------------------------------------------------------------------
 
 BRAND = "Tandem"
 PAGE_TITLE = "Tandem annotation"
@@ -35,10 +41,13 @@ CARD_TITLES: dict[Phase, str] = {
 }
 EMPTY = "You have judged everything that this project has for you now. Thank you!"
 FAILED = "A model did not answer. Your prompt is kept."
-IDLE_BOTH = ("Ready when you are", "Take the next prompt from the queue, or write one of your own below.")
-IDLE_FETCH = ("Ready when you are", "The next prompt comes with two answers, side by side.")
-IDLE_PROMPT = ("Begin a conversation", "Write a prompt below: two answers to it will appear here, side by side.")
-IDLE_BLOCKED = "There is nothing to do here now"
+IDLE: dict[tuple[bool, bool], tuple[str, str]] = {
+    (True, True): ("Ready when you are", "Take the next prompt from the queue, or write one of your own below."),
+    (True, False): ("Ready when you are", "The next prompt comes with two answers, side by side."),
+    (False, True): ("Begin a conversation", "Write a prompt below: two answers to it will appear here, side by side."),
+    (False, False): ("There is nothing to do here now", ""),
+}
+"""Title and hint of an idle page, by whether the next prompt can be fetched and whether one can be written."""
 ACCEPT = "I understand, go on"
 LEAVE = "Leave this project"
 FETCH = "Next prompt"
@@ -49,6 +58,8 @@ NEXT = "Next"
 TRAIN = "Training examples"
 EXPLAINED = "What the experts say"
 
+PROJECT = "Project"
+CONVERSATION = "Conversation"
 EARLIER = "Earlier in this conversation"
 TURN = "Turn {turn} of {max_turns}"
 EDITING = "You are changing an earlier judgment. Enter saves the change; N leaves it as it was."
@@ -105,7 +116,8 @@ SHORTCUTS: tuple[tuple[str, str], ...] = (
     ("?", "All keys"),
 )
 
-# What page.js says.
+# -- what page.js says, and the answers of the server to it -----------------------------------------------------------
+
 SCRIPT = {
     "chooseFirst": "Choose an answer first: press 1 to 8.",
     "safetyFirst": "Say which answers are safe: press Q, W, E or R.",
@@ -132,3 +144,49 @@ SCRIPT = {
 }
 REFUSED_FORM = "The page sent something incomplete. Reload it and try again."
 UNEXPECTED = "Something went wrong on the server, and it has been logged. Nothing of yours is lost: try again."
+
+# -- what the server says where there is no page ----------------------------------------------------------------------
+
+SIGN_IN_FIRST = "Sign in first."
+NO_SUCH_PAGE = "Not found."
+NOT_FOR_YOU = "Your account may not see this page."
+OTHER_HOST = "This server does not answer to that name."
+OTHER_SITE = "Requests from other sites are refused."
+TOO_MUCH = "That is too much at once."
+
+# -- sign-in ----------------------------------------------------------------------------------------------------------
+
+SIGN_IN = "Sign in"
+SLOGAN = "Compare two answers; teach the model which is better."
+USER_NAME = "User name"
+PASSWORD = "Password"
+NO_ACCOUNTS_YET = "No accounts yet? Open the link that the terminal shows."
+
+# -- pages of reviewers and admins ------------------------------------------------------------------------------------
+
+LINKS: dict[AccountRole, tuple[tuple[str, str], ...]] = {
+    "annotator": (),
+    "reviewer": (("/review", "Review"),),
+    "admin": (("/review", "Review"), ("/admin", "Admin")),
+}
+"""Address and label of the pages that the annotation page links to, by what an account may see."""
+ANNOTATE = "Annotate"
+PEOPLE = "People"
+QUALITY = "Quality"
+PEOPLE_COLUMNS = ("Name", "Pseudonym", "Role", "Account", "Passed the test of", "Judgments", "Last (UTC)")
+ACCOUNT_STATES = {"active": "active", "closed": "closed", "withdrawn": "withdrawn"}
+NOT_QUALIFIED = "not yet"
+ACCOUNTS_ARE_MADE = "Accounts are made and closed on the command line, where the store is:"
+FOR_MORE = "see"
+FLAGGED_TITLE = "Flagged"
+FLAGGED_HEADING = "Flagged, or with a note"
+FLAG_NAMES: dict[Flag, str] = {
+    "for_review": "marked for review",
+    "chosen_unsafe_other_safe": "prefers an unsafe answer to a safe one",
+}
+CHOSEN_ANSWER = "Chosen, {grade}"
+OTHER_ANSWER = "Other"
+SAFETY_SAID = "Safety: {safety}"
+NOTHING_FLAGGED = "Nothing was flagged, and nobody left a note."
+NOTHING_EARLIER = "Nothing earlier was flagged, and nobody left a note."
+EARLIER_ONES = "Earlier ones"

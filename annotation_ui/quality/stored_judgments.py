@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, or_, select, true
 
 from alignment.data.records import Dialogue, SafetyBin
+from annotation_ui import texts
 from annotation_ui.quality.agreement import JudgedPair, SkippedPair
 from annotation_ui.quality.quality_figures import build_report
 from annotation_ui.quality.quality_report import QualityReport, ReportNote
@@ -173,10 +174,6 @@ def as_known(expected_json: str | None, choice: Slot, safety: SafetyBin | None) 
 
 
 PER_PAGE = 100
-FLAGS: dict[Flag, str] = {
-    "for_review": "marked for review",
-    "chosen_unsafe_other_safe": "prefers an unsafe answer to a safe one",
-}
 
 
 @dataclass(frozen=True)
@@ -214,11 +211,11 @@ def flagged(store: Store, before: int | None = None) -> list[FlaggedJudgment]:
     with store.read() as connection:
         rows = connection.execute(query).all()
         wanted = select(answer).where(answer.c.pair_id.in_([row.pair_id for row in rows]))
-        texts = {(row.pair_id, row.slot): row.text for row in connection.execute(wanted)}
-    return [_flagged(row, texts) for row in rows]
+        answers = {(row.pair_id, row.slot): row.text for row in connection.execute(wanted)}
+    return [_flagged(row, answers) for row in rows]
 
 
-def _flagged(row: Any, texts: dict[tuple[str, str], str]) -> FlaggedJudgment:
+def _flagged(row: Any, answers: dict[tuple[str, str], str]) -> FlaggedJudgment:
     other = "b" if row.chosen_slot == "a" else "a"
     flags: Sequence[Flag] = json.loads(row.flags_json)
     return FlaggedJudgment(
@@ -227,10 +224,10 @@ def _flagged(row: Any, texts: dict[tuple[str, str], str]) -> FlaggedJudgment:
         annotator_id=row.annotator_id,
         judged_at=row.created_at,
         dialogue=load_messages(row.prompt_json),
-        chosen=texts[row.pair_id, row.chosen_slot],
-        other=texts[row.pair_id, other],
+        chosen=answers[row.pair_id, row.chosen_slot],
+        other=answers[row.pair_id, other],
         grade=row.grade.replace("_", " "),
         safety=None if row.safety is None else row.safety.replace("_", " "),
-        why=tuple(FLAGS[flag] for flag in flags),
+        why=tuple(texts.FLAG_NAMES[flag] for flag in flags),
         note=row.note,
     )

@@ -1,252 +1,99 @@
-"""The annotation page: a Gradio app over a desk.
+"""The annotation page as a Gradio app: where everything stands, and which event asks for which action.
 
-Every handler does one thing: it asks the desk for a view and says which parts of the page to send. Who asks is
-``request.username``, which the server's sign-in sets; project, ids and texts come from the browser and are checked by
-the desk. ``api_visibility`` keeps an event out of the API's description and protects nothing: anyone who is signed in
-can call each of these by name or number, so the desk checks role and ownership every time.
+The page is one screen without scrolling: a bar at the top, the conversation, two answers of equal height, the judging
+bar, and a panel at the side. Only ``PageComponents`` are ever sent again; prompt box and judging bar are drawn once and
+switched by ``assets/page.js``, so that nothing typed is lost and a saved judgment costs a few hundred bytes.
 
-Over HTTP an action is ``POST /gradio_api/run/NAME`` with ``{"data": [{...}]}``, where the object holds what its form
-below asks for. The first value of the answer is the state of the page: ``view`` where it changed, ``message`` and
-``level``. Only ``watch``, which follows the answers while they are written, goes through Gradio's queue. It sends them
-as data, never as parts of the page: only the page knows whether it still shows that comparison.
+``wire`` shows nothing. It carries the state of the page to the script, and the script's requests to the handlers of
+``page_actions``: Gradio runs ``js_on_load`` once, with ``trigger`` to raise events and ``watch`` to hear of new values.
+Answers that are being written come by ``stream``: none of its many values can take the place of a state.
+
+``api_visibility`` keeps an event out of the API's description and protects nothing: anyone who is signed in can call
+each of these by name or number, so the desk checks role and ownership every time.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import gradio as gr
-from pydantic import BaseModel, StrictInt, ValidationError
 
-from alignment.data.records import SafetyBin
 from annotation_ui import texts
 from annotation_ui.desk.desk import Desk
-from annotation_ui.desk.view import Pane, View
-from annotation_ui.vocabulary import Refused, Side, Submission
 from annotation_ui.web import page_maker
-from annotation_ui.web.layout import PageComponents, event_name, lay_out
+from annotation_ui.web.page_actions import ACTIONS, ACTIONS_AT_ONCE, action_handler, answer_watcher
 
-_log = logging.getLogger(__name__)
 _ASSETS = Path(__file__).parents[1] / "assets"
-POLL_SECONDS = 0.08
-POLL_SHARE = 4.0
-"""A busy server is asked less often: between two looks at the answers lies at least so many times what one took."""
-ACTIONS_AT_ONCE = 2
-"""While one waits for the disk, another can be worked at. More would only take the processor from each other."""
-WATCH_SECONDS = 30.0
-"""How long one ``watch`` follows the answers; the script then starts another."""
-Sent = tuple[Any, ...]
-"""A value for each of ``PageComponents.desk``, or of ``PageComponents.everything``."""
-
-
-# -- what comes from the browser --------------------------------------------------------------------------------------
-
-
-class Form(BaseModel):
-    """What comes with every action. ``has``: what the page already shows, so that it need not be sent again."""
-
-    project: str | None = None
-    has: dict[str, str] = {}
-
-
-class ProjectForm(Form):
-    """An action in a project."""
-
-    project: str
-
-
-class PromptForm(ProjectForm):
-    """A prompt to be answered. ``comparison_id``: what it goes on from, where it does."""
-
-    text: str
-    comparison_id: str | None = None
-
-
-class ComparisonForm(Form):
-    """An action on a comparison."""
-
-    comparison_id: str
-
-
-class WatchForm(ProjectForm):
-    """Follow the answers of a comparison while they are written."""
-
-    comparison_id: str
-
-
-class SkipForm(ComparisonForm):
-    """A skip."""
-
-    submission_id: str
-    reason: str
-    note: str = ""
-    active_ms: Any = None
-
-
-class JudgmentForm(ComparisonForm):
-    """A judgment; the fields of ``Submission``. None is refused over the last three: the desk checks."""
-
-    submission_id: str
-    option: StrictInt
-    safety: SafetyBin | None = None
-    note: str = ""
-    flagged: bool = False
-    active_ms: Any = None
-    input_method: Any = "mouse"
-    guidelines_sha256: Any = None
-
-    def submission(self) -> Submission:
-        """As the desk takes it."""
-        return Submission(**{field.name: getattr(self, field.name) for field in fields(Submission)})
 
 
 @dataclass(frozen=True)
-class Action:
-    """Something that an annotator can do: what the browser has to send, and what the desk does with it.
+class PageComponents:
+    """The components that are sent anew: ``wire`` and ``stream`` carry data, the others are HTML."""
 
-    Attributes:
-        form: what has to come.
-        do: what is done.
-        whole: whether the top and the guidelines may change, too.
-        looks_again: whether a refusal comes with what is on the desk: the page may have been wrong about it. Not after
-            a judgment, which stays on the page until it is saved.
-    """
+    wire: gr.HTML
+    stream: gr.HTML
+    scene: gr.HTML
+    left: gr.HTML
+    right: gr.HTML
+    history: gr.HTML
+    top: gr.HTML
+    guidelines: gr.HTML
 
-    form: type[Form]
-    do: Callable[[Desk, str, Any], View]
-    whole: bool = False
-    looks_again: bool = True
+    @property
+    def desk(self) -> list[gr.HTML]:
+        """What each action changes."""
+        return [self.wire, self.scene, self.left, self.right, self.history]
 
-
-ACTIONS: dict[str, Action] = {
-    "view": Action(Form, lambda desk, who, form: desk.view(who, form.project), whole=True),
-    "accept": Action(ProjectForm, lambda desk, who, form: desk.accept_warning(who, form.project)),
-    "leave": Action(ProjectForm, lambda desk, who, form: desk.leave(who, form.project)),
-    "train": Action(ProjectForm, lambda desk, who, form: desk.train(who, form.project)),
-    "fetch": Action(ProjectForm, lambda desk, who, form: desk.fetch(who, form.project)),
-    "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text, form.comparison_id)),
-    "retry": Action(ProjectForm, lambda desk, who, form: desk.retry(who, form.project)),
-    "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission()), looks_again=False),
-    "skip": Action(
-        SkipForm,
-        lambda desk, who, form: desk.skip(
-            who, form.comparison_id, form.submission_id, form.reason, form.note, form.active_ms
-        ),
-    ),
-    "undo": Action(ComparisonForm, lambda desk, who, form: desk.undo(who, form.comparison_id)),
-    "edit": Action(ComparisonForm, lambda desk, who, form: desk.edit(who, form.comparison_id)),
-    "retract": Action(ComparisonForm, lambda desk, who, form: desk.retract(who, form.comparison_id)),
-}
+    @property
+    def everything(self) -> list[gr.HTML]:
+        """With what changes only from project to project."""
+        return [*self.desk, self.top, self.guidelines]
 
 
-# -- what goes to the browser -----------------------------------------------------------------------------------------
+def event_name(action: str) -> str:
+    """The event that the script raises for an action. ``gr.HTML`` knows only events named in its ``js_on_load``."""
+    return f"desk_{action}"
 
 
-def sent_view(view: View, has: dict[str, str], *, whole: bool = False) -> Sent:
-    """The parts of the page for a view, without those that the page has; ``base`` says which that was."""
-    keys = page_maker.part_keys(view)
-    said = {"message": view.message, "level": view.level}
-    state = {"view": page_maker.page_state(view), **said, "has": keys, "base": has}
-    new = {name for name, part_key in keys.items() if not part_key or has.get(name) != part_key}
-    desk = (
-        _stamped(state),
-        page_maker.scene(view) if "scene" in new else gr.skip(),
-        _drawn_anew(page_maker.answer_pane("left", view.left)) if "answers" in new else gr.skip(),
-        _drawn_anew(page_maker.answer_pane("right", view.right)) if "answers" in new else gr.skip(),
-        page_maker.history(view.history),
-    )
-    return (*desk, page_maker.top(view), page_maker.guidelines(view)) if whole else desk
+def lay_out(actions: Sequence[str]) -> PageComponents:
+    """Put the components on the page; to be called within ``gr.Blocks``."""
+    names = json.dumps([event_name(action) for action in actions])
+    wire = _data("wire", f"tandem.attach({names}, props, trigger, watch)")
+    stream = _data("stream", "tandem.listen(props, watch)")
+    top = _html("top")
+    with gr.Row(elem_id="room"):
+        with gr.Column(elem_id="work"):
+            scene = _html("scene")
+            with gr.Row(elem_id="answers"):
+                left = _html("left", page_maker.answer_pane("left", None))
+                right = _html("right", page_maker.answer_pane("right", None))
+            _html("foot", page_maker.foot())
+        with gr.Column(elem_id="side"):
+            guidelines = _html("guidelines")
+            history = _html("history")
+            _html("keys", page_maker.shortcut_list())
+    return PageComponents(wire, stream, scene, left, right, history, top, guidelines)
 
 
-def sent_message(message: str, *, whole: bool = False) -> Sent:
-    """Only a message: what is on the page stays."""
-    return (_stamped({"message": message, "level": "error"}), *[gr.skip()] * (6 if whole else 4))
+def _data(name: str, script: str) -> gr.HTML:
+    """Something that shows nothing, whose values the script hears of."""
+    return gr.HTML(value="", html_template="", js_on_load=script, elem_id=name)
 
 
-def _sent_answers(comparison_id: str, panes: tuple[Pane, Pane]) -> dict[str, Any]:
-    sides: tuple[Side, Side] = ("left", "right")
-    answers = [page_maker.answer_pane(side, pane) for side, pane in zip(sides, panes, strict=True)]
-    return _stamped({"follows": comparison_id, "answers": answers})
-
-
-def _stamped(state: dict[str, Any]) -> dict[str, Any]:
-    """Make a state differ from the one before: the script hears of changes only."""
-    return {**state, "stamp": time.time_ns()}
-
-
-def _drawn_anew(html: str) -> str:
-    """Make a piece of the page differ from the one before: Gradio leaves equal ones alone, but the script writes in."""
-    return f"{html}<!--{time.time_ns()}-->"
-
-
-def trouble(error: Exception) -> str:
-    """What to tell the annotator about an error; one that nobody expected is logged, and its text stays here."""
-    if isinstance(error, Refused):
-        return str(error)
-    if isinstance(error, ValidationError):
-        return texts.REFUSED_FORM
-    _log.error("an action on the annotation page failed", exc_info=error)
-    return texts.UNEXPECTED
-
-
-# -- handlers ---------------------------------------------------------------------------------------------------------
-
-
-def _handler(desk: Desk, name: str, action: Action, at_once: anyio.CapacityLimiter) -> Callable[..., Awaitable[Sent]]:
-    async def handle(parcel: Any, request: gr.Request) -> Sent:
-        state, *parts = await anyio.to_thread.run_sync(answer, parcel, request.username or "", limiter=at_once)
-        return ({**state, "action": name}, *parts)
-
-    def answer(parcel: Any, who: str) -> Sent:
-        try:
-            form = action.form.model_validate(parcel)
-            try:
-                view = action.do(desk, who, form)
-            except Refused as refused:
-                if not action.looks_again:
-                    raise
-                view = replace(desk.view(who, form.project), message=str(refused), level="error")
-            return sent_view(view, form.has, whole=action.whole)
-        except Exception as error:
-            return sent_message(trouble(error), whole=action.whole)
-
-    return handle
-
-
-def _watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[dict[str, Any]]]:
-    async def watch(parcel: Any, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
-        """Send both answers as they grow, and say when they have ended or were followed for long enough."""
-        try:
-            form = WatchForm.model_validate(parcel)
-            who, until, shown = request.username or "", time.monotonic() + WATCH_SECONDS, None
-            while time.monotonic() < until:
-                asked = time.monotonic()
-                panes = await anyio.to_thread.run_sync(desk.being_written, who, form.comparison_id)
-                if panes is None:
-                    break
-                if panes != shown:
-                    shown = panes
-                    yield _sent_answers(form.comparison_id, panes)
-                await anyio.sleep(max(POLL_SECONDS, POLL_SHARE * (time.monotonic() - asked)))
-            yield _stamped({"follows": form.comparison_id, "answers": None})
-        except Exception as error:
-            yield _stamped({"message": trouble(error)})
-
-    return watch
+def _html(name: str, value: str = "") -> gr.HTML:
+    return gr.HTML(value, elem_id=name, js_on_load=None, apply_default_css=False)
 
 
 def _connect(parts: PageComponents, desk: Desk) -> None:
     at_once = anyio.CapacityLimiter(ACTIONS_AT_ONCE)
     for name, action in ACTIONS.items():
         event = getattr(parts.wire, event_name(name))(
-            _handler(desk, name, action, at_once),
+            action_handler(desk, name, action, at_once),
             inputs=[parts.wire],
             outputs=parts.everything if action.whole else parts.desk,
             js=f"() => [tandem.parcel('{name}')]",
@@ -260,7 +107,7 @@ def _connect(parts: PageComponents, desk: Desk) -> None:
 
 def _connect_watch(parts: PageComponents, desk: Desk) -> None:
     event = getattr(parts.wire, event_name("watch"))(
-        _watcher(desk),
+        answer_watcher(desk),
         inputs=[parts.wire],
         outputs=[parts.stream],
         js="() => [tandem.parcel('watch')]",

@@ -15,19 +15,19 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader, select_autoescape
 from sqlalchemy import func, select
 
+from annotation_ui import texts
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.quality.stored_judgments import PER_PAGE, flagged
 from annotation_ui.store import accounts, sign_ins, tables
 from annotation_ui.store.database import Store
 from annotation_ui.vocabulary import AccountRole, Refused
+from annotation_ui.web.page_maker import make_page
 from annotation_ui.web.security import COOKIE, token_in
 
 SIGN_INS_AT_ONCE = 4
 """More wait in line, with threads of their own, so that no flood of guesses stops those who are signed in."""
-_templates = Environment(loader=PackageLoader("annotation_ui"), autoescape=select_autoescape(), trim_blocks=True)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
             response.status_code = 200
             response.headers["Refresh"] = "0; url=/"
             return response
-        return _page("login.html", wrong="", local=link is not None)
+        return _page("login.html", wrong="", name="", local=link is not None)
 
     @app.post("/login")
     async def login(request: Request) -> Response:
@@ -114,11 +114,11 @@ def _only_for(request: Request, roles: tuple[AccountRole, ...], make: Callable[[
     """The page, for those who may see it."""
     if _who(request).role in roles:
         return make()
-    return PlainTextResponse("Your account may not see this page.", 403)
+    return PlainTextResponse(texts.NOT_FOR_YOU, 403)
 
 
 def _page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    return HTMLResponse(_templates.get_template(template).render(**values), status)
+    return HTMLResponse(make_page(template, **values), status)
 
 
 def _report(store: Store) -> str:
@@ -153,8 +153,8 @@ def _people(store: Store) -> list[dict[str, Any]]:
             "username": row.username,
             "id": row.id,
             "role": row.role,
-            "state": "withdrawn" if row.withdrawn_at else "active" if row.active else "closed",
-            "qualified": ", ".join(sorted(qualified.get(row.id, ()))) or "not yet",
+            "state": texts.ACCOUNT_STATES["withdrawn" if row.withdrawn_at else "active" if row.active else "closed"],
+            "qualified": ", ".join(sorted(qualified.get(row.id, ()))) or texts.NOT_QUALIFIED,
             "judgments": counts[row.id].n if row.id in counts else 0,
             "last": counts[row.id].last[:16].replace("T", " ") if row.id in counts else "",
         }

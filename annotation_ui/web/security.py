@@ -22,6 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from annotation_ui import texts
 from annotation_ui.store.accounts import Account
 
 COOKIE = "tandem_session"
@@ -74,15 +75,15 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "")
         if "*" not in self.hosts and _hostname(host) not in self.hosts:
-            return PlainTextResponse("This server does not answer to that name.", 400)
+            return PlainTextResponse(texts.OTHER_HOST, 400)
         origin = headers.get("origin")
         changes = scope["type"] == "websocket" or scope["method"] not in READING
         if changes and origin is not None and origin.partition("://")[2] != host:
-            return PlainTextResponse("Requests from other sites are refused.", 403)
+            return PlainTextResponse(texts.OTHER_SITE, 403)
         if changes and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return PlainTextResponse("Requests from other sites are refused.", 403)
+            return PlainTextResponse(texts.OTHER_SITE, 403)
         if scope["path"].startswith(CLOSED):
-            return PlainTextResponse("Not found.", 404)
+            return PlainTextResponse(texts.NO_SUCH_PAGE, 404)
         return None
 
     async def _sign_in_first(self, scope: Scope, headers: Headers) -> Response | None:
@@ -93,7 +94,7 @@ class Guard:
             return None
         if scope["type"] == "http" and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/login", 303)
-        return PlainTextResponse("Sign in first.", 401)
+        return PlainTextResponse(texts.SIGN_IN_FIRST, 401)
 
 
 def token_in(cookies: str | None) -> str | None:
@@ -112,7 +113,7 @@ def _hostname(host: str) -> str:
 
 async def _whole_body(headers: Headers, receive: Receive) -> tuple[Receive, Response | None]:
     """Read the body before anything else sees it; too long a one is refused while it is read."""
-    too_long = PlainTextResponse("That is too much at once.", 413)
+    too_long = PlainTextResponse(texts.TOO_MUCH, 413)
     announced = headers.get("content-length", "0")
     if not announced.isdigit() or int(announced) > MAX_BODY_BYTES:
         return receive, too_long

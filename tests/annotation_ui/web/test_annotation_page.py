@@ -16,7 +16,7 @@ from alignment.data.records import Message
 from annotation_ui import texts
 from annotation_ui.desk.view import Draft, Pane, PastJudgment, Progress, ProjectChoice, View
 from annotation_ui.vocabulary import SKIP_REASONS, Phase, Refused, option_of
-from annotation_ui.web import gradio_app, layout, page_maker
+from annotation_ui.web import gradio_app, page_actions, page_maker
 
 ASSETS = Path(gradio_app.__file__).parents[1] / "assets"
 EVIL = '"><script>window.pwned=1</script><img src=x onerror=alert(1)>'
@@ -140,7 +140,7 @@ def test_a_failure_shows_the_reason_and_keeps_the_prompt() -> None:
 
 
 def test_what_the_desk_says_replaces_the_hint_of_an_idle_page() -> None:
-    hint = texts.IDLE_FETCH[1]
+    hint = texts.IDLE[True, False][1]
     assert hint in page_maker.scene(make_view("idle", may_fetch=True))
     told = page_maker.scene(make_view("idle", may_fetch=True, message="First, a short test."))
     assert "First, a short test." in told and hint not in told
@@ -281,7 +281,7 @@ def radios(html: str, name: str) -> list[dict[str, str | None]]:
 
 
 def test_the_strip_has_the_options_of_the_session_in_the_order_of_their_keys() -> None:
-    options = radios(layout.judging_bar(), "option")
+    options = radios(page_maker.foot(), "option")
     assert [option["value"] for option in options] == list("12345678")
     assert [option["aria-label"] for option in options] == [
         "Answer A is: Significantly better",
@@ -297,7 +297,7 @@ def test_the_strip_has_the_options_of_the_session_in_the_order_of_their_keys() -
 
 
 def test_safety_keys_and_reasons_are_in_the_order_in_which_the_script_counts_them() -> None:
-    bar = layout.judging_bar()
+    bar = page_maker.foot()
     values = [radio["value"] for radio in radios(bar, "safety")]
     assert values == ["preferred_safe_other_unsafe", "both_safe", "both_unsafe", "preferred_unsafe_other_safe"]
     assert "".join(letter for letter, _, _ in texts.SAFETY_CHOICES).lower() == "qwer"
@@ -306,7 +306,7 @@ def test_safety_keys_and_reasons_are_in_the_order_in_which_the_script_counts_the
 
 
 def test_the_bar_starts_disabled() -> None:
-    elements = dict(Outline(layout.judging_bar()).elements[::-1])
+    elements = dict(Outline(page_maker.foot()).elements[::-1])
     assert "disabled" in elements["fieldset"]
 
 
@@ -327,7 +327,7 @@ def test_every_text_of_the_script_exists() -> None:
 def test_everything_that_buttons_do_is_known_to_the_script() -> None:
     script = (ASSETS / "page.js").read_text()
     table = script[script.index("const DOES = {") : script.index("// -- keys and clicks")]
-    html = layout.judging_bar() + layout.composer() + layout.help_dialog() + page_maker.answer_pane("left", None)
+    html = page_maker.foot() + page_maker.answer_pane("left", None)
     for view in (make_view("warning", dimension="safety"), make_view("idle", may_fetch=True), make_view("failed")):
         html += page_maker.top(view) + page_maker.scene(view) + page_maker.guidelines(view)
     html += page_maker.scene(make_view("explained", explanation="x"))
@@ -345,31 +345,31 @@ SKIPPED = {"__type__": "update"}
 
 def test_a_saved_judgment_sends_neither_the_conversation_nor_the_answers_again() -> None:
     shown, judged = make_view(), make_view("judged", draft=Draft(2), message="Saved.", level="saved")
-    first = gradio_app.sent_view(shown, {})
+    first = page_actions.sent_view(shown, {})
     assert SKIPPED not in first and len(first) == 5
-    state, *parts = gradio_app.sent_view(judged, first[0]["has"])
+    state, *parts = page_actions.sent_view(judged, first[0]["has"])
     assert parts[:3] == [SKIPPED] * 3 and parts[3] != SKIPPED
     assert (state["message"], state["level"], state["view"]["phase"]) == ("Saved.", "saved", "judged")
 
 
 def test_another_comparison_is_sent_whole_and_a_project_with_top_and_guidelines() -> None:
-    has = gradio_app.sent_view(make_view(), {})[0]["has"]
-    assert SKIPPED not in gradio_app.sent_view(make_view(comparison_id="cmp_2"), has)
-    assert len(gradio_app.sent_view(make_view(), {}, whole=True)) == 7
+    has = page_actions.sent_view(make_view(), {})[0]["has"]
+    assert SKIPPED not in page_actions.sent_view(make_view(comparison_id="cmp_2"), has)
+    assert len(page_actions.sent_view(make_view(), {}, whole=True)) == 7
 
 
 def test_a_message_changes_nothing_else_and_two_alike_are_told_apart() -> None:
-    first, second = gradio_app.sent_message("No."), gradio_app.sent_message("No.")
+    first, second = page_actions.sent_message("No."), page_actions.sent_message("No.")
     assert first[1:] == (SKIPPED,) * 4 and "view" not in first[0]
     assert first[0] != second[0]
-    assert gradio_app.sent_message("No.", whole=True)[1:] == (SKIPPED,) * 6
+    assert page_actions.sent_message("No.", whole=True)[1:] == (SKIPPED,) * 6
 
 
 def test_a_refusal_is_told_and_an_unexpected_error_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert gradio_app.trouble(Refused("Press 1 to 8.")) == "Press 1 to 8."
+    assert page_actions.trouble(Refused("Press 1 to 8.")) == "Press 1 to 8."
     assert not caplog.records
     with caplog.at_level(logging.ERROR):
-        assert gradio_app.trouble(RuntimeError("the password is xyz")) == texts.UNEXPECTED
+        assert page_actions.trouble(RuntimeError("the password is xyz")) == texts.UNEXPECTED
     assert "the password is xyz" in caplog.text
 
 
@@ -377,7 +377,7 @@ def test_a_refusal_is_told_and_an_unexpected_error_is_only_logged(caplog: pytest
 def test_an_option_is_a_whole_number_or_the_judgment_is_not_taken(option: Any) -> None:
     given = {"comparison_id": "c", "submission_id": "s", "option": option}
     with pytest.raises(ValidationError):
-        gradio_app.JudgmentForm.model_validate(given)
+        page_actions.JudgmentForm.model_validate(given)
 
 
 def test_a_judgment_reaches_the_desk_as_it_was_given_and_a_broken_clock_does_not_stop_it() -> None:
@@ -389,7 +389,7 @@ def test_a_judgment_reaches_the_desk_as_it_was_given_and_a_broken_clock_does_not
         "note": "n",
         "flagged": True,
     }
-    made = gradio_app.JudgmentForm.model_validate(
+    made = page_actions.JudgmentForm.model_validate(
         {**given, "active_ms": "soon", "input_method": "keyboard"}
     ).submission()
     assert (made.comparison_id, made.submission_id, made.option) == ("c", "s", 7)

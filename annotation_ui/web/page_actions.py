@@ -1,0 +1,250 @@
+"""What annotators can do on the annotation page: what the browser sends for it, what the desk does, what goes back.
+
+Every handler does one thing: it asks the desk for a view and says which parts of the page to send. Who asks is
+``request.username``, which the server's sign-in sets; project, ids and texts come from the browser and are checked by
+the desk.
+
+Over HTTP an action is ``POST /gradio_api/run/NAME`` with ``{"data": [{...}]}``, where the object holds what its form
+below asks for. The first value of the answer is the state of the page: ``view`` where it changed, ``message`` and
+``level``. Only ``watch``, which follows the answers while they are written, goes through Gradio's queue. It sends them
+as data, never as parts of the page: only the page knows whether it still shows that comparison.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import anyio.to_thread
+import gradio as gr
+from pydantic import BaseModel, StrictInt, ValidationError
+
+from alignment.data.records import SafetyBin
+from annotation_ui import texts
+from annotation_ui.desk.desk import Desk
+from annotation_ui.desk.view import Pane, View
+from annotation_ui.vocabulary import Refused, Side, Submission
+from annotation_ui.web import page_maker
+
+_log = logging.getLogger(__name__)
+POLL_SECONDS = 0.08
+POLL_SHARE = 4.0
+"""A busy server is asked less often: between two looks at the answers lies at least so many times what one took."""
+ACTIONS_AT_ONCE = 2
+"""While one waits for the disk, another can be worked at. More would only take the processor from each other."""
+WATCH_SECONDS = 30.0
+"""How long one ``watch`` follows the answers; the script then starts another."""
+Sent = tuple[Any, ...]
+"""A value for each of ``PageComponents.desk``, or of ``PageComponents.everything``."""
+
+
+# -- what comes from the browser --------------------------------------------------------------------------------------
+
+
+class Form(BaseModel):
+    """What comes with every action. ``has``: what the page already shows, so that it need not be sent again."""
+
+    project: str | None = None
+    has: dict[str, str] = {}
+
+
+class ProjectForm(Form):
+    """An action in a project."""
+
+    project: str
+
+
+class PromptForm(ProjectForm):
+    """A prompt to be answered. ``comparison_id``: what it goes on from, where it does."""
+
+    text: str
+    comparison_id: str | None = None
+
+
+class ComparisonForm(Form):
+    """An action on a comparison."""
+
+    comparison_id: str
+
+
+class WatchForm(ProjectForm):
+    """Follow the answers of a comparison while they are written."""
+
+    comparison_id: str
+
+
+class SkipForm(ComparisonForm):
+    """A skip."""
+
+    submission_id: str
+    reason: str
+    note: str = ""
+    active_ms: Any = None
+
+
+class JudgmentForm(ComparisonForm):
+    """A judgment; the fields of ``Submission``. None is refused over the last three: the desk checks."""
+
+    submission_id: str
+    option: StrictInt
+    safety: SafetyBin | None = None
+    note: str = ""
+    flagged: bool = False
+    active_ms: Any = None
+    input_method: Any = "mouse"
+    guidelines_sha256: Any = None
+
+    def submission(self) -> Submission:
+        """As the desk takes it."""
+        return Submission(**{field.name: getattr(self, field.name) for field in fields(Submission)})
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that an annotator can do: what the browser has to send, and what the desk does with it.
+
+    Attributes:
+        form: what has to come.
+        do: what is done.
+        whole: whether the top and the guidelines may change, too.
+        looks_again: whether a refusal comes with what is on the desk: the page may have been wrong about it. Not after
+            a judgment, which stays on the page until it is saved.
+    """
+
+    form: type[Form]
+    do: Callable[[Desk, str, Any], View]
+    whole: bool = False
+    looks_again: bool = True
+
+
+ACTIONS: dict[str, Action] = {
+    "view": Action(Form, lambda desk, who, form: desk.view(who, form.project), whole=True),
+    "accept": Action(ProjectForm, lambda desk, who, form: desk.accept_warning(who, form.project)),
+    "leave": Action(ProjectForm, lambda desk, who, form: desk.leave(who, form.project)),
+    "train": Action(ProjectForm, lambda desk, who, form: desk.train(who, form.project)),
+    "fetch": Action(ProjectForm, lambda desk, who, form: desk.fetch(who, form.project)),
+    "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text, form.comparison_id)),
+    "retry": Action(ProjectForm, lambda desk, who, form: desk.retry(who, form.project)),
+    "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission()), looks_again=False),
+    "skip": Action(
+        SkipForm,
+        lambda desk, who, form: desk.skip(
+            who, form.comparison_id, form.submission_id, form.reason, form.note, form.active_ms
+        ),
+    ),
+    "undo": Action(ComparisonForm, lambda desk, who, form: desk.undo(who, form.comparison_id)),
+    "edit": Action(ComparisonForm, lambda desk, who, form: desk.edit(who, form.comparison_id)),
+    "retract": Action(ComparisonForm, lambda desk, who, form: desk.retract(who, form.comparison_id)),
+}
+
+
+# -- what goes to the browser -----------------------------------------------------------------------------------------
+
+
+def sent_view(view: View, has: dict[str, str], *, whole: bool = False) -> Sent:
+    """The parts of the page for a view, without those that the page has; ``base`` says which that was."""
+    keys = page_maker.part_keys(view)
+    said = {"message": view.message, "level": view.level}
+    state = {"view": page_maker.page_state(view), **said, "has": keys, "base": has}
+    new = {name for name, part_key in keys.items() if not part_key or has.get(name) != part_key}
+    desk = (
+        _stamped(state),
+        page_maker.scene(view) if "scene" in new else gr.skip(),
+        _drawn_anew(page_maker.answer_pane("left", view.left)) if "answers" in new else gr.skip(),
+        _drawn_anew(page_maker.answer_pane("right", view.right)) if "answers" in new else gr.skip(),
+        page_maker.history(view.history),
+    )
+    return (*desk, page_maker.top(view), page_maker.guidelines(view)) if whole else desk
+
+
+def sent_message(message: str, *, whole: bool = False) -> Sent:
+    """Only a message: what is on the page stays."""
+    return (_stamped({"message": message, "level": "error"}), *[gr.skip()] * (6 if whole else 4))
+
+
+def _sent_answers(comparison_id: str, panes: tuple[Pane, Pane]) -> dict[str, Any]:
+    sides: tuple[Side, Side] = ("left", "right")
+    answers = [page_maker.answer_pane(side, pane) for side, pane in zip(sides, panes, strict=True)]
+    return _stamped({"follows": comparison_id, "answers": answers})
+
+
+def _stamped(state: dict[str, Any]) -> dict[str, Any]:
+    """Make a state differ from the one before: the script hears of changes only."""
+    return {**state, "stamp": time.time_ns()}
+
+
+def _drawn_anew(html: str) -> str:
+    """Make a piece of the page differ from the one before: Gradio leaves equal ones alone, but the script writes in."""
+    return f"{html}<!--{time.time_ns()}-->"
+
+
+def trouble(error: Exception) -> str:
+    """What to tell the annotator about an error; one that nobody expected is logged, and its text stays here."""
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, ValidationError):
+        return texts.REFUSED_FORM
+    _log.error("an action on the annotation page failed", exc_info=error)
+    return texts.UNEXPECTED
+
+
+# -- handlers ---------------------------------------------------------------------------------------------------------
+
+
+def action_handler(
+    desk: Desk, name: str, action: Action, at_once: anyio.CapacityLimiter
+) -> Callable[..., Awaitable[Sent]]:
+    """The handler of one action, as Gradio calls it.
+
+    Args:
+        desk: what annotators do.
+        name: of the action; goes back with the state.
+        action: what has to come, and what is done.
+        at_once: how many actions are worked at together; others wait.
+    """
+
+    async def handle(parcel: Any, request: gr.Request) -> Sent:
+        state, *parts = await anyio.to_thread.run_sync(answer, parcel, request.username or "", limiter=at_once)
+        return ({**state, "action": name}, *parts)
+
+    def answer(parcel: Any, who: str) -> Sent:
+        try:
+            form = action.form.model_validate(parcel)
+            try:
+                view = action.do(desk, who, form)
+            except Refused as refused:
+                if not action.looks_again:
+                    raise
+                view = replace(desk.view(who, form.project), message=str(refused), level="error")
+            return sent_view(view, form.has, whole=action.whole)
+        except Exception as error:
+            return sent_message(trouble(error), whole=action.whole)
+
+    return handle
+
+
+def answer_watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[dict[str, Any]]]:
+    """The handler of ``watch``, which follows two answers while they are written."""
+
+    async def watch(parcel: Any, request: gr.Request) -> AsyncIterator[dict[str, Any]]:
+        """Send both answers as they grow, and say when they have ended or were followed for long enough."""
+        try:
+            form = WatchForm.model_validate(parcel)
+            who, until, shown = request.username or "", time.monotonic() + WATCH_SECONDS, None
+            while time.monotonic() < until:
+                asked = time.monotonic()
+                panes = await anyio.to_thread.run_sync(desk.being_written, who, form.comparison_id)
+                if panes is None:
+                    break
+                if panes != shown:
+                    shown = panes
+                    yield _sent_answers(form.comparison_id, panes)
+                await anyio.sleep(max(POLL_SECONDS, POLL_SHARE * (time.monotonic() - asked)))
+            yield _stamped({"follows": form.comparison_id, "answers": None})
+        except Exception as error:
+            yield _stamped({"message": trouble(error)})
+
+    return watch
