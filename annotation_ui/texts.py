@@ -190,3 +190,145 @@ SAFETY_SAID = "Safety: {safety}"
 NOTHING_FLAGGED = "Nothing was flagged, and nobody left a note."
 NOTHING_EARLIER = "Nothing earlier was flagged, and nobody left a note."
 EARLIER_ONES = "Earlier ones"
+
+# -- the quality report -----------------------------------------------------------------------------------------------
+
+JUDGMENTS = ("judgment", "judgments")
+PAIRS = ("pair", "pairs")
+ANNOTATORS = ("annotator", "annotators")
+"""Words to be counted: one of them, and several."""
+SHORT_GRADES: dict[Grade, str] = {
+    "significantly_better": "significantly",
+    "better": "better",
+    "slightly_better": "slightly",
+    "negligibly_better": "negligibly",
+}
+COEFFICIENTS: dict[str, tuple[str, str]] = {
+    "choice": ("same choice", "Two people who judged the same pair choose the same answer; 50 % by chance."),
+    "kappa": (
+        "Cohen's kappa",
+        "On the choice: mean over every two annotators with 20 or more pairs in common.",
+    ),
+    "alpha_choice": ("alpha choice", "Krippendorff's alpha on the choice (nominal)."),
+    "alpha_grade": ("alpha grade", "Krippendorff's alpha on the signed grade, from -4 to 4 (ordinal)."),
+    "ac2_grade": ("AC2 grade", "Gwet's AC2 on the signed grade, quadratic weights."),
+    "ac2_grade_linear": ("AC2, linear", "The same with linear weights: less credit for a near miss."),
+    "safety": ("same safety", "Two people say the same of which answers are safe."),
+    "ac1_safety": ("AC1 safety", "Gwet's AC1 on which answers are safe."),
+}
+"""Heading and explanation of each coefficient of agreement."""
+NO_OVERLAP = "not enough overlap"
+NO_VARIATION = "all ratings are the same"
+NO_DATA = "no data"
+ALL_PROJECTS = "all projects"
+NO_JUDGMENTS = "No judgments yet."
+HEADLINE = "{judgments} of {pairs} by {annotators}"
+PERIOD = "{first} to {last}"
+HELD_OUT = "{judgments} for the held-out part"
+OF_GOLD = "{judgments} of gold items, counted apart"
+SKIPPED = "{pairs} skipped"
+BY_CHANCE_SMALL = "p < 0.001"
+BY_CHANCE = "p = {p:.3f}"
+INTERVAL = "{low} to {high}"
+
+NOTE_SIMULATED = "{judgments} of simulated annotators left out; report --with-simulated counts them."
+NOTE_ALL_LEFT = (
+    "Over all annotators, the left answer was chosen in {share} of the judgments ({p} if sides did not matter)."
+)
+NOTE_FEW = "Only {judgments} so far: too little for more than a first look."
+NOTE_NONE_SHARED = "No pair was judged by two people, so agreement cannot be measured: set an overlap of 2 or more."
+NOTE_FEW_SHARED = (
+    "Only {n} pair was judged by two or more people: the figures on agreement are rough.",
+    "Only {n} pairs were judged by two or more people: the figures on agreement are rough.",
+)
+NOTE_LEANS = "chose the left answer in {share} of {n} judgments ({p} if sides did not matter)."
+NOTE_GOLD = "judged {share} of {n} gold items as known; {floor} or more is expected."
+NOTE_DISAGREES = "chooses as others do in {share} of {n} pairs; all together, people agree in {usual}."
+NOTE_FAST = "takes {seconds:.1f} s for a judgment (median), less than a third of the {usual:.1f} s of all."
+"""What deserves a look. The last four go on after the name of an annotator."""
+
+TABLE_AGREEMENT = "Agreement"
+TABLE_GRADES = ("Grades by batch", "project, batch")
+TABLE_PROJECTS = ("Projects", "project")
+TABLE_PEOPLE = ("Annotators", "annotator")
+SHARED_PAIRS = "pairs judged by 2+"
+JUDGED, AGREES = "judged", "agrees"
+WORK_COLUMNS = ("left", "p", "gold", "median", "/hour", "flags", "skips")
+LEGEND = "* fewer than {few} values: rough. Intervals are 95{space}%. {none}: not asked, or too few."
+SKIPPED_BECAUSE = "Skipped: {n:,} ({reason})"
+
+TILE_CHOICE = "Same choice"
+TILE_GRADE = "AC2 of the grade"
+TILE_GOLD = "Gold items right"
+TILE_TIME = "Time for a judgment"
+LEFT_CHOSEN = "Left answer chosen"
+PACE = "{rate} per active hour"
+PLOT_AGREEMENT = "Agreement of each project, 95 % intervals"
+PLOT_GRADES = "Shares of the four grades in each batch"
+PLOT_LEFT = "Share of left answers chosen by each annotator, 95 % intervals"
+PLOT_DAYS = "Judgments per day in each project"
+
+
+class QualityPage:
+    """What the page of the quality report says besides."""
+
+    TITLE = "Annotation quality"
+    EYEBROW = "Tandem annotation quality"
+    BACK = "back to people"
+    NOTES = "To look at"
+    PROJECT, PROJECTS = "Project", "Projects"
+    PERSON, PEOPLE = "Annotator", "Annotators"
+    BATCH, SINCE, JUDGMENTS, HELD_OUT, AGREES, REASON, PAIRS = (
+        "Batch",
+        "since",
+        "judgments",
+        "held out",
+        "agrees",
+        "Reason",
+        "pairs",
+    )
+    WORK_HEADINGS = ("left", "gold", "median time", "per active hour", "flagged", "skipped")
+    AGREEMENT = "Agreement"
+    ABOUT_AGREEMENT = (
+        "Of people who judged the same pair. Small print: 95\xa0% intervals; a figure on fewer than {few} values is "
+        "rough and says so. A dash: not asked, or too few judged the same."
+    )
+    SHARED = "pairs judged by\xa02+"
+    OF_PAIRS = "of {n:,}"
+    PLOT_AGREEMENT = (
+        "Agreement of each project",
+        "95 % intervals; AC2 of the signed grade with quadratic weights",
+    )
+    COLUMNS = "What the columns mean"
+    LEAST = "Who agrees least"
+    ABOUT_LEAST = "The lowest of Cohen's kappa on the choice, of two annotators with 20 pairs or more in common."
+    LEAST_HEADINGS = ("Annotators", "pairs in common", "Cohen's kappa")
+    GRADES = "Grades by batch"
+    ABOUT_GRADES = (
+        "How much better the chosen answer was said to be. As answers get better, differences get smaller: a slow "
+        "drift towards weaker grades is expected, a jump deserves a look."
+    )
+    EARLIEST_ON_TOP = "the earliest batch on top"
+    ABOUT_PROJECTS = "The same figures as for each annotator below."
+    ABOUT_PEOPLE = (
+        ("Agrees", "chooses as others do who judged the same pair."),
+        (
+            "Left",
+            "share of left answers chosen, which should be near one half, as sides are drawn at random; p by an exact "
+            "binomial test.",
+        ),
+    )
+    LEFT_OF_ALL = "95 % intervals; red: more than chance explains"
+    LEFT_OF_MOST = "95 % intervals; red: more than chance explains; those who judged most"
+    PLOT_DAYS = ("Judgments per day", "by project, days in UTC")
+    SKIPS = "Skipped pairs"
+    ABOUT_SKIPS = "Why annotators did not judge a pair."
+    FOOTER = (
+        "Judgments as they stand now: without those taken back or replaced, without training and test, and without "
+        "those of annotators who withdrew theirs. Gold items count for gold accuracy alone."
+    )
+
+
+def counted(n: int, words: tuple[str, str]) -> str:
+    """A number and what is counted: ``1 pair``, ``1,200 pairs``."""
+    return f"{n:,} {words[n != 1]}"

@@ -32,10 +32,10 @@ import krippendorff
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from sklearn.metrics import cohen_kappa_score
 
 from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, SafetyBin
 from alignment.figures.intervals import share
+from annotation_ui import texts
 from annotation_ui.vocabulary import FLAG, SkipReason, Slot
 
 Counts = npt.NDArray[np.int64]
@@ -44,9 +44,6 @@ SIGNED_GRADES = (-4, -3, -2, -1, 1, 2, 3, 4)
 """b significantly better ... b negligibly better, a negligibly better ... a significantly better."""
 MIN_SHARED = 20
 """Pairs that two annotators must have in common before their kappa counts."""
-NO_OVERLAP = "not enough overlap"
-NO_VARIATION = "all ratings are the same"
-NO_DATA = "no data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +184,7 @@ def raw_agreement(counts: Counts) -> Measure:
     """Mean over pairs with two or more ratings of the share of rater pairs that agree, with Wilson's interval."""
     shared = counts[counts.sum(axis=1) >= 2]
     if not len(shared):
-        return Measure(None, 0, missing=NO_OVERLAP)
+        return Measure(None, 0, missing=texts.NO_OVERLAP)
     figure = share(_credit(shared, identity_weights(shared.shape[1])))
     return Measure(figure["value"], figure["n"], (figure["ci95"][0], figure["ci95"][1]))
 
@@ -205,7 +202,7 @@ def gwet(counts: Counts, weights: Weights) -> Measure:
     shared = ratings >= 2
     n, n_shared, size = len(counts), int(shared.sum()), counts.shape[1]
     if not n_shared:
-        return Measure(None, 0, missing=NO_OVERLAP)
+        return Measure(None, 0, missing=texts.NO_OVERLAP)
     credit = np.where(shared, _credit(counts, weights), 0.0)
     prevalence = (counts / ratings[:, None]).mean(axis=0)
     # p_e = T_w / (q (q - 1)) * sum_k pi_k (1 - pi_k)
@@ -250,9 +247,9 @@ def krippendorff_alpha(
     """
     shared = counts[counts.sum(axis=1) >= 2]
     if not len(shared):
-        return Measure(None, 0, missing=NO_OVERLAP)
+        return Measure(None, 0, missing=texts.NO_OVERLAP)
     if np.count_nonzero(shared.sum(axis=0)) < 2:
-        return Measure(None, len(shared), missing=NO_VARIATION)
+        return Measure(None, len(shared), missing=texts.NO_VARIATION)
     alpha = krippendorff.alpha(value_counts=shared, value_domain=list(values), level_of_measurement=level)
     return Measure(float(alpha), len(shared))
 
@@ -269,16 +266,18 @@ def cohen_kappas(rows: Iterable[JudgedPair], *, min_shared: int = MIN_SHARED) ->
 def _kappa(first: str, second: str, choices: Sequence[tuple[Slot, Slot]]) -> Kappa:
     if len({slot for both in choices for slot in both}) < 2:
         return Kappa(first, second, len(choices), None)
-    ones, others = ((np.asarray(slots) == "a").astype(int) for slots in zip(*choices, strict=True))
-    value = cohen_kappa_score(ones, others, labels=[0, 1])
-    return Kappa(first, second, len(choices), float(value))
+    n, differ = len(choices), sum(one != other for one, other in choices)
+    first_a, second_a = (slots.count("a") for slots in zip(*choices, strict=True))
+    # How often two who choose a as often as they do would differ by chance.
+    by_chance = first_a * (n - second_a) / n + (n - first_a) * second_a / n
+    return Kappa(first, second, n, 1 - differ / by_chance)
 
 
 def mean_kappa(kappas: Sequence[Kappa]) -> Measure:
     """Mean of the kappas, weighted by the pairs in common; ``n`` counts the couples of annotators."""
     found = [(kappa.value, kappa.n) for kappa in kappas if kappa.value is not None]
     if not found:
-        return Measure(None, 0, missing=NO_VARIATION if kappas else NO_OVERLAP)
+        return Measure(None, 0, missing=texts.NO_VARIATION if kappas else texts.NO_OVERLAP)
     values, weights = zip(*found, strict=True)
     return Measure(float(np.average(values, weights=weights)), len(found))
 
@@ -295,7 +294,7 @@ def agreement_with_others(rows: Iterable[JudgedPair]) -> Mapping[str, Measure]:
 
 def _share_of(values: Sequence[float]) -> Measure:
     if not values:
-        return Measure(None, 0, missing=NO_OVERLAP)
+        return Measure(None, 0, missing=texts.NO_OVERLAP)
     figure = share(values)
     return Measure(figure["value"], figure["n"], (figure["ci95"][0], figure["ci95"][1]))
 

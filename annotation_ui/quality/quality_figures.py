@@ -15,9 +15,8 @@ from scipy import stats
 from alignment.data.records import GRADES, Grade
 from alignment.figures.intervals import proportion
 from alignment.report.number_formats import percent
+from annotation_ui import texts
 from annotation_ui.quality.agreement import (
-    NO_DATA,
-    NO_OVERLAP,
     SIGNED_GRADES,
     JudgedPair,
     Measure,
@@ -59,7 +58,7 @@ def build_report(rows: Iterable[JudgedPair], skips: Iterable[SkippedPair] = ()) 
     work = [row for row in judged if not row.is_gold]
     people, projects = _people(judged, skipped), _projects(judged, skipped)
     together = projects[0].agreement if len(projects) == 1 else _agreement(work)
-    overall = ProjectFigures("all projects", None, _work(judged, skipped), together)
+    overall = ProjectFigures(texts.ALL_PROJECTS, None, _work(judged, skipped), together)
     by_day = Counter((row.project, row.judged_at[:10]) for row in work)
     moments = [row.judged_at for row in work]
     return QualityReport(
@@ -91,7 +90,7 @@ def _people(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> tup
     works = {name: _work(own.get(name, []), skips.get(name, [])) for name in {**own, **skips}}
     # Bonferroni: among many annotators, some lean by chance.
     level = 0.05 / max(sum(work.n > 0 for work in works.values()), 1)
-    none = Measure(None, 0, missing=NO_OVERLAP)
+    none = Measure(None, 0, missing=texts.NO_OVERLAP)
     people = [
         AnnotatorFigures(name, work, agreement.get(name, none), leans=work.left_p is not None and work.left_p < level)
         for name, work in works.items()
@@ -160,7 +159,7 @@ def _work(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> WorkF
 def share_of(count: int, n: int) -> Measure:
     """A share of independent events with Wilson's interval; no value where there is nothing to count."""
     if not n:
-        return Measure(None, 0, missing=NO_DATA)
+        return Measure(None, 0, missing=texts.NO_DATA)
     figure = proportion(count, n)
     return Measure(figure["value"], n, (figure["ci95"][0], figure["ci95"][1]))
 
@@ -185,53 +184,32 @@ def notes_on(overall: ProjectFigures, people: Sequence[AnnotatorFigures]) -> Ite
     yield from _notes_on_size(overall)
     work = overall.work
     if work.left.value is not None and work.left_p is not None and work.left_p < 0.01:
-        yield ReportNote(
-            f"Over all annotators, the left answer was chosen in {percent(work.left.value)} of the judgments "
-            f"({by_chance(work.left_p)} if sides did not matter)."
-        )
+        yield ReportNote(texts.NOTE_ALL_LEFT.format(share=percent(work.left.value), p=by_chance(work.left_p)))
     for person in people:
-        yield from _notes_on(person, overall)
+        for note in _notes_on(person, overall):
+            yield ReportNote(note, person.annotator)
 
 
 def _notes_on_size(overall: ProjectFigures) -> Iterable[ReportNote]:
     n, shared = overall.work.n, overall.agreement.shared_pairs
     if 0 < n < FEW:
-        yield ReportNote(f"Only {n} judgment{'s'[: n > 1]} so far: too little for more than a first look.")
+        yield ReportNote(texts.NOTE_FEW.format(judgments=texts.counted(n, texts.JUDGMENTS)))
     if n and not shared:
-        yield ReportNote(
-            "No pair was judged by two people, so agreement cannot be measured: set an overlap of 2 or more."
-        )
+        yield ReportNote(texts.NOTE_NONE_SHARED)
     elif n and shared < FEW:
-        yield ReportNote(
-            f"Only {shared} pair{'s were' if shared > 1 else ' was'} judged by two or more people: the figures "
-            "on agreement are rough."
-        )
+        yield ReportNote(texts.NOTE_FEW_SHARED[shared != 1].format(n=shared))
 
 
-def _notes_on(person: AnnotatorFigures, overall: ProjectFigures) -> Iterable[ReportNote]:
-    work, name = person.work, person.annotator
+def _notes_on(person: AnnotatorFigures, overall: ProjectFigures) -> Iterable[str]:
+    """What deserves a look in the work of one annotator, as it goes on after their name."""
+    work = person.work
     if person.leans and work.left.value is not None:
-        yield ReportNote(
-            f"chose the left answer in {percent(work.left.value)} of {work.n} judgments ({by_chance(work.left_p)} if "
-            "sides did not matter).",
-            name,
-        )
+        yield texts.NOTE_LEANS.format(share=percent(work.left.value), n=work.n, p=by_chance(work.left_p))
     if work.gold.value is not None and work.gold.ci95 is not None and work.gold.ci95[1] < GOLD_FLOOR:
-        yield ReportNote(
-            f"judged {percent(work.gold.value)} of {work.gold.n} gold items as known; {percent(GOLD_FLOOR)} or more is "
-            "expected.",
-            name,
-        )
+        yield texts.NOTE_GOLD.format(share=percent(work.gold.value), n=work.gold.n, floor=percent(GOLD_FLOOR))
     agrees, usual = person.agrees, overall.agreement.choice
     if agrees.n >= FEW and agrees.value is not None and agrees.ci95 and usual.ci95 and agrees.ci95[1] < usual.ci95[0]:
-        yield ReportNote(
-            f"chooses as others do in {percent(agrees.value)} of {agrees.n} pairs; all together, people agree in "
-            f"{percent(usual.value or 0)}.",
-            name,
-        )
+        yield texts.NOTE_DISAGREES.format(share=percent(agrees.value), n=agrees.n, usual=percent(usual.value or 0))
     seconds, usual_seconds = work.median_seconds, overall.work.median_seconds
     if work.n >= FEW and seconds is not None and usual_seconds is not None and seconds < usual_seconds / 3:
-        yield ReportNote(
-            f"takes {seconds:.1f} s for a judgment (median), less than a third of the {usual_seconds:.1f} s of all.",
-            name,
-        )
+        yield texts.NOTE_FAST.format(seconds=seconds, usual=usual_seconds)

@@ -1,4 +1,4 @@
-"""A quality report as text for a terminal, and the words and number formats that the page shares with it."""
+"""A quality report as text for a terminal, and the sentences and number formats that the page shares with it."""
 
 from __future__ import annotations
 
@@ -11,35 +11,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignment.data.records import GRADES, Grade
+from alignment.data.records import GRADES
 from alignment.report.number_formats import NONE, SPACE, Formatter, decimal, percent
+from annotation_ui import texts
 from annotation_ui.quality.agreement import Measure
 from annotation_ui.quality.quality_report import AgreementFigures, QualityReport, WorkFigures
 from annotation_ui.vocabulary import SKIP_REASONS
 
-GRADE_LABELS: dict[Grade, str] = {grade: grade.replace("_better", "").replace("_", " ") for grade in GRADES}
-"""significantly, better, slightly, negligibly."""
-COEFFICIENTS: tuple[tuple[str, str, Formatter, str], ...] = (
-    (
-        "choice",
-        "same choice",
-        percent,
-        "Two people who judged the same pair choose the same answer; 50 % by chance.",
-    ),
-    (
-        "kappa",
-        "Cohen's kappa",
-        decimal,
-        "On the choice: mean over every two annotators with 20 or more pairs in common.",
-    ),
-    ("alpha_choice", "alpha choice", decimal, "Krippendorff's alpha on the choice (nominal)."),
-    ("alpha_grade", "alpha grade", decimal, "Krippendorff's alpha on the signed grade, from -4 to 4 (ordinal)."),
-    ("ac2_grade", "AC2 grade", decimal, "Gwet's AC2 on the signed grade, quadratic weights."),
-    ("ac2_grade_linear", "AC2, linear", decimal, "The same with linear weights: less credit for a near miss."),
-    ("safety", "same safety", percent, "Two people say the same of which answers are safe."),
-    ("ac1_safety", "AC1 safety", decimal, "Gwet's AC1 on which answers are safe."),
-)
-"""Key in ``AgreementFigures``, heading, number format, explanation."""
+COEFFICIENT_FORMS: dict[str, Formatter] = {
+    "choice": percent,
+    "kappa": decimal,
+    "alpha_choice": decimal,
+    "alpha_grade": decimal,
+    "ac2_grade": decimal,
+    "ac2_grade_linear": decimal,
+    "safety": percent,
+    "ac1_safety": decimal,
+}
+"""Number format of each field of ``AgreementFigures`` that is a coefficient."""
 _SHORTEST_ID = 9
 _AGREEMENT_WIDTH = 24
 """Columns of text for the agreement of one project."""
@@ -62,11 +51,9 @@ def as_text(report: QualityReport, names: Mapping[str, str] | None = None, *, wi
     if report.overall.work.n:
         for table in (*_agreement_tables(report, width), _grade_table(report), *_work_tables(report, labels)):
             console.print(table)
-        console.print(
-            Text(f"\n* fewer than {report.few} values: rough. Intervals are 95{SPACE}%. {NONE}: not asked, or too few.")
-        )
+        console.print(Text("\n" + texts.LEGEND.format(few=report.few, space=SPACE, none=NONE)))
     for reason, n in report.overall.work.skips.items():
-        console.print(Text(f"Skipped: {n:,} ({SKIP_REASONS[reason]})"))
+        console.print(Text(texts.SKIPPED_BECAUSE.format(n=n, reason=SKIP_REASONS[reason])))
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
@@ -85,18 +72,22 @@ def headline(report: QualityReport) -> str:
     """How much was judged, by how many."""
     work, people = report.overall.work, sum(person.work.n > 0 for person in report.annotators)
     if not work.n:
-        return "No judgments yet."
-    return f"{_many(work.n, 'judgment')} of {_many(work.pairs, 'pair')} by {_many(people, 'annotator')}"
+        return texts.NO_JUDGMENTS
+    return texts.HEADLINE.format(
+        judgments=texts.counted(work.n, texts.JUDGMENTS),
+        pairs=texts.counted(work.pairs, texts.PAIRS),
+        annotators=texts.counted(people, texts.ANNOTATORS),
+    )
 
 
 def period(report: QualityReport) -> str:
     """When, and what else there is."""
     days = sorted({moment[:10] for moment in (report.first, report.last) if moment})
-    parts = [" to ".join(days)]
+    parts = [texts.PERIOD.format(first=days[0], last=days[-1]) if len(days) > 1 else "".join(days)]
     work, gold, skips = report.overall.work, report.overall.work.gold.n, sum(report.overall.work.skips.values())
-    parts += [f"{_many(work.heldout, 'judgment')} for the held-out part"] if work.heldout else []
-    parts += [f"{_many(gold, 'judgment')} of gold items, counted apart"] if gold else []
-    parts += [f"{_many(skips, 'pair')} skipped"] if skips else []
+    parts += [texts.HELD_OUT.format(judgments=texts.counted(work.heldout, texts.JUDGMENTS))] if work.heldout else []
+    parts += [texts.OF_GOLD.format(judgments=texts.counted(gold, texts.JUDGMENTS))] if gold else []
+    parts += [texts.SKIPPED.format(pairs=texts.counted(skips, texts.PAIRS))] if skips else []
     return "; ".join(filter(None, parts))
 
 
@@ -105,21 +96,21 @@ def note_lines(report: QualityReport, labels: Mapping[str, str]) -> list[str]:
     return [f"{labels[note.annotator]} {note.text}" if note.annotator else note.text for note in report.notes]
 
 
-def shown(measure: Measure, form: Formatter, few: int = 0) -> str:
+def value_text(measure: Measure, form: Formatter, few: int = 0) -> str:
     """The value, with a star where it rests on fewer than ``few`` values; a dash where there is none."""
     if measure.value is None:
         return NONE
     return form(measure.value) + ("*" if measure.n < few else "")
 
 
-def spread(measure: Measure, form: Formatter) -> str:
+def interval_text(measure: Measure, form: Formatter) -> str:
     """The interval, or why there is no value."""
     if measure.ci95 is None:
         return measure.missing
     low, high = map(form, measure.ci95)
     if low == high and form is percent:
         low, high = (f"{100 * end:.1f}{SPACE}%" for end in measure.ci95)
-    return f"{low} to {high}"
+    return texts.INTERVAL.format(low=low, high=high)
 
 
 def seconds(value: float | None) -> str:
@@ -129,7 +120,7 @@ def seconds(value: float | None) -> str:
 
 def by_chance(p: float | None) -> str:
     """A p-value; a dash where there is none."""
-    return NONE if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return NONE if p is None else texts.BY_CHANCE_SMALL if p < 0.001 else texts.BY_CHANCE.format(p=p)
 
 
 def rate(value: float | None) -> str:
@@ -139,11 +130,7 @@ def rate(value: float | None) -> str:
 
 def measures_of(agreement: AgreementFigures) -> dict[str, Measure]:
     """The coefficients by key."""
-    return {key: getattr(agreement, key) for key, *_ in COEFFICIENTS}
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}{'s' * (n != 1)}"
+    return {key: getattr(agreement, key) for key in COEFFICIENT_FORMS}
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -174,23 +161,23 @@ def _agreement_tables(report: QualityReport, width: int) -> Iterable[Table]:
     parts = report.projects if len(report.projects) == 1 else (report.overall, *report.projects)
     beside = max(1, width // _AGREEMENT_WIDTH - 1)
     for start in range(0, len(parts), beside):
-        shown_parts = parts[start : start + beside]
-        table = _table("Agreement", "", [part.name for part in shown_parts])
-        _row(table, ["pairs judged by 2+", *(f"{part.agreement.shared_pairs:,}" for part in shown_parts)])
-        for key, heading, form, _ in COEFFICIENTS:
-            measures = [measures_of(part.agreement)[key] for part in shown_parts]
+        beside_each_other = parts[start : start + beside]
+        table = _table(texts.TABLE_AGREEMENT, "", [part.name for part in beside_each_other])
+        _row(table, [texts.SHARED_PAIRS, *(f"{part.agreement.shared_pairs:,}" for part in beside_each_other)])
+        for key, form in COEFFICIENT_FORMS.items():
+            measures = [measures_of(part.agreement)[key] for part in beside_each_other]
             few = 0 if key == "kappa" else report.few
-            _row(table, [heading, *(_with_spread(measure, form, few) for measure in measures)])
+            _row(table, [texts.COEFFICIENTS[key][0], *(_with_spread(measure, form, few) for measure in measures)])
         yield table
 
 
 def _with_spread(measure: Measure, form: Formatter, few: int) -> str:
-    value = shown(measure, form, few)
-    return f"{value} ({spread(measure, form)})" if measure.ci95 else value
+    value = value_text(measure, form, few)
+    return f"{value} ({interval_text(measure, form)})" if measure.ci95 else value
 
 
 def _grade_table(report: QualityReport) -> Table:
-    table = _table("Grades by batch", "project, batch", ["n", *GRADE_LABELS.values()])
+    table = _table(*texts.TABLE_GRADES, ["n", *texts.SHORT_GRADES.values()])
     for batch in report.batches:
         star = "*" if batch.n < report.few else ""
         shares = [percent(batch.grades[grade]) + star for grade in GRADES]
@@ -200,27 +187,24 @@ def _grade_table(report: QualityReport) -> Table:
 
 def _work_tables(report: QualityReport, labels: Mapping[str, str]) -> Iterable[Table]:
     if len(report.projects) > 1:
-        projects = _table("Projects", "project", ("judged", *_WORK))
+        projects = _table(*texts.TABLE_PROJECTS, (texts.JUDGED, *texts.WORK_COLUMNS))
         for part in report.projects:
             _row(projects, [part.name, f"{part.work.n:,}", *_work_cells(part.work, report.few)])
         yield projects
-    people = _table("Annotators", "annotator", ("judged", "agrees", *_WORK))
+    people = _table(*texts.TABLE_PEOPLE, (texts.JUDGED, texts.AGREES, *texts.WORK_COLUMNS))
     for person in report.annotators:
-        agrees, cells = shown(person.agrees, percent, report.few), _work_cells(person.work, report.few)
+        agrees, cells = value_text(person.agrees, percent, report.few), _work_cells(person.work, report.few)
         _row(people, [labels[person.annotator], f"{person.work.n:,}", agrees, *cells])
     yield people
 
 
-_WORK = ("left", "p", "gold", "median", "/hour", "flags", "skips")
-
-
 def _work_cells(work: WorkFigures, few: int) -> list[str]:
     return [
-        shown(work.left, percent, few),
+        value_text(work.left, percent, few),
         by_chance(work.left_p).removeprefix("p ").removeprefix("= ").replace(" ", ""),
-        shown(work.gold, percent, few),
+        value_text(work.gold, percent, few),
         seconds(work.median_seconds),
         rate(work.per_hour),
-        shown(work.flagged, percent, few),
+        value_text(work.flagged, percent, few),
         str(sum(work.skips.values())),
     ]

@@ -1,7 +1,8 @@
 """Judgments and skips as they stand now, read from the store: for the quality report, and flagged ones for reviewers.
 
-Left out of the report are judgments that were replaced or taken back, training and the qualification test, and everything of
-annotators who withdrew; of simulated annotators, too, where people have judged. Gold items come along, marked as such.
+Left out of the report are judgments that were replaced or taken back, training and the qualification test, and
+everything of annotators who withdrew; of simulated annotators, too, where people have judged. Gold items come along,
+marked as such.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def quality_report(store: Store, *, project_name: str | None = None, with_simula
     n = len(judged) - len(of_people)
     if not n:
         return report
-    note = f"{n} judgment{'s'[: n > 1]} of simulated annotators left out; report --with-simulated counts them."
+    note = texts.NOTE_SIMULATED.format(judgments=texts.counted(n, texts.JUDGMENTS))
     return replace(report, notes=(ReportNote(note), *report.notes))
 
 
@@ -67,16 +68,16 @@ def annotator_names(store: Store) -> dict[str, str]:
 
 def judged_pairs(connection: Connection, project_name: str | None = None) -> list[JudgedPair]:
     """Current judgments of work, gold items among them, in one query."""
-    said = current_judgment.c
+    current = current_judgment.c
     query = _of_work(
         select(
-            said.annotator_id,
-            said.chosen_slot,
-            said.grade,
-            said.safety,
-            said.active_ms,
-            said.flags_json,
-            said.created_at,
+            current.annotator_id,
+            current.chosen_slot,
+            current.grade,
+            current.safety,
+            current.active_ms,
+            current.flags_json,
+            current.created_at,
             comparison.c.pair_id,
             comparison.c.left_slot,
             comparison.c.turn,
@@ -86,11 +87,11 @@ def judged_pairs(connection: Connection, project_name: str | None = None) -> lis
             item.c.part,
             item.c.source,
             item.c.expected_json,
-        ).join_from(current_judgment, comparison, comparison.c.id == said.comparison_id),
+        ).join_from(current_judgment, comparison, comparison.c.id == current.comparison_id),
         (*_WORK, "gold"),
         project_name,
     )
-    rows = connection.execute(query.order_by(said.id), execution_options={"yield_per": 1000})
+    rows = connection.execute(query.order_by(current.id), execution_options={"yield_per": 1000})
     return [_judged(row) for row in rows]
 
 
@@ -195,17 +196,17 @@ class FlaggedJudgment:
 
 def flagged(store: Store, before: int | None = None) -> list[FlaggedJudgment]:
     """Judgments that were flagged, or came with a note, the latest first: a page of them, from before a judgment."""
-    said = current_judgment.c
+    current = current_judgment.c
     query = (
         select(current_judgment, comparison.c.pair_id, pair.c.prompt_json, project.c.title)
-        .join_from(current_judgment, comparison, comparison.c.id == said.comparison_id)
+        .join_from(current_judgment, comparison, comparison.c.id == current.comparison_id)
         .join(pair, pair.c.id == comparison.c.pair_id)
         .join(project, project.c.id == comparison.c.project_id)
-        .join(annotator, annotator.c.id == said.annotator_id)
+        .join(annotator, annotator.c.id == current.annotator_id)
         .where(comparison.c.kind == "work", annotator.c.withdrawn_at.is_(None))
-        .where(or_(said.flags_json != "[]", said.note.is_not(None)))
-        .where(true() if before is None else said.id < before)
-        .order_by(said.id.desc())
+        .where(or_(current.flags_json != "[]", current.note.is_not(None)))
+        .where(true() if before is None else current.id < before)
+        .order_by(current.id.desc())
         .limit(PER_PAGE)
     )
     with store.read() as connection:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 import alignment.report
 from alignment.data.records import GRADES
+from alignment.report.number_formats import decimal, interval, number, percent
 from annotation_ui import texts
 from annotation_ui.desk.view import Pane, PastJudgment, View
 from annotation_ui.store.judgments import MAX_NOTE_CHARS
@@ -47,6 +48,7 @@ def page_templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["texts"] = texts
+    environment.filters.update(number=number, interval=interval, percent=percent, decimal=decimal)
     environment.filters.update(
         answer_html=lambda text, raw=False: Markup(safe_html.answer_html(text, raw=raw)),
         prompt_html=lambda text: Markup(safe_html.prompt_html(text)),

@@ -70,7 +70,7 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
             response.status_code = 200
             response.headers["Refresh"] = "0; url=/"
             return response
-        return _page("login.html", wrong="", name="", local=link is not None)
+        return _page("login.html.j2", wrong="", name="", local=link is not None)
 
     @app.post("/login")
     async def login(request: Request) -> Response:
@@ -80,7 +80,7 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
             signing_in = partial(sign_ins.sign_in, store, settings.accounts, name, password)
             token = await to_thread.run_sync(signing_in, limiter=at_once)
         except Refused as refused:
-            return _page("login.html", status=401, wrong=str(refused), name=name, local=valid_link() is not None)
+            return _page("login.html.j2", status=401, wrong=str(refused), name=name, local=valid_link() is not None)
         return signed_in(token)
 
     @app.post("/logout")
@@ -92,7 +92,7 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
 
     @app.get("/admin")
     def admin(request: Request) -> Response:
-        return _only_for(request, ("admin",), lambda: _page("admin.html", people=_people(store), me=_who(request)))
+        return _only_for(request, ("admin",), lambda: _page("admin.html.j2", people=_people(store), me=_who(request)))
 
     @app.get("/admin/report")
     def report(request: Request) -> Response:
@@ -101,7 +101,8 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
     @app.get("/review")
     def review(request: Request, before: int | None = None) -> Response:
         def page() -> Response:
-            return _page("review.html", rows=flagged(store, before), before=before, per_page=PER_PAGE, me=_who(request))
+            judgments, me = flagged(store, before), _who(request)
+            return _page("review.html.j2", judgments=judgments, before=before, per_page=PER_PAGE, me=me)
 
         return _only_for(request, ("reviewer", "admin"), page)
 

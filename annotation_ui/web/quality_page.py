@@ -7,15 +7,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 import alignment.report
 from alignment.data.records import GRADES
-from alignment.report.number_formats import NONE, decimal, interval, number, percent
+from alignment.report.number_formats import decimal, percent
 from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, offsets, styled, to_svg
+from annotation_ui import texts
 from annotation_ui.quality import report_as_text as words
 from annotation_ui.quality.agreement import Kappa, Measure
 from annotation_ui.quality.quality_report import (
@@ -26,6 +26,7 @@ from annotation_ui.quality.quality_report import (
     QualityReport,
 )
 from annotation_ui.vocabulary import SKIP_REASONS
+from annotation_ui.web.page_maker import make_page
 
 GRADE_COLOURS = ("ppo", "sft", "helpfulness", "tie")
 """Strongest first; figures can be read on each of them, light or dark."""
@@ -33,9 +34,9 @@ PROJECT_COLOURS = ("helpfulness", "ppo", "safety", "rejection", "sft", "base")
 PLOTTED_PEOPLE = 40
 """More than these in a plot are too many to read; those who judged most are shown."""
 _AGREEMENTS = (
-    ("choice", "same choice", "sft"),
-    ("ac2_grade", "AC2 grade", "ppo"),
-    ("ac1_safety", "AC1 safety", "safety"),
+    ("choice", "sft"),
+    ("ac2_grade", "ppo"),
+    ("ac1_safety", "safety"),
 )
 _LONGEST_LABEL = 26
 _GAPS_UP_TO = 60
@@ -50,25 +51,18 @@ def as_html(report: QualityReport, names: Mapping[str, str] | None = None, *, ba
         names: annotator id -> name, for those who may know; default: ids, shortened as far as they stay different.
         back: address of the page that leads here, if one does.
     """
-    folder = Path(alignment.report.__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parents[1] / "templates", folder]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # number and interval: the macros that are shared with the other reports know them.
-    environment.filters.update(
-        number=number, interval=interval, percent=percent, decimal=decimal, by_chance=words.by_chance
-    )
-    environment.filters.update(seconds=words.seconds, rate=words.rate)
-    environment.globals.update(shown=words.shown, spread=words.spread, dash=NONE, percent=percent)
     labels = words.labels_of(report, names)
-    page = environment.get_template("report.html.j2").render(
+    page = make_page(
+        "quality_page.html.j2",
         report=report,
         back=back,
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        style=Markup((Path(alignment.report.__file__).parent / "page.css").read_text(encoding="utf-8")),
+        value_text=words.value_text,
+        interval_text=words.interval_text,
+        percent=percent,
+        by_chance=words.by_chance,
+        seconds=words.seconds,
+        rate=words.rate,
         headline=words.headline(report),
         period=words.period(report),
         notes=words.note_lines(report, labels),
@@ -76,8 +70,8 @@ def as_html(report: QualityReport, names: Mapping[str, str] | None = None, *, ba
         plotted_people=PLOTTED_PEOPLE,
         tiles=tiles(report),
         parts=report.projects if len(report.projects) == 1 else (report.overall, *report.projects),
-        coefficients=words.COEFFICIENTS,
-        grades=[(grade, words.GRADE_LABELS[grade]) for grade in GRADES],
+        forms=words.COEFFICIENT_FORMS,
+        grades=[(grade, texts.SHORT_GRADES[grade]) for grade in GRADES],
         skip_labels=SKIP_REASONS,
         lowest=_lowest(report.overall.agreement.kappas),
         plots={name: Markup(svg) for name, svg in draw_plots(report, labels).items()},
@@ -98,19 +92,24 @@ def tiles(report: QualityReport) -> list[dict[str, str]]:
         return f"n = {measure.n}" if measure.value is not None and measure.n < report.few else ""
 
     figures = (
-        ("Same choice", agreement.choice, percent),
-        ("AC2 of the grade", agreement.ac2_grade, decimal),
-        ("Left answer chosen", work.left, percent),
-        ("Gold items right", work.gold, percent),
+        (texts.TILE_CHOICE, agreement.choice, percent),
+        (texts.TILE_GRADE, agreement.ac2_grade, decimal),
+        (texts.LEFT_CHOSEN, work.left, percent),
+        (texts.TILE_GOLD, work.gold, percent),
     )
     found = [
-        {"label": label, "value": words.shown(measure, form), "note": words.spread(measure, form), "few": few(measure)}
+        {
+            "label": label,
+            "value": words.value_text(measure, form),
+            "note": words.interval_text(measure, form),
+            "few": few(measure),
+        }
         for label, measure, form in figures
     ]
-    pace = f"{words.rate(work.per_hour)} per active hour" if work.per_hour else "no data"
+    pace = texts.PACE.format(rate=words.rate(work.per_hour)) if work.per_hour else texts.NO_DATA
     return [
         *found,
-        {"label": "Time for a judgment", "value": words.seconds(work.median_seconds), "note": pace, "few": ""},
+        {"label": texts.TILE_TIME, "value": words.seconds(work.median_seconds), "note": pace, "few": ""},
     ]
 
 
@@ -135,7 +134,8 @@ def agreement_by_project(projects: Sequence[ProjectFigures]) -> str | None:
     with styled({"axes.grid.axis": "x"}):
         figure = new_figure(max(3.2, 0.9 + 0.55 * len(measured)))
         axes = figure.subplots()
-        for offset, (key, label, colour) in zip(offsets(len(_AGREEMENTS), 0.22), _AGREEMENTS, strict=True):
+        for offset, (key, colour) in zip(offsets(len(_AGREEMENTS), 0.22), _AGREEMENTS, strict=True):
+            label = texts.COEFFICIENTS[key][0]
             for row, part in enumerate(measured):
                 found = getattr(part.agreement, key)
                 if found.value is not None:
@@ -145,7 +145,7 @@ def agreement_by_project(projects: Sequence[ProjectFigures]) -> str | None:
         _rows(axes, [part.name for part in measured])
         axes.set_xlim(min(axes.dataLim.x0, 0.0) - 0.01, 1.01)
         draw_legend(figure, axes)
-    return to_svg(figure, salt="agreement", label="Agreement of each project, 95 % intervals")
+    return to_svg(figure, salt="agreement", label=texts.PLOT_AGREEMENT)
 
 
 def grades_by_batch(batches: Sequence[BatchGrades], *, salt: str) -> str | None:
@@ -158,7 +158,7 @@ def grades_by_batch(batches: Sequence[BatchGrades], *, salt: str) -> str | None:
         for row, batch in enumerate(batches):
             left = 0.0
             for grade, colour in zip(GRADES, GRADE_COLOURS, strict=True):
-                part, label = batch.grades[grade], words.GRADE_LABELS[grade] if row == 0 else "_"
+                part, label = batch.grades[grade], texts.SHORT_GRADES[grade] if row == 0 else "_"
                 axes.barh(row, part, left=left, height=0.7, color=COLOURS[colour], label=label)
                 if part >= 0.08:
                     axes.text(left + part / 2, row, f"{100 * part:.0f} %", **_ON_BAR)
@@ -169,7 +169,7 @@ def grades_by_batch(batches: Sequence[BatchGrades], *, salt: str) -> str | None:
         axes.spines["bottom"].set_visible(False)
         axes.set_xticks([])
         draw_legend(figure, axes)
-    return to_svg(figure, salt=salt, label="Shares of the four grades in each batch")
+    return to_svg(figure, salt=salt, label=texts.PLOT_GRADES)
 
 
 _ON_BAR: dict[str, Any] = {"ha": "center", "va": "center", "color": COLOURS["on-bar"], "fontsize": 9}
@@ -191,7 +191,7 @@ def left_shares(people: Sequence[AnnotatorFigures], labels: Mapping[str, str]) -
         _rows(axes, [labels[person.annotator] for person in plotted])
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    return to_svg(figure, salt="left", label="Share of left answers chosen by each annotator, 95 % intervals")
+    return to_svg(figure, salt="left", label=texts.PLOT_LEFT)
 
 
 def judgments_per_day(days: Sequence[DailyCount]) -> str | None:
@@ -214,7 +214,7 @@ def judgments_per_day(days: Sequence[DailyCount]) -> str | None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda day, _: _short_date(int(day))))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         draw_legend(figure, axes)
-    return to_svg(figure, salt="days", label="Judgments per day in each project")
+    return to_svg(figure, salt="days", label=texts.PLOT_DAYS)
 
 
 def _short_date(ordinal: int) -> str:

@@ -15,9 +15,8 @@ import pytest
 from quality_example import ANNOTATORS, example, judged, swap_sides
 from scipy import stats
 
+from annotation_ui import texts
 from annotation_ui.quality.agreement import (
-    NO_OVERLAP,
-    NO_VARIATION,
     SIGNED_GRADES,
     Counts,
     JudgedPair,
@@ -230,8 +229,8 @@ def test_kappa_of_people_who_never_vary_is_left_out() -> None:
     same = [judged(f"q{place}", who) for place in range(25) for who in "xy"]
     (kappa,) = cohen_kappas(same)
     assert kappa.value is None
-    assert mean_kappa([kappa]).missing == NO_VARIATION
-    assert mean_kappa(cohen_kappas([])).missing == NO_OVERLAP
+    assert mean_kappa([kappa]).missing == texts.NO_VARIATION
+    assert mean_kappa(cohen_kappas([])).missing == texts.NO_OVERLAP
 
 
 def test_agreement_with_others_by_hand() -> None:
@@ -309,7 +308,7 @@ def test_without_overlap_there_is_no_value_and_a_reason(rows: list[JudgedPair]) 
         mean_kappa(cohen_kappas(rows)),
     ]
     assert {(measure.value, measure.n, measure.ci95, measure.missing) for measure in found} == {
-        (None, 0, None, NO_OVERLAP)
+        (None, 0, None, texts.NO_OVERLAP)
     }
 
 
@@ -321,7 +320,7 @@ def test_equal_ratings_agree_but_leave_alpha_open() -> None:
         alpha = krippendorff_alpha(choices, (0, 1), "nominal")
         ac2 = gwet(grades, weights_by_distance(SIGNED_GRADES, power=2))
         raw = raw_agreement(choices)
-    assert (alpha.value, alpha.missing) == (None, NO_VARIATION)
+    assert (alpha.value, alpha.missing) == (None, texts.NO_VARIATION)
     assert (ac2.value, ac2.ci95) == (1, None)  # no two pairs differ: nothing to tell an interval from
     assert raw.value == 1
     assert raw.ci95 is not None and raw.ci95[0] == pytest.approx(4 / (4 + stats.norm.ppf(0.975) ** 2))

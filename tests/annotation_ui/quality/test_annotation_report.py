@@ -16,7 +16,8 @@ from scipy import stats
 from sqlalchemy import event
 
 from alignment.errors import UserError
-from annotation_ui.quality.agreement import NO_DATA, JudgedPair, SkippedPair
+from annotation_ui import texts
+from annotation_ui.quality.agreement import JudgedPair, SkippedPair
 from annotation_ui.quality.quality_figures import build_report
 from annotation_ui.quality.quality_report import FEW, QualityReport, as_json
 from annotation_ui.quality.report_as_text import as_text, labels_of
@@ -124,7 +125,7 @@ def test_gold_items_do_not_touch_the_other_figures() -> None:
     assert (with_gold.batches, with_gold.days) == (without.batches, without.days)
     assert with_gold.overall.work.left == without.overall.work.left
     assert [person.agrees for person in with_gold.annotators] == [person.agrees for person in without.annotators]
-    assert without.overall.work.gold.missing == NO_DATA
+    assert without.overall.work.gold.missing == texts.NO_DATA
 
 
 def lefts(annotator: str, left: int, n: int) -> list[JudgedPair]:
