@@ -1,7 +1,7 @@
 """Attention in float32 for bfloat16 models on a processor.
 
 PyTorch's attention kernel for processors has no bfloat16 arithmetic of its own: its backward pass in bfloat16 takes
-about three times as long as in float32 (``tests/benchmarks/cpu_kernels.py``). So queries, keys and values are widened
+about three times as long as in float32 (``benchmarks/cpu_kernels.py``). So queries, keys and values are widened
 around it, which costs little and rounds less.
 """
 

@@ -22,7 +22,7 @@ from alignment.tensors.masking import take_tokens
 from alignment.tensors.padding import pad_right, padded_width
 
 MODEL_TYPES = frozenset({"gemma", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe"})
-"""Families that ``tests/test_shared_prompts.py`` has tried; of others each dialogue passes alone."""
+"""Families that ``tests/alignment/models/test_shared_prompts.py`` has tried; of others each dialogue passes alone."""
 ATTENTION = frozenset({"eager", "sdpa", WIDENED_ATTENTION})
 """Kernels that take any mask."""
 

@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 _TOKEN_ID = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
 USER, ASSISTANT = _TOKEN_ID["<|user|>"], _TOKEN_ID["<|assistant|>"]
 NEWTON_SCHULZ_STEPS = 3
-"""Of Muon, whose default is five: an equal loss in less time (docs/architecture.md)."""
+"""Of Muon, whose default is five: an equal loss in less time (docs/toy.md)."""
 NOISY_ROWS = 0.5
 """Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
 _TURN = re.compile(r"^(question|answer): ", flags=re.MULTILINE)

@@ -12,9 +12,10 @@ was written instead of being rendered or swallowed. What the writer put there st
 Lines stay lines (a poem is not one paragraph), list items keep their numbers, and each paragraph finds its own
 direction (``dir="auto"``).
 
-``gr.HTML`` (read in Gradio 6.31 and tried in Chromium, ``tests/test_annotation_rendering.py``) compiles its
-``html_template`` with Handlebars, evaluates the outcome as a JavaScript template string in which the value is a
-variable, and sets ``innerHTML``. With the default template, ``${value}``, the value is neither compiled nor evaluated:
+``gr.HTML`` (read in Gradio 6.31 and tried in Chromium,
+``tests/annotation_ui/web/test_annotation_rendering.py``) compiles its ``html_template`` with Handlebars, evaluates the
+outcome as a JavaScript template string in which the value is a variable, and sets ``innerHTML``. With the default
+template, ``${value}``, the value is neither compiled nor evaluated:
 ``{{value}}`` and ``${alert(1)}`` in it do nothing. Two things do:
 
 * A template with ``{{value}}`` puts the value into the *source* of that string: ``${alert(1)}`` in an answer then runs,
