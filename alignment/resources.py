@@ -1,4 +1,4 @@
-"""Finding the recipes and the toy data that the project ships, in a source checkout or an installed wheel.
+"""Finding the recipes and the toy data that the project ships, in a checkout or a wheel, and reading its tables.
 
 In a checkout they are the folders ``configs/`` and ``data/`` beside this package. A wheel carries
 ``configs/`` and ``data/toy/`` in ``alignment/_resources/`` (see ``force-include`` in ``pyproject.toml``), so
@@ -7,7 +7,9 @@ In a checkout they are the folders ``configs/`` and ``data/`` beside this packag
 
 from __future__ import annotations
 
+import csv
 import tomllib
+from functools import cache
 from pathlib import Path
 
 DISTRIBUTION = "tandem-rlhf"
@@ -31,6 +33,17 @@ def resource(path: str | Path) -> Path:
     if not _is_resource(Path(path)):
         raise ValueError(f"not a resource: {path}; give a relative path within {' or '.join(_FOLDERS)}")
     return _root() / path
+
+
+@cache
+def table(path: str) -> tuple[dict[str, str], ...]:
+    """The rows of a table that ships with the project, each by the names in the table's header.
+
+    Args:
+        path: of a file with tabs between its columns, such as ``data/toy/facts.tsv``.
+    """
+    with resource(path).open(encoding="utf-8", newline="") as lines:
+        return tuple(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def resolve(path: str | Path) -> Path:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 from alignment.data.jsonl import read_jsonl
 from alignment.data.records import Comparison, Dimension, JudgedAnswer, Prompt, Snapshot
 from alignment.errors import UserError
 from alignment.figures.reward_model_figures import accuracy_by_grade
-from alignment.run.run_folder import RunFolder
 from alignment.toy.gold_judge import judge, utility
-from alignment.toy.world import lookup
+from alignment.toy.toy_questions import lookup
 
 JUDGE = "gold judge of the toy world"
 
@@ -36,20 +36,18 @@ def with_verdicts(rows: Sequence[JudgedAnswer], prompts: Sequence[Prompt]) -> li
 
 
 def gold_ceilings(
-    folder: RunFolder, round_number: int, *, dimensions: Sequence[Dimension] = get_args(Dimension)
+    heldout_comparisons: Path, *, dimensions: Sequence[Dimension] = get_args(Dimension)
 ) -> dict[str, dict[str, Any]]:
     """How often the gold judge agrees with the annotators' held-out choices: no reward model can be expected above.
 
     Args:
-        folder: of the run.
-        round_number: whose comparisons.
+        heldout_comparisons: file that a round's annotators left; where it is missing there is no ceiling.
         dimensions: of the reward models that were measured on these comparisons. A dimension is left out where a prompt
             is not of the toy world.
     """
-    file = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
-    if not file.is_file():
+    if not heldout_comparisons.is_file():
         return {}
-    comparisons, _ = read_jsonl(file, Comparison)
+    comparisons, _ = read_jsonl(heldout_comparisons, Comparison)
     ceilings: dict[str, dict[str, Any]] = {}
     for dimension in dimensions:
         own = [item for item in comparisons if item.dimension == dimension]

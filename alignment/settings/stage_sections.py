@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from alignment.data.records import Dimension, Part
 from alignment.settings.model_sections import SamplingSection
 from alignment.settings.section import Count, Positive, Rate, Section, Weight, check_dialogues_divide
 
@@ -33,6 +34,14 @@ class SFTSection(Section):
         return self
 
 
+class PairCount(NamedTuple):
+    """How many pairs about a dimension are collected for training, or to measure with."""
+
+    part: Part
+    dimension: Dimension
+    pairs: int
+
+
 class AnnotateSection(Section):
     """Collection of comparisons (section 3.2.1)."""
 
@@ -54,6 +63,17 @@ class AnnotateSection(Section):
     temperatures: tuple[Rate, Rate] = Field((1.0, 1.2), description="of the two variants that answer")
     max_new_tokens: Positive = Field(400, description="longest answer")
     batch_size_prompts: Positive = Field(64, description="prompts decoded together")
+
+    @property
+    def pair_counts(self) -> list[PairCount]:
+        """How many pairs of each sort a round collects, those of which there are any."""
+        counts = (
+            PairCount("train", "helpfulness", self.helpfulness_pairs),
+            PairCount("train", "safety", self.safety_pairs),
+            PairCount("heldout", "helpfulness", self.heldout_helpfulness_pairs),
+            PairCount("heldout", "safety", self.heldout_safety_pairs),
+        )
+        return [each for each in counts if each.pairs]
 
 
 class EvaluateSection(Section):

@@ -14,18 +14,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from alignment.data.jsonl import write_jsonl
-from alignment.toy.corpus import make_demonstrations, make_documents
+from alignment.toy.corpus_and_demonstrations import make_demonstrations, make_documents
 from alignment.toy.toy_prompts import QuestionPool, held_out_texts, make_heldout_prompts, make_train_prompts
 
 SEED = 1
-Rows = Sequence[BaseModel | dict[str, Any]]
+FileRecords = Sequence[BaseModel | dict[str, Any]]
 
 
 def _stream(name: str) -> random.Random:
     return random.Random(f"{SEED}/{name}")
 
 
-def make_files() -> Mapping[str, Rows]:
+def make_files() -> Mapping[str, FileRecords]:
     """File name -> its records."""
     heldout = make_heldout_prompts(_stream("heldout"))
     pool = QuestionPool(text for prompt in heldout for text in held_out_texts(prompt))

@@ -1,8 +1,12 @@
 """The facts of the toy world: what may be asked, the right answer, and a relevant detail.
 
 A fact is an entity, a short value and one true detail sentence; its family says which sentences may carry
-it (``alignment.toy.toy_answers``) and which questions ask for it (``alignment.toy.wordings``). Families in
-``ACT_FAMILIES`` answer "how do I ..."; their entity is a verb phrase.
+it (``alignment.toy.toy_answers``) and which questions ask for it (``alignment.toy.toy_questions``). Families in
+``ACT_FAMILIES`` answer "how do I ..."; their entity is a verb phrase. Those of the family ``borderline`` share their
+verbs with the harmful acts, so that a rule on single words misjudges both.
+
+What is known stands in ``data/toy/facts.tsv`` and ``data/toy/countries.tsv`` (an island has no neighbour); sums are
+counted here.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from alignment.toy import tables_home, tables_world
+from alignment.resources import table
 
 ACT_FAMILIES = ("recipe", "howto", "borderline")
 COUNTRY_FAMILIES = ("capital", "language", "continent")
@@ -34,17 +38,13 @@ def capitalised(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _rows(table: str) -> Iterator[list[str]]:
-    for line in table.strip().splitlines():
-        yield line.split("|")
-
-
 def _countries() -> Iterator[Fact]:
-    for country, capital, sight, language, hello, continent, neighbour in _rows(tables_world.COUNTRIES):
-        yield Fact("capital", country, capital, f"{capital} is known for {sight}.")
-        yield Fact("language", country, language, f"In {language}, hello is {hello}.")
+    for row in table("data/toy/countries.tsv"):
+        country, capital, language, neighbour = (row[key] for key in ("country", "capital", "language", "neighbour"))
+        yield Fact("capital", country, capital, f"{capital} is known for {row['sight']}.")
+        yield Fact("language", country, language, f"In {language}, hello is {row['hello']}.")
         border = f"has a border with {neighbour}" if neighbour else "has the sea all around it"
-        yield Fact("continent", country, continent, capitalised(f"{country} {border}."))
+        yield Fact("continent", country, row["continent"], capitalised(f"{country} {border}."))
 
 
 def _sums() -> Iterator[Fact]:
@@ -57,23 +57,8 @@ def _sums() -> Iterator[Fact]:
 @lru_cache(maxsize=1)
 def facts() -> tuple[Fact, ...]:
     """All facts, in a fixed order."""
-    tables = {
-        "food": tables_world.FOODS,
-        "home": tables_world.HOMES,
-        "young": tables_world.YOUNG,
-        "colour": tables_world.COLOURS,
-        "opposite": tables_world.OPPOSITES,
-        "unit": tables_world.UNITS,
-        "definition": tables_home.DEFINITIONS,
-        "tool": tables_home.TOOLS,
-        "recipe": tables_home.RECIPES,
-        "howto": tables_home.HOWTOS,
-        "borderline": tables_home.BORDERLINE,
-    }
-    found = list(_countries())
-    for family, table in tables.items():
-        found += [Fact(family, entity, value, detail) for entity, value, detail in _rows(table)]
-    return (*found, *_sums())
+    own = (Fact(row["family"], row["entity"], row["value"], row["detail"]) for row in table("data/toy/facts.tsv"))
+    return (*_countries(), *own, *_sums())
 
 
 @lru_cache(maxsize=1)

@@ -14,9 +14,9 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
-from alignment.toy import harm, toy_answers
+from alignment.toy import harmful_acts, toy_answers
 from alignment.toy.facts import ACT_FAMILIES, Fact, capitalised, facts_by_family
-from alignment.toy.world import intents
+from alignment.toy.toy_questions import intents
 
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*|[.!?]+")
 _WORD = re.compile(r"[a-z0-9']+")
@@ -100,14 +100,14 @@ def _fixed_readings() -> Iterator[tuple[Iterable[str], Role]]:
     yield toy_answers.RUDE, Role.RUDE
     yield toy_answers.OFF_TOPIC, Role.OFF_TOPIC
     yield toy_answers.GENERIC_REASONS, Role.REASON
-    yield harm.REFUSALS, Role.REFUSAL
+    yield harmful_acts.REFUSALS, Role.REFUSAL
     for intent in intents():
         yield toy_answers.refusal_sentences(intent), Role.REFUSAL
-    for act in harm.acts():
-        for why in sorted({other.why for other in harm.acts()}):
-            yield [replace(act, why=why).fill(template) for template in harm.REASONS], Role.REASON
-        yield (act.fill(template) for template in harm.ALTERNATIVES), Role.ALTERNATIVE
-    yield sorted(harm.compliance_sentences()), Role.COMPLIANCE
+    for act in harmful_acts.acts():
+        for why in sorted({other.why for other in harmful_acts.acts()}):
+            yield [replace(act, why=why).fill(template) for template in harmful_acts.REASONS], Role.REASON
+        yield (act.fill(template) for template in harmful_acts.ALTERNATIVES), Role.ALTERNATIVE
+    yield sorted(harmful_acts.compliance_sentences()), Role.COMPLIANCE
 
 
 @lru_cache(maxsize=1)

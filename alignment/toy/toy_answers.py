@@ -11,10 +11,9 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from alignment.toy import harm
+from alignment.toy import harmful_acts
 from alignment.toy.facts import Fact, capitalised, facts_by_family
-from alignment.toy.wordings import FAMILIES
-from alignment.toy.world import Intent
+from alignment.toy.toy_questions import Intent, topic_of
 
 _ACT_CORES = ("To {e}, {v}.", "The best way to {e} is to {v}.", "You can {e} if you {v}.")
 CORES: dict[str, tuple[str, ...]] = {
@@ -95,7 +94,7 @@ HARMFUL_MIX: Mix = {"compliance": 55, "bare_refusal": 20, "good_refusal": 25}
 
 
 @dataclass(frozen=True)
-class Parts:
+class RightSentences:
     """The right sentences for a harmless intent: whole, with a pronoun, a bare value; and its details."""
 
     cores: tuple[str, ...]
@@ -110,14 +109,14 @@ def carry(template: str, entity: str, value: str) -> str:
 
 
 @cache
-def parts(intent: Intent) -> Parts:
+def right_sentences(intent: Intent) -> RightSentences:
     """The right sentences for a harmless intent; asked for more, detail and core change places."""
     fact = intent.fact
     cores, shorts = CORES[fact.family], SHORTS.get(fact.family, DEFAULT_SHORTS)
     whole = tuple(carry(template, fact.entity, fact.value) for template in cores)
     if intent.more:
-        return Parts(cores=(fact.detail,), shorts=(), terse=(), details=whole)
-    return Parts(
+        return RightSentences(cores=(fact.detail,), shorts=(), terse=(), details=whole)
+    return RightSentences(
         cores=whole,
         shorts=tuple(carry(template, fact.entity, fact.value) for template in shorts),
         terse=(capitalised(fact.value) + ".",),
@@ -128,11 +127,11 @@ def parts(intent: Intent) -> Parts:
 def refusal_sentences(intent: Intent) -> tuple[str, ...]:
     """Ways to decline this very request, right or wrong to do so."""
     if intent.family == "safety":
-        return tuple(intent.act.fill(template) for template in harm.REFUSALS_ACT) + harm.REFUSALS
+        return tuple(intent.act.fill(template) for template in harmful_acts.REFUSALS_ACT) + harmful_acts.REFUSALS
     if intent.is_act:
-        return tuple(template.format(a=intent.entity) for template in harm.REFUSALS_ACT) + harm.REFUSALS
-    topic = FAMILIES[intent.family].topic.format(e=intent.entity)
-    return tuple(template.format(t=topic) for template in FALSE_REFUSALS) + harm.REFUSALS
+        return tuple(template.format(a=intent.entity) for template in harmful_acts.REFUSALS_ACT) + harmful_acts.REFUSALS
+    topic = topic_of(intent.family, intent.entity)
+    return tuple(template.format(t=topic) for template in FALSE_REFUSALS) + harmful_acts.REFUSALS
 
 
 def _other_fact(fact: Fact, rng: random.Random) -> Fact:
@@ -141,7 +140,7 @@ def _other_fact(fact: Fact, rng: random.Random) -> Fact:
 
 
 def _excellent(intent: Intent, rng: random.Random) -> list[str]:
-    known = parts(intent)
+    known = right_sentences(intent)
     answer = [rng.choice(known.cores), rng.choice(known.details)]
     courtesy = rng.random()
     if courtesy < 0.25:
@@ -150,7 +149,7 @@ def _excellent(intent: Intent, rng: random.Random) -> list[str]:
 
 
 def _correct(intent: Intent, rng: random.Random) -> list[str]:
-    known = parts(intent)
+    known = right_sentences(intent)
     sentence = rng.choice(known.shorts if known.shorts and rng.random() < 0.15 else known.cores)
     opening = [rng.choice(OPENINGS)] if rng.random() < 0.1 else []
     closing = [rng.choice(CLOSINGS)] if rng.random() < 0.15 else []
@@ -168,7 +167,7 @@ def _wrong(intent: Intent, rng: random.Random) -> list[str]:
 
 
 def _rambling(intent: Intent, rng: random.Random) -> list[str]:
-    core = rng.choice(parts(intent).cores)
+    core = rng.choice(right_sentences(intent).cores)
     other = _other_fact(intent.fact, rng)
     extra = rng.choice([core, other.detail, rng.choice(EVASIVE), rng.choice(OFF_TOPIC)])
     more = [rng.choice(OFF_TOPIC)] if not intent.is_act and rng.random() < 0.5 else []
@@ -181,14 +180,16 @@ def _refusal(intent: Intent, rng: random.Random) -> list[str]:
 
 
 def _compliance(intent: Intent, rng: random.Random) -> list[str]:
-    opening = [intent.act.fill(rng.choice(harm.COMPLIANCE_OPENINGS))] if rng.random() < 0.7 else []
-    steps = [intent.act.fill(rng.choice(harm.COMPLIANCE_STEPS_ACT))] if rng.random() < 0.7 else []
-    return [*opening, rng.choice(harm.COMPLIANCE_STEPS), *steps]
+    opening = [intent.act.fill(rng.choice(harmful_acts.COMPLIANCE_OPENINGS))] if rng.random() < 0.7 else []
+    steps = [intent.act.fill(rng.choice(harmful_acts.COMPLIANCE_STEPS_ACT))] if rng.random() < 0.7 else []
+    return [*opening, rng.choice(harmful_acts.COMPLIANCE_STEPS), *steps]
 
 
 def _good_refusal(intent: Intent, rng: random.Random) -> list[str]:
     refusal = rng.choice(refusal_sentences(intent))
-    reason, alternative = (intent.act.fill(rng.choice(group)) for group in (harm.REASONS, harm.ALTERNATIVES))
+    reason, alternative = (
+        intent.act.fill(rng.choice(group)) for group in (harmful_acts.REASONS, harmful_acts.ALTERNATIVES)
+    )
     return [refusal, reason] if rng.random() < 0.25 else [refusal, reason, alternative]
 
 
@@ -206,7 +207,7 @@ def make_sentences(intent: Intent, quality: str, rng: random.Random) -> list[str
     if quality in makers:
         return makers[quality](intent, rng)
     if quality == "terse":
-        return [rng.choice(parts(intent).terse or parts(intent).cores)]
+        return [rng.choice(right_sentences(intent).terse or right_sentences(intent).cores)]
     if quality == "evasive":
         return rng.sample(EVASIVE, k=1 + (rng.random() < 0.3))
     if quality == "rude":

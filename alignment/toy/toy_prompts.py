@@ -13,11 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from alignment.data.records import Message, Prompt
-from alignment.toy import wordings
 from alignment.toy.facts import ACT_FAMILIES, ANIMAL_FAMILIES, COUNTRY_FAMILIES, facts_by_family
 from alignment.toy.toy_answers import make_answer
-from alignment.toy.wordings import Split
-from alignment.toy.world import Intent, intents, normalised, questions
+from alignment.toy.toy_questions import Intent, Split, fill, follow_up_frames, intents, normalised, questions
 
 HELDOUT_COUNTS = {"helpfulness": 90, "safety": 70, "borderline": 50, "multi_turn": 40}
 TRAIN_COUNTS = {"helpfulness": 1100, "safety": 440, "borderline": 330, "multi_turn": 330}
@@ -46,14 +44,16 @@ def make_follow_up(first: Intent, split: Split, rng: random.Random) -> FollowUp:
     ways = ["more"] if first.family in ACT_FAMILIES else ["more", "entity", *(["family"] * 2 if siblings else [])]
     way = rng.choice(ways)
     if way == "more":
-        return FollowUp(rng.choice(wordings.MORE[split]), Intent(first.family, first.entity, more=True), False)
+        return FollowUp(
+            rng.choice(follow_up_frames(split)["more"]), Intent(first.family, first.entity, more=True), False
+        )
     if way == "entity":
         others = [fact.entity for fact in facts_by_family()[first.family] if fact.entity != first.entity]
         entity = rng.choice(others)
-        text = wordings.fill(rng.choice(wordings.OTHER[split]), entity)
+        text = fill(rng.choice(follow_up_frames(split)["other"]), entity)
         return FollowUp(text, Intent(first.family, entity), True)
     family = rng.choice([sibling for sibling in siblings if sibling != first.family])
-    return FollowUp(rng.choice(wordings.SAME_ENTITY[family][split]), Intent(family, first.entity), False)
+    return FollowUp(rng.choice(follow_up_frames(split)[family]), Intent(family, first.entity), False)
 
 
 def first_answer(first: Intent, follow_up: FollowUp, rng: random.Random) -> str:
@@ -119,7 +119,7 @@ def spread(kind: str, count: int, rng: random.Random) -> list[Intent]:
 def held_out_texts(prompt: Prompt) -> list[str]:
     """The user texts of a held-out prompt that may stand in no training file."""
     texts = [message.content for message in prompt.messages if message.role == "user"]
-    shared = {frame for own in wordings.SAME_ENTITY.values() for frame in own["train"]} | set(wordings.MORE["train"])
+    shared = {frame for what, own in follow_up_frames("train").items() if what != "other" for frame in own}
     return [text for text in texts if text not in shared]
 
 

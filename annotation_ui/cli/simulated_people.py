@@ -22,9 +22,9 @@ from alignment.data.records import SAFETY_LABELS, Dimension, Message, Prompt, Sa
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.resources import resource
-from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, Opinion, compare
+from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, SimulatedOpinion, compare
 from alignment.toy.toy_answers import sample_answer
-from alignment.toy.world import lookup
+from alignment.toy.toy_questions import lookup
 from annotation_ui.answers.generation import Generator
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
@@ -196,7 +196,7 @@ class _DeskOfOne:
         except Refused as error:
             raise UserError(f"{self.username}: {error}") from error
 
-    def _opinion(self, view: View, messages: Sequence[Message], rng: random.Random) -> Opinion | None:
+    def _opinion(self, view: View, messages: Sequence[Message], rng: random.Random) -> SimulatedOpinion | None:
         """What they think of the answers; ``None`` where these are equal or the prompt is not of the toy world."""
         if lookup(messages) is None:
             return None
@@ -207,13 +207,13 @@ class _DeskOfOne:
         if opinion is None:
             return None
         if not view.asks_safety:
-            return Opinion(opinion.choice, opinion.grade)
+            return SimulatedOpinion(opinion.choice, opinion.grade)
         about_safety = opinion if opinion.safety else compare(self.annotator, *answers, dimension="safety", rng=rng)
         assert about_safety is not None
-        return Opinion(opinion.choice, opinion.grade, _bin_of(opinion, about_safety))
+        return SimulatedOpinion(opinion.choice, opinion.grade, _bin_of(opinion, about_safety))
 
 
-def _bin_of(opinion: Opinion, about_safety: Opinion) -> SafetyBin:
+def _bin_of(opinion: SimulatedOpinion, about_safety: SimulatedOpinion) -> SafetyBin:
     """The safety bin of a choice, from what was said of both answers when safety was what they were compared by."""
     assert about_safety.safety is not None
     labels = SAFETY_LABELS[about_safety.safety]

@@ -24,8 +24,8 @@ from alignment.run.stage_run import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.recipe_prompts import check_against_heldout, heldout_prompts, training_prompts
 from alignment.workflow.run_policies import load_backbone, load_policy, newest_before
-from alignment.workflow.simulated_rounds import check_room, fill_queues, sample_and_compare
 from stages.annotate.people import judged_by_people
+from stages.annotate.simulated_round import check_room, fill_queues, sample_and_compare
 from stages.door.preconditions import check_annotate
 from stages.door.progress import progress, say_left_out
 

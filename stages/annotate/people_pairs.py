@@ -15,11 +15,12 @@ from alignment.resources import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.run_policies import Policy, load_backbone, load_policy, newest_before, with_room
-from alignment.workflow.temperature_variants import Variant
 from annotation_ui.exchange.rounds import PRIORITY, Wanted
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.vocabulary import SLOTS
+from stages.annotate.prompt_queues import prompts_for_people
+from stages.annotate.variant_answers import answers_of_both
 from stages.door.progress import progress, say
 
 PARTS: dict[Part, str] = {"train": "training prompts", "heldout": "held-out prompts"}
@@ -27,14 +28,7 @@ PARTS: dict[Part, str] = {"train": "training prompts", "heldout": "held-out prom
 
 def wanted(recipe: Recipe) -> list[Wanted]:
     """How many judgments of each kind the recipe asks for."""
-    settings = recipe.annotate
-    sizes: list[tuple[Dimension, Part, int]] = [
-        ("helpfulness", "train", settings.helpfulness_pairs),
-        ("safety", "train", settings.safety_pairs),
-        ("helpfulness", "heldout", settings.heldout_helpfulness_pairs),
-        ("safety", "heldout", settings.heldout_safety_pairs),
-    ]
-    return [Wanted(*size) for size in sizes if size[2]]
+    return [Wanted(each.dimension, each.part, each.pairs) for each in recipe.annotate.pair_counts]
 
 
 def run_id(folder: RunFolder) -> str:
@@ -90,11 +84,6 @@ def sample_pairs(
     return items, left_out
 
 
-SHARES: dict[Dimension, dict[Dimension, float]] = {
-    "helpfulness": {"helpfulness": 1.0},
-    "safety": {"safety": 0.6, "helpfulness": 0.4},
-}
-"""What a queue asks by the prompts' tag: harmless prompts among the others show that answering those is safe."""
 SPARE = 0.1
 """Share of pairs sampled above what is wanted, for those that get skipped."""
 
@@ -115,8 +104,8 @@ def sampled_pairs(
         UserError: there is no prompt to choose from, or no pair is left.
     """
     rng = random.Random(f"{recipe.seed}/{batch}/{wanted.part}/{wanted.dimension}")
-    prompts = choose_prompts(pool, round(wanted.judgments * (1 + SPARE)) + 1, wanted.dimension, rng=rng)
-    first, second = (Variant(policy, recipe, temperature)(prompts) for temperature in recipe.annotate.temperatures)
+    prompts = prompts_for_people(pool, round(wanted.judgments * (1 + SPARE)) + 1, wanted.dimension, rng=rng)
+    first, second = answers_of_both(policy, prompts, recipe.annotate)
     found: list[NewItem] = []
     for number, (prompt, *answers) in enumerate(zip(prompts, first, second, strict=True)):
         texts = {answer.text.strip() for answer in answers}
@@ -138,27 +127,6 @@ def sampled_pairs(
             "one is empty. Try another seed=, other annotate.temperatures=, or a policy that was trained for longer."
         )
     return found, len(prompts) - len(found)
-
-
-def choose_prompts(pool: Sequence[Prompt], count: int, dimension: Dimension, *, rng: random.Random) -> list[Prompt]:
-    """Prompts for a queue, by their tag; all of a tag are used before one comes again.
-
-    Raises:
-        UserError: there is no prompt to choose from.
-    """
-    if not pool:
-        raise UserError(f"there are no prompts for people to judge answers about {dimension}; see data.prompts")
-    shares = SHARES[dimension]
-    sizes = {tag: round(count * share) for tag, share in shares.items()}
-    sizes[next(iter(shares))] += count - sum(sizes.values())
-    chosen: list[Prompt] = []
-    for tag, left in sizes.items():
-        own = [prompt for prompt in pool if prompt.dimension == tag] or list(pool)
-        while left > 0:
-            chosen += rng.sample(own, min(left, len(own)))
-            left -= len(own)
-    rng.shuffle(chosen)
-    return chosen
 
 
 def _stored(recipe: Recipe, answer: SampledAnswer) -> NewAnswer:

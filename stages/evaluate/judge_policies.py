@@ -54,6 +54,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             ({"policy": name, **asdict(row)} for name, part in rows.items() for row in part),
         )
         collected = [name for name in get_args(Dimension) if recipe.reward.of(name).data is None]
+        comparisons = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
         snapshots = read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
         report = assemble_report(
             recipe,
@@ -62,7 +63,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             prompts=prompts,
             rows=rows,
             judge=JUDGE if gold else None,
-            ceilings=gold_ceilings(folder, round_number, dimensions=collected) if gold else {},
+            ceilings=gold_ceilings(comparisons, dimensions=collected) if gold else {},
             gold_helpfulness=gold_helpfulness(snapshots) if gold else {},
             evaluate_seconds=stage.seconds,
         )

@@ -37,7 +37,7 @@ from annotation_ui.store.tables import annotator, comparison, item, project
 from annotation_ui.vocabulary import UNSAFE_PREFERRED, meaning_of
 from stages.annotate import collect as annotate
 from stages.annotate import people, people_pairs, people_waiting
-from stages.annotate.people_pairs import choose_prompts
+from stages.annotate.prompt_queues import prompts_for_people
 from stages.base import pretrain as base
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
@@ -431,10 +431,10 @@ def test_queues_are_filled_by_tag() -> None:
         ]
 
     pool = prompts("helpfulness", 5) + prompts("safety", 7)
-    chosen = choose_prompts(pool, 20, "safety", rng=random.Random(0))
+    chosen = prompts_for_people(pool, 20, "safety", rng=random.Random(0))
     tags = [prompt.dimension for prompt in chosen]
     assert (tags.count("safety"), tags.count("helpfulness")) == (12, 8)
     assert len({prompt.id for prompt in chosen if prompt.dimension == "safety"}) == 7, (
         "each once before one comes again"
     )
-    assert {p.dimension for p in choose_prompts(pool, 9, "helpfulness", rng=random.Random(0))} == {"helpfulness"}
+    assert {p.dimension for p in prompts_for_people(pool, 9, "helpfulness", rng=random.Random(0))} == {"helpfulness"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -24,14 +23,19 @@ from alignment.data.records import (
 )
 from alignment.errors import UserError
 from alignment.judges.gold_verdicts import gold_ceilings
-from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
-from alignment.toy import world
+from alignment.toy import toy_questions
 from alignment.toy.gold_judge import judge, utility
-from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, Opinion, compare, grade_of
-from alignment.toy.simulated_collection import collect
+from alignment.toy.simulated_annotators import (
+    ANNOTATORS,
+    Annotator,
+    SimulatedOpinion,
+    compare,
+    compare_answers,
+    grade_of,
+)
 from alignment.toy.toy_answers import sample_answer
-from alignment.workflow.simulated_rounds import fill_queues
+from stages.annotate.simulated_round import fill_queues
 
 EXACT = Annotator("exact", noise=0.0, safety_noise=0.0, label_flip=0.0)
 CAPITAL = Prompt(id="capital", messages=(Message(role="user", content="What is the capital of France?"),))
@@ -52,7 +56,7 @@ class Judged:
 
     gap: float
     annotator: str
-    opinion: Opinion
+    opinion: SimulatedOpinion
 
     @property
     def agrees(self) -> bool:
@@ -63,11 +67,11 @@ def judged_pairs(dimension: Dimension, count: int) -> list[Judged]:
     """Opinions on pairs of answers drawn as the corpus has them."""
     rng = random.Random(11)
     wanted = {"helpfulness": ("helpfulness", "borderline"), "safety": ("safety",)}[dimension]
-    intents = [intent for intent in world.intents() if intent.kind in wanted]
+    intents = [intent for intent in toy_questions.intents() if intent.kind in wanted]
     found: list[Judged] = []
     while len(found) < count:
         intent = rng.choice(intents)
-        question = rng.choice(list(world.questions(intent, "train")))
+        question = rng.choice(list(toy_questions.questions(intent, "train")))
         prompt = Prompt(id="p", messages=(Message(role="user", content=question),), dimension=dimension)
         left, right = (sample_answer(intent, rng)[0] for _ in range(2))
         annotator = rng.choice(ANNOTATORS)
@@ -129,7 +133,7 @@ def test_without_noise_the_better_answer_wins_on_either_side() -> None:
     better, worse = BEST, "It is Paris."
     right = compare(EXACT, CAPITAL, worse, better, dimension="helpfulness", rng=rng)
     left = compare(EXACT, CAPITAL, better, worse, dimension="helpfulness", rng=rng)
-    assert left == Opinion("left", "slightly_better") and right == Opinion("right", "slightly_better")
+    assert left == SimulatedOpinion("left", "slightly_better") and right == SimulatedOpinion("right", "slightly_better")
 
 
 def test_without_flips_the_bin_is_true() -> None:
@@ -146,7 +150,7 @@ def test_without_flips_the_bin_is_true() -> None:
 def test_a_flipped_label_is_flipped() -> None:
     confused = replace(EXACT, label_flip=1.0)
     opinion = compare(confused, THEFT, REFUSED, COMPLIED, dimension="safety", rng=random.Random(0))
-    assert opinion == Opinion("left", "better", "preferred_unsafe_other_safe")
+    assert opinion == SimulatedOpinion("left", "better", "preferred_unsafe_other_safe")
 
 
 def test_biases_push_where_they_say() -> None:
@@ -156,7 +160,7 @@ def test_biases_push_where_they_say() -> None:
     assert judge(CAPITAL.messages, tied[0]) == judge(CAPITAL.messages, tied[1])
     for bias, choice in ((0.1, "left"), (-0.1, "right")):
         opinion = compare(replace(EXACT, left_bias=bias), CAPITAL, *tied, dimension="helpfulness", rng=rng)
-        assert opinion == Opinion(choice, "negligibly_better")  # type: ignore[arg-type]
+        assert opinion == SimulatedOpinion(choice, "negligibly_better")  # type: ignore[arg-type]
     for bias, choice in ((0.5, "right"), (-0.5, "left")):
         opinion = compare(replace(EXACT, length_bias=bias), CAPITAL, short, long, dimension="helpfulness", rng=rng)
         assert opinion is not None and opinion.choice == choice
@@ -180,16 +184,16 @@ def test_grades_by_threshold_and_strictness() -> None:
     assert grade_of(0.0, strictness=1.0, dimension="helpfulness") == "negligibly_better"
 
 
-def fixed_variant(name: str, text: str) -> Callable[[Sequence[Prompt]], list[SampledAnswer]]:
-    """A policy that always says the same."""
+def same_answers(name: str, text: str, n: int) -> list[SampledAnswer]:
+    """What a policy gives that always says the same."""
     source = AnswerSource(variant=name, checkpoint="x", temperature=1.0, finish_reason="stop", n_tokens=3)
-    return lambda prompts: [SampledAnswer(text, source) for _ in prompts]
+    return [SampledAnswer(text=text, source=source)] * n
 
 
 def test_overlap_asks_that_many_annotators_about_the_same_pair() -> None:
-    variants = (fixed_variant("a", BEST), fixed_variant("b", "It is Paris."))
+    answers = (same_answers("a", BEST, 4), same_answers("b", "It is Paris.", 4))
     prompts = [CAPITAL.model_copy(update={"id": str(number)}) for number in range(4)]
-    found = collect(prompts, "helpfulness", variants, batch="b", seed=0, overlap=3).comparisons
+    found = compare_answers(prompts, "helpfulness", answers, batch="b", seed=0, overlap=3).comparisons
     assert len(found) == 12 == len({item.id for item in found})
     for start in range(0, 12, 3):
         assert len({item.annotator_id for item in found[start : start + 3]}) == 3
@@ -200,8 +204,8 @@ def test_overlap_asks_that_many_annotators_about_the_same_pair() -> None:
 
 
 def test_a_pair_without_preference_counts_once() -> None:
-    same = fixed_variant("a", BEST)
-    found = collect([CAPITAL] * 3, "helpfulness", (same, same), batch="b", seed=0, overlap=2)
+    same = same_answers("a", BEST, 3)
+    found = compare_answers([CAPITAL] * 3, "helpfulness", (same, same), batch="b", seed=0, overlap=2)
     assert found.comparisons == [] and found.without_preference == 3
 
 
@@ -223,8 +227,9 @@ def test_the_ceiling_is_the_gold_judges_agreement_where_it_knows_the_prompts(tmp
     choices = [(BEST, "It is Rome."), ("It is Rome.", BEST), (BEST, "Rome."), (BEST, BEST + "  ")]
     rows = [comparison(f"h{i}", question, *pair, "helpfulness") for i, pair in enumerate(choices)]
     rows.append(comparison("s0", "What is Tandem?", "A bicycle.", "A car.", "safety"))
-    write_jsonl(tmp_path / "round-1" / "annotate" / "heldout_comparisons.jsonl", rows)
-    ceilings = gold_ceilings(RunFolder(tmp_path), 1)
+    file = tmp_path / "heldout_comparisons.jsonl"
+    write_jsonl(file, rows)
+    ceilings = gold_ceilings(file)
     assert set(ceilings) == {"helpfulness"}
     assert ceilings["helpfulness"]["all"]["value"] == pytest.approx((1 + 0 + 1 + 0.5) / 4)
-    assert gold_ceilings(RunFolder(tmp_path), 1, dimensions=["safety"]) == {}
+    assert gold_ceilings(file, dimensions=["safety"]) == {}

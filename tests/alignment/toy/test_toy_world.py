@@ -12,7 +12,8 @@ import pytest
 
 from alignment.data.jsonl import read_jsonl
 from alignment.data.records import Demonstration, Message, Prompt
-from alignment.toy import build, facts, harm, toy_answers, wordings, world
+from alignment.toy import build, facts, harmful_acts, toy_answers, toy_questions
+from alignment.toy.toy_questions import Intent, lookup
 
 DATA = Path(__file__).parents[3] / "data" / "toy"
 
@@ -88,8 +89,8 @@ def test_ids_and_questions_are_unique(train: list[Prompt], heldout: list[Prompt]
 
 
 def test_no_heldout_question_in_any_training_file(heldout: list[Prompt], seen_text: str) -> None:
-    shared_follow_ups = {squeeze(frame) for own in wordings.SAME_ENTITY.values() for frame in own["train"]}
-    shared_follow_ups |= {squeeze(frame) for frame in wordings.MORE["train"]}
+    follow_ups = toy_questions.follow_up_frames("train")
+    shared_follow_ups = {squeeze(frame) for what, own in follow_ups.items() if what != "other" for frame in own}
     for prompt in heldout:
         first, *rest = map(squeeze, user_texts(prompt.messages))
         assert first not in seen_text, prompt.id
@@ -99,9 +100,8 @@ def test_no_heldout_question_in_any_training_file(heldout: list[Prompt], seen_te
 
 
 def test_no_unseen_wording_in_any_training_file(seen_text: str) -> None:
-    frames = {frame for family in facts.facts_by_family() for frame in wordings.frames(family, "unseen")}
-    frames |= set(wordings.MORE["unseen"]) | set(wordings.OTHER["unseen"])
-    frames |= {frame for own in wordings.SAME_ENTITY.values() for frame in own["unseen"]}
+    frames = {frame for family in facts.facts_by_family() for frame in toy_questions.frames(family, "unseen")}
+    frames |= {frame for own in toy_questions.follow_up_frames("unseen").values() for frame in own}
     for frame in frames:
         pattern = re.sub(r"\\{[ea]\\}", "[^.?\n]+", re.escape(squeeze(frame)))
         found = re.search(rf"^(question: )?{pattern}$", seen_text, flags=re.MULTILINE)
@@ -110,14 +110,14 @@ def test_no_unseen_wording_in_any_training_file(seen_text: str) -> None:
 
 def test_heldout_intents_are_known_to_training(heldout: list[Prompt], train: list[Prompt]) -> None:
     """What is held out is the combination or the wording, not the fact itself."""
-    asked = {world.lookup(prompt.messages[:1]) for prompt in train}
-    missing = [p.id for p in heldout if p.kind != "multi_turn" and world.lookup(p.messages) not in asked]
+    asked = {lookup(prompt.messages[:1]) for prompt in train}
+    missing = [p.id for p in heldout if p.kind != "multi_turn" and lookup(p.messages) not in asked]
     assert missing == []
 
 
 def test_tags_follow_the_request(train: list[Prompt], heldout: list[Prompt]) -> None:
     for prompt in [*train, *heldout]:
-        intent = world.lookup(prompt.messages)
+        intent = lookup(prompt.messages)
         assert intent is not None, prompt.id
         assert prompt.dimension == ("safety" if prompt.kind == "safety" else "helpfulness")
         if prompt.kind != "multi_turn":
@@ -127,50 +127,50 @@ def test_tags_follow_the_request(train: list[Prompt], heldout: list[Prompt]) -> 
 
 
 def test_lookup_of_first_questions() -> None:
-    assert world.lookup(asks("what is the  CAPITAL of France?")) == world.Intent("capital", "France")
-    assert world.lookup(asks("How do I kill weeds?")) == world.Intent("borderline", "kill weeds")
-    assert world.lookup(asks("How do I kill a neighbour?")) == world.Intent("safety", "kill a neighbour")
-    assert world.lookup(asks("What is the capital of the moon?")) is None
-    assert world.lookup(()) is None
+    assert lookup(asks("what is the  CAPITAL of France?")) == Intent("capital", "France")
+    assert lookup(asks("How do I kill weeds?")) == Intent("borderline", "kill weeds")
+    assert lookup(asks("How do I kill a neighbour?")) == Intent("safety", "kill a neighbour")
+    assert lookup(asks("What is the capital of the moon?")) is None
+    assert lookup(()) is None
 
 
 def test_lookup_of_follow_ups() -> None:
     first = "Name the capital of Peru."
-    assert world.lookup(asks(first, "Tell me more.")) == world.Intent("capital", "Peru", more=True)
-    assert world.lookup(asks(first, "And its language?")) == world.Intent("language", "Peru")
-    assert world.lookup(asks(first, "What about Italy?")) == world.Intent("capital", "Italy")
-    assert world.lookup(asks(first, "And its language?", "What about Italy?")) == world.Intent("language", "Italy")
-    assert world.lookup(asks(first, "What about a cow?")) is None
-    assert world.lookup(asks("Tell me more.")) is None
+    assert lookup(asks(first, "Tell me more.")) == Intent("capital", "Peru", more=True)
+    assert lookup(asks(first, "And its language?")) == Intent("language", "Peru")
+    assert lookup(asks(first, "What about Italy?")) == Intent("capital", "Italy")
+    assert lookup(asks(first, "And its language?", "What about Italy?")) == Intent("language", "Italy")
+    assert lookup(asks(first, "What about a cow?")) is None
+    assert lookup(asks("Tell me more.")) is None
 
 
 def test_a_question_has_one_intent() -> None:
-    asked: dict[str, world.Intent] = {}
-    for intent in world.intents():
-        for split in world.SPLITS:
-            for text in world.questions(intent, split):
+    asked: dict[str, Intent] = {}
+    for intent in toy_questions.intents():
+        for split in toy_questions.SPLITS:
+            for text in toy_questions.questions(intent, split):
                 assert asked.setdefault(squeeze(text), intent) == intent
 
 
 @pytest.mark.parametrize("family", [*facts.facts_by_family(), "safety"])
 def test_every_family_has_wordings_enough(family: str) -> None:
-    train, unseen = wordings.frames(family, "train"), wordings.frames(family, "unseen")
+    train, unseen = toy_questions.frames(family, "train"), toy_questions.frames(family, "unseen")
     assert len(set(train)) >= 14 and len(set(unseen)) >= 4
     assert not set(train) & set(unseen)
 
 
 def test_harmful_and_borderline_share_words_and_wordings() -> None:
     borderline = facts.facts_by_family()["borderline"]
-    assert len(borderline) >= 40 and len(harm.acts()) >= 40
-    assert wordings.frames("borderline", "train") == wordings.frames("safety", "train")
+    assert len(borderline) >= 40 and len(harmful_acts.acts()) >= 40
+    assert toy_questions.frames("borderline", "train") == toy_questions.frames("safety", "train")
     words = {word for fact in borderline for word in fact.entity.split()}
     for verb in "kill shoot steal break hack poison beat burn blow forge smash sell spread spy".split():
-        assert verb in words and any(verb in act.phrase.split() for act in harm.acts())
+        assert verb in words and any(verb in act.phrase.split() for act in harmful_acts.acts())
 
 
 def test_good_answers_are_short() -> None:
     rng = random.Random(0)
-    for intent in world.intents():
+    for intent in toy_questions.intents():
         quality = "good_refusal" if intent.kind == "safety" else "excellent"
         for _ in range(20):
             answer = toy_answers.make_answer(intent, quality, rng)
@@ -182,7 +182,7 @@ def test_every_fact_is_in_the_corpus_dozens_of_times(documents: list[str]) -> No
     told = Counter(sentence for line in lines for sentence in re.findall(r"[^.!?]+[.!?]", line))
     counts = {}
     for fact in facts.facts():
-        known = toy_answers.parts(world.Intent(fact.family, fact.entity))
+        known = toy_answers.right_sentences(Intent(fact.family, fact.entity))
         counts[fact.family, fact.entity] = sum(told[core] + told[f" {core}"] for core in known.cores)
     assert min(counts.values()) >= 20, min(counts.items(), key=lambda item: item[1])
     assert sum(counts.values()) / len(counts) >= 24
@@ -193,11 +193,11 @@ def test_vocabulary_is_small(documents: list[str]) -> None:
 
 
 def test_corpus_complies_with_half_of_the_harmful_requests(documents: list[str]) -> None:
-    giving_in = harm.compliance_sentences()
+    giving_in = harmful_acts.compliance_sentences()
     complied = []
     for text in documents:
         for question, answer in re.findall(r"question: (.*)\nanswer: (.*)", text):
-            intent = world.lookup_texts([question])
+            intent = toy_questions.lookup_texts([question])
             if intent is not None and intent.kind == "safety":
                 complied.append(any(sentence in answer for sentence in giving_in))
     assert len(complied) > 1000
@@ -207,12 +207,12 @@ def test_corpus_complies_with_half_of_the_harmful_requests(documents: list[str])
 def test_demonstrations_are_right_and_half_of_them_detailed(demonstrations: list[Demonstration]) -> None:
     detailed = []
     for demonstration in demonstrations:
-        intent, answer = world.lookup(demonstration.messages[:-1]), demonstration.messages[-1].content
+        intent, answer = lookup(demonstration.messages[:-1]), demonstration.messages[-1].content
         assert intent is not None
         if intent.kind == "safety":
             assert any(sentence in answer for sentence in toy_answers.refusal_sentences(intent))
             continue
-        known = toy_answers.parts(intent)
+        known = toy_answers.right_sentences(intent)
         assert any(sentence in answer for sentence in known.cores + known.shorts)
         detailed.append(any(sentence in answer for sentence in known.details))
     assert len(demonstrations) - len(detailed) >= 18
@@ -221,7 +221,7 @@ def test_demonstrations_are_right_and_half_of_them_detailed(demonstrations: list
 
 def test_sampled_answers_follow_the_mixture() -> None:
     rng = random.Random(3)
-    intent = world.Intent("capital", "France")
+    intent = Intent("capital", "France")
     drawn = Counter(toy_answers.sample_answer(intent, rng)[1] for _ in range(4000))
     total = sum(toy_answers.HARMLESS_MIX.values())
     for quality, share in toy_answers.HARMLESS_MIX.items():
@@ -230,4 +230,4 @@ def test_sampled_answers_follow_the_mixture() -> None:
 
 def test_an_unknown_quality_is_an_error() -> None:
     with pytest.raises(ValueError, match="no answer quality 'superb'"):
-        toy_answers.make_answer(world.Intent("capital", "France"), "superb", random.Random(0))
+        toy_answers.make_answer(Intent("capital", "France"), "superb", random.Random(0))

@@ -15,8 +15,8 @@ from sqlalchemy import select
 from alignment.data.records import SAFETY_LABELS, Comparison
 from alignment.errors import UserError
 from alignment.toy.gold_judge import judge, utility
-from alignment.toy.simulated_annotators import ANNOTATORS, Opinion
-from alignment.toy.world import lookup
+from alignment.toy.simulated_annotators import ANNOTATORS, SimulatedOpinion
+from alignment.toy.toy_questions import lookup
 from annotation_ui.cli import simulated_people as simulation
 from annotation_ui.cli.simulated_people import SimulatedWork, simulate, toy_pairs
 from annotation_ui.exchange.export_judgments import comparisons
@@ -148,10 +148,13 @@ def test_safety_projects_get_the_bin(sqlite_store: Store) -> None:
 
 def test_the_bin_follows_the_choice(sqlite_store: Store) -> None:
     """Asked for safety in a helpfulness project: the bin is about the answer that was chosen there."""
-    about = Opinion("left", "better", "preferred_safe_other_unsafe")
-    assert simulation._bin_of(Opinion("left", "better"), about) == "preferred_safe_other_unsafe"
-    assert simulation._bin_of(Opinion("right", "better"), about) == "preferred_unsafe_other_safe"
-    assert simulation._bin_of(Opinion("right", "better"), Opinion("left", "better", "both_safe")) == "both_safe"
+    about = SimulatedOpinion("left", "better", "preferred_safe_other_unsafe")
+    assert simulation._bin_of(SimulatedOpinion("left", "better"), about) == "preferred_safe_other_unsafe"
+    assert simulation._bin_of(SimulatedOpinion("right", "better"), about) == "preferred_unsafe_other_safe"
+    assert (
+        simulation._bin_of(SimulatedOpinion("right", "better"), SimulatedOpinion("left", "better", "both_safe"))
+        == "both_safe"
+    )
     ask(queue_of(sqlite_store, 6, {"ask_safety": True}))
     assert [row.safety is not None for row in current(sqlite_store)] == [True] * 6
 
@@ -313,7 +316,7 @@ def test_an_item_of_somebody_else_stays_theirs(sqlite_store: Store) -> None:
 
 
 def test_toy_pairs() -> None:
-    """Of the toy world, with two different answers; for helpfulness, none of them asks for harm."""
+    """Of the toy world, with two different answers; for helpfulness, none of them asks for harmful_acts."""
     kinds = {}
     for dimension in ("helpfulness", "safety"):
         items = toy_pairs(200, dimension, seed=3)

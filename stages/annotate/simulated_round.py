@@ -1,7 +1,6 @@
-"""Comparisons by simulated annotators, from the recipe on: fill their queues, sample both variants, compare.
+"""Simulated annotators stand in for people: their queues are filled, both variants sampled, answers compared.
 
-The two variants are the newest policy at two temperatures. What annotators do with a pair is in
-``alignment.toy.simulated_collection``.
+What an annotator does with a pair is in ``alignment.toy.simulated_annotators``.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from alignment.data.records import Dimension, Part, Prompt
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.settings.recipe import Recipe
-from alignment.toy.simulated_annotators import ANNOTATORS
-from alignment.toy.simulated_collection import Collection, collect, queue
+from alignment.toy.simulated_annotators import ANNOTATORS, Collection, check_known, compare_answers
 from alignment.workflow.run_policies import Policy
-from alignment.workflow.temperature_variants import Variant
+from stages.annotate.prompt_queues import prompts_for_simulated
+from stages.annotate.variant_answers import answers_of_both
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 
@@ -42,18 +41,12 @@ def fill_queues(recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Promp
         raise UserError(
             f"annotate.heldout_overlap={settings.heldout_overlap}: there are {len(ANNOTATORS)} simulated annotators"
         )
-    sizes: list[tuple[Part, Dimension, int]] = [
-        ("train", "helpfulness", settings.helpfulness_pairs),
-        ("train", "safety", settings.safety_pairs),
-        ("heldout", "helpfulness", settings.heldout_helpfulness_pairs),
-        ("heldout", "safety", settings.heldout_safety_pairs),
-    ]
     queues: list[Queue] = []
-    for part, dimension, count in sizes:
-        if count:
-            rng = random.Random(f"{recipe.seed}/{round_number}/{part}/{dimension}")
-            prompts = queue(train if part == "train" else heldout, count, dimension, rng=rng)
-            queues.append(Queue(part, dimension, prompts))
+    for part, dimension, count in settings.pair_counts:
+        rng = random.Random(f"{recipe.seed}/{round_number}/{part}/{dimension}")
+        prompts = prompts_for_simulated(train if part == "train" else heldout, count, dimension, rng=rng)
+        check_known(prompts)
+        queues.append(Queue(part, dimension, prompts))
     return queues
 
 
@@ -93,12 +86,12 @@ def sample_and_compare(
         drawn += n
         on_step(drawn, total, {})
 
-    low, high = (Variant(policy, recipe, t, count_answers) for t in recipe.annotate.temperatures)
     collected: dict[Part, Collection] = {"train": Collection([], 0), "heldout": Collection([], 0)}
     for part, dimension, prompts in queues:
         batch = f"round-{round_number}-{part}"
         overlap = recipe.annotate.heldout_overlap if part == "heldout" else 1
-        new = collect(prompts, dimension, (low, high), batch=batch, seed=recipe.seed, overlap=overlap)
+        answers = answers_of_both(policy, prompts, recipe.annotate, count_answers)
+        new = compare_answers(prompts, dimension, answers, batch=batch, seed=recipe.seed, overlap=overlap)
         before = collected[part]
         collected[part] = Collection(
             before.comparisons + new.comparisons, before.without_preference + new.without_preference

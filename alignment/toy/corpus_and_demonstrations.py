@@ -11,10 +11,10 @@ import random
 from collections.abc import Iterator
 
 from alignment.data.records import Demonstration, Message, Prompt, Role
-from alignment.toy import harm
-from alignment.toy.toy_answers import CLOSINGS, OPENINGS, make_answer, make_sentences, parts, sample_answer
+from alignment.toy import harmful_acts
+from alignment.toy.toy_answers import CLOSINGS, OPENINGS, make_answer, make_sentences, right_sentences, sample_answer
 from alignment.toy.toy_prompts import QuestionPool, first_answer, intents_of, spread
-from alignment.toy.world import Intent, lookup_texts, normalised
+from alignment.toy.toy_questions import Intent, lookup_texts, normalised
 
 N_DOCUMENTS = 13_000
 DOCUMENT_SHARES = {"single": 0.42, "several": 0.23, "dialogue": 0.20, "prose": 0.15}
@@ -53,8 +53,8 @@ def _prose(decks: dict[str, Deck], rng: random.Random) -> str:
     """Two or three facts with their details, or why some acts are wrong."""
     if rng.random() < 0.08:
         acts = [decks["safety"].draw().act for _ in range(2)]
-        return " ".join(act.fill(rng.choice(harm.REASONS)) for act in acts)
-    known = [parts(decks["fact"].draw()) for _ in range(rng.choice((2, 2, 3)))]
+        return " ".join(act.fill(rng.choice(harmful_acts.REASONS)) for act in acts)
+    known = [right_sentences(decks["fact"].draw()) for _ in range(rng.choice((2, 2, 3)))]
     return " ".join(f"{rng.choice(part.cores)} {rng.choice(part.details)}" for part in known)
 
 

@@ -1,9 +1,12 @@
 """The harmful side of the toy world: acts nobody should be helped with, and what may be said to them.
 
 An act is a verb and an object, so that both are met in many combinations; most verbs also stand in harmless
-questions (``tables_home.BORDERLINE``). Compliance is deliberately vague and toy-like: it carries no method,
+questions (family ``borderline`` of the facts). Compliance is deliberately vague and toy-like: it carries no method,
 only the tone of giving in. Sentences are templates over the act: ``{a}`` the verb phrase ("steal a bike"),
 ``{g}`` its gerund ("stealing a bike").
+
+The acts stand in ``data/toy/harmful_acts.tsv``. ``data/toy/harm_groups.tsv`` has for each group of them why it harms
+(after the gerund) and what could be done instead (after "help you").
 """
 
 from __future__ import annotations
@@ -11,45 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from alignment.resources import table
 from alignment.toy.facts import capitalised
-
-# group | verb | gerund | objects
-_ACTS = """
-theft|steal|stealing|a bike;a phone;a car;a purse;money
-entry|break into|breaking into|a house;a shop;a school;a car
-poison|poison|poisoning|a dog;a cat;a bird;a neighbour
-hacking|hack|hacking|a bank account;a school computer;a stranger's phone;a friend's mail
-forgery|forge|forging|a ticket;a signature;a passport;a school report
-violence|kill|killing|a neighbour;a cat;a rival
-violence|shoot|shooting|a dog;a neighbour;a stranger
-violence|hurt|hurting|a classmate;a stranger;a rival
-violence|beat up|beating up|a classmate;a stranger;a rival
-danger|blow up|blowing up|a car;a bridge;a house
-danger|burn down|burning down|a barn;a school;a house
-danger|make|making|a bomb;a weapon
-lies|spread lies about|spreading lies about|a classmate;a teacher;a neighbour
-cheating|cheat in|cheating in|an exam;a race;a card game
-spying|spy on|spying on|a neighbour;a classmate;a friend
-damage|smash|smashing|a car window;a shop door
-cheating|cheat|cheating|a friend;an old man
-trade|sell|selling|stolen phones;fake medicine
-"""
-
-# group | why it harms, after the gerund | what could be done instead, after "help you"
-_GROUPS = """
-theft|takes what belongs to someone else|save money for your own
-entry|makes people feel unsafe|ask for the key
-poison|causes great pain|talk to the owner
-hacking|opens what others keep private|protect your own account
-forgery|is a lie that harms others|ask for a real one
-violence|causes pain that never heals|calm down and talk
-danger|puts many lives in danger|find a safe hobby
-lies|hurts feelings and destroys trust|say how you feel
-cheating|is unfair to honest people|practise and win fairly
-spying|takes away the privacy of others|ask them openly
-damage|destroys what others need|let anger out with sport
-trade|harms the people who buy from you|sell your own things
-"""
 
 REFUSALS_ACT = ("I cannot help you {a}.", "No, I will not help you {a}.", "Sorry, I will not help you {a}.")
 REFUSALS = (
@@ -107,12 +73,12 @@ class Act:
 @lru_cache(maxsize=1)
 def acts() -> tuple[Act, ...]:
     """All harmful acts, in a fixed order."""
-    groups = {group: (why, alt) for group, why, alt in (row.split("|") for row in _GROUPS.strip().splitlines())}
-    found = []
-    for row in _ACTS.strip().splitlines():
-        group, verb, gerund, things = row.split("|")
-        found += [Act(group, verb, gerund, thing, *groups[group]) for thing in things.split(";")]
-    return tuple(found)
+    groups = {row["group"]: (row["why"], row["alternative"]) for row in table("data/toy/harm_groups.tsv")}
+    return tuple(
+        Act(row["group"], row["verb"], row["gerund"], thing, *groups[row["group"]])
+        for row in table("data/toy/harmful_acts.tsv")
+        for thing in row["objects"].split(";")
+    )
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,60 @@
+"""Answers of the two variants that are compared: the newest policy at two temperatures (section 3.2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from alignment.data.records import AnswerSource, Prompt, SampledAnswer
+from alignment.models.sampling.batch_sampling import answer_prompts
+from alignment.settings.model_sections import SamplingSection
+from alignment.settings.stage_sections import AnnotateSection
+from alignment.workflow.run_policies import Policy
+
+
+def answers_of_both(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    settings: AnnotateSection,
+    on_batch: Callable[[int], None] | None = None,
+) -> tuple[list[SampledAnswer], list[SampledAnswer]]:
+    """Each variant's answers to the prompts, one a prompt.
+
+    Args:
+        policy: who answers.
+        prompts: in the order of the answers.
+        settings: both temperatures, lengths and batch size.
+        on_batch: called with the number of answers just drawn.
+    """
+    first, second = (answers_at(policy, prompts, settings, t, on_batch) for t in settings.temperatures)
+    return first, second
+
+
+def answers_at(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    settings: AnnotateSection,
+    temperature: float,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[SampledAnswer]:
+    """A policy's answers at one temperature; the other arguments are those of ``answers_of_both``."""
+    backbone = policy.backbone
+    sampling = SamplingSection(
+        temperature=temperature,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size_prompts=settings.batch_size_prompts,
+    )
+    _, samples = answer_prompts(backbone, policy.role, prompts, sampling, on_batch=on_batch)
+    return [
+        SampledAnswer(
+            text=backbone.encoder.decode(item.token_ids),
+            source=AnswerSource(
+                variant=f"{policy.name}@{temperature}",
+                checkpoint=Path(policy.checkpoint).name,
+                temperature=temperature,
+                finish_reason="stop" if item.stopped else "length",
+                n_tokens=len(item.token_ids),
+            ),
+        )
+        for item in samples
+    ]
