@@ -15,7 +15,7 @@ $(PIP) install --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean test test-slow bench-ppo bench-reward bench-annotation screenshots lint format clean
+.PHONY: help venv demo demo-clean test test-slow test-wheel test-lowest ci bench-ppo bench-reward bench-annotation screenshots lint format clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -60,6 +60,27 @@ bench-annotation: .venv/.installed ## Measure the annotation app under load: 32 
 screenshots: .venv/.installed ## Make the screenshots in docs/images again.
 	@$(BIN)/python benchmarks/annotation_screenshots.py $(ARGS)
 
+test-wheel: .venv/.installed ## Build the wheel, install it into an empty environment and run the smoke recipe from there.
+	@$(BIN)/python benchmarks/installed_wheel.py $(ARGS)
+
+# torch is the pinned one: its other builds bring gigabytes of CUDA libraries.
+.venv-lowest/.installed: pyproject.toml
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip -qq install uv
+	@if [ "$$(uname)" = Linux ]; then $(subst $(BIN),.venv-lowest/bin,$(INSTALL_CPU_TORCH)); fi
+	@echo "torch==$(TORCH)" > .venv-lowest/torch.txt
+	@.venv-lowest/bin/uv pip compile -q --python .venv-lowest/bin/python --resolution lowest-direct --extra dev \
+	  --override .venv-lowest/torch.txt --no-emit-package torch --no-emit-package triton pyproject.toml \
+	  | sed '/^nvidia-/d;/^cuda-/d' > .venv-lowest/lowest.txt
+	@.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --no-deps -r .venv-lowest/lowest.txt -e .
+	@touch $@
+
+test-lowest: .venv-lowest/.installed ## Run the fast tests on the lowest versions that pyproject.toml allows.
+	@.venv-lowest/bin/python -m pytest -m "$(FAST)" $(ARGS)
+
+ci: ## Everything that must hold before a change is accepted: lint, types, import rules, tests, a pipeline run.
+	.ci/run
+
 lint: .venv/.installed ## Check style, formatting, types and import rules.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,5 +92,5 @@ format: .venv/.installed ## Put imports and formatting right.
 	$(BIN)/ruff format .
 
 clean: ## Remove .venv, builds and caches; runs/ stays.
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
