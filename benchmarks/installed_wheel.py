@@ -3,8 +3,8 @@
     python benchmarks/installed_wheel.py               # as users get it, with the pinned versions
     python benchmarks/installed_wheel.py --keep FOLDER # leave the environment and the run there
 
-Runs ``tandem pipeline`` with the smoke recipe, and ``tandem desk``, which has to answer over HTTP. Ends with exit code 1
-where one of them does not work.
+Runs ``tandem pipeline`` with the smoke recipe, and ``tandem desk``, which has to answer over HTTP. Ends with exit
+code 1 where one of them does not work.
 """
 
 from __future__ import annotations
