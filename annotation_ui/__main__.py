@@ -43,8 +43,11 @@ class _Help(argparse.Action):
         parser.exit()
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+PROGRAM = "python -m annotation_ui"
+
+
+def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
+    """The whole command line, of a program of that name."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("-h", "--help", action=_Help)
     # Suppressed: a command's own default would undo what stands before the command.
@@ -53,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     file = f"settings; default {DEFAULT_SETTINGS}"
     shared.add_argument("--config", metavar="FILE.yaml", default=argparse.SUPPRESS, help=file)
     top = argparse.ArgumentParser(
-        prog="python -m annotation_ui",
-        description=__doc__,
+        prog=program,
+        description=(__doc__ or "").replace(PROGRAM, program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[shared],
         add_help=False,
@@ -166,14 +169,15 @@ def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return words, overrides
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], program: str = PROGRAM) -> int:
     """Run one command; returns the exit code: 0 done, 2 something that the user can put right, 130 Ctrl-C."""
     words, overrides = split_words(argv)
-    arguments = parser().parse_args(words, argparse.Namespace(run=None, config=None))
+    arguments = parser(program).parse_args(words, argparse.Namespace(run=None, config=None))
     try:
         arguments.do(load_settings(arguments.config, overrides), arguments)
     except UserError as error:
-        console.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        message = f"error: {error}".replace(PROGRAM, program)
+        console.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         return 130

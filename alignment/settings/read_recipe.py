@@ -1,7 +1,7 @@
 """Reading a recipe: a YAML file, then ``key.sub=value`` overrides (OmegaConf), then validation, all mistakes at once.
 
 Each misspelt key is named with the nearest valid one. No value is ever changed behind the user's back: what cannot be
-honoured is an error. What may be set is in ``alignment.recipe``.
+honoured is an error. What may be set is in ``alignment.settings.recipe``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from alignment.settings.recipe import Recipe
 from alignment.settings.section import Section
 
 DEFAULT_RECIPE = "configs/toy.yaml"
+REQUIRED = "required"
+"""Default of a setting that has none."""
 S = TypeVar("S", bound=Section)
 
 
@@ -106,9 +108,16 @@ def recipe_keys(section: type[Section] = Recipe, prefix: str = "") -> list[tuple
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             rows += recipe_keys(field.annotation, f"{prefix}{name}.")
         else:
-            default = "required" if field.is_required() else str(field.default)
+            default = REQUIRED if field.is_required() else str(_plain(field.default))
             rows.append((f"{prefix}{name}", _type_name(field.annotation), default, field.description or ""))
     return rows
+
+
+def _plain(value: Any) -> Any:
+    """A default as it stands in a YAML file: sections in a list are mappings."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.model_dump(mode="json") if isinstance(value, Section) else value
 
 
 def _type_name(annotation: Any) -> str:

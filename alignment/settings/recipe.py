@@ -2,7 +2,7 @@
 
 Numbers of the paper (Touvron et al. 2023) are the defaults for real models, each with its section;
 ``configs/toy.yaml`` sets what a two-million-parameter model needs instead. How a recipe is read is in
-``alignment.settings.section.read``.
+``alignment.settings.read_recipe``.
 """
 
 from __future__ import annotations

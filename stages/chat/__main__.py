@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from stages.door.command_line import open_page, parser_for, recipe_from
-from stages.door.exit_codes import guarded
+from stages.door.command_line import enter, open_page, parser_for, recipe_from
 from stages.door.preconditions import check_chat
 
 
@@ -20,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_chat(recipe)
         open_page("stages.chat.talk", recipe).main(recipe, arguments.compare or [arguments.policy])
 
-    return guarded(work)
+    return enter(arguments, work)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from alignment.errors import UserError
-from stages.door.command_line import open_page, parser_for, recipe_from
-from stages.door.exit_codes import guarded
+from stages.door.command_line import enter, open_page, parser_for, recipe_from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         healthy.append(open_page("stages.doctor.look_over").run_is_healthy(arguments.run))
 
-    code = guarded(work)
-    return code or int(not healthy[0])
+    code = enter(arguments, work)
+    return code or int(not all(healthy))
 
 
 if __name__ == "__main__":

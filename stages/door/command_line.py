@@ -4,49 +4,52 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from alignment.errors import UserError
 from alignment.machine.environment import keep_freed_memory
-from alignment.settings.read_recipe import DEFAULT_RECIPE, load_recipe, recipe_keys
+from alignment.settings.read_recipe import DEFAULT_RECIPE, load_recipe
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import check_plugins, load_plugins
+from stages.door.commands import as_called
 from stages.door.exit_codes import guarded
+from stages.door.help_text import description_of, help_text, leaves
 
 MISSING = "???"
 """In a recipe: no sensible default, the user gives it."""
-
-
-class _Help(argparse.Action):
-    """``--help``: what the stage does, two commands to try, and every setting."""
-
-    def __init__(self, option_strings: list[str], dest: str, **unused: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show every setting and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *unused: Any) -> NoReturn:
-        print(parser.format_help())
-        print(f"settings, with their values in {DEFAULT_RECIPE} (in a recipe, or as key=value on the command line):")
-        values = dict(_leaves(load_recipe().model_dump(mode="json")))
-        for key, kind, default, description in recipe_keys():
-            value = str(values.get(key, default))
-            otherwise = "" if value == default else f"  (in a recipe without it: {default})"
-            print(f"  {key} : {kind} = {value}{otherwise}\n      {description}")
-        parser.exit()
+STAGE, ALL = "stage", "all"
+"""Whose settings ``--help`` and ``--help-all`` show."""
 
 
 def parser_for(stage: str) -> argparse.ArgumentParser:
     """The command line that every stage has; what it does is said by the docstring of its package."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m stages.{stage}",
-        description=importlib.import_module(f"stages.{stage}").__doc__,
+        prog=as_called(f"python -m stages.{stage}"),
+        description=description_of(importlib.import_module(f"stages.{stage}").__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
-    parser.add_argument("-h", "--help", action=_Help)
-    parser.add_argument("--config", metavar="RECIPE.yaml", help="recipe; default configs/toy.yaml")
+    parser.set_defaults(stage=stage, parser=parser)
+    for option, which, what in (("--help", STAGE, "its settings"), ("--help-all", ALL, "every setting")):
+        names = ["-h", option] if which == STAGE else [option]
+        parser.add_argument(*names, dest="help", action="store_const", const=which, help=f"show this and {what}")
+    parser.add_argument("--config", metavar="RECIPE.yaml", help=f"recipe; default {DEFAULT_RECIPE}")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that win over the recipe")
     return parser
+
+
+def enter(arguments: argparse.Namespace, work: Callable[[], Any]) -> int:
+    """Show the help that a command line asks for, or do the work; returns the exit code."""
+    return guarded(lambda: show_help(arguments) if arguments.help else work())
+
+
+def show_help(arguments: argparse.Namespace) -> None:
+    """Print what the stage does and its settings, with the values that they have on this command line."""
+    recipe = load_recipe(arguments.config, arguments.overrides)
+    origin = arguments.config or DEFAULT_RECIPE
+    everything = arguments.help == ALL
+    print(help_text(arguments.parser, arguments.stage, recipe, origin=origin, everything=everything))
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
@@ -57,20 +60,12 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
             plugin is not there.
     """
     recipe = load_recipe(arguments.config, arguments.overrides)
-    missing = [key for key, value in _leaves(recipe.model_dump()) if value == MISSING]
+    missing = [key for key, value in leaves(recipe.model_dump()) if value == MISSING]
     if missing:
         given = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"{arguments.config} leaves {len(missing)} settings to you. Give them: {given}")
     check_plugins(recipe.plugins)
     return recipe
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def run_stage(stage: str, check: Callable[[Recipe], None], *, page: str, argv: Sequence[str] | None) -> int:
@@ -89,7 +84,7 @@ def run_stage(stage: str, check: Callable[[Recipe], None], *, page: str, argv: S
         check(recipe)
         open_page(page, recipe).main(recipe)
 
-    return guarded(work)
+    return enter(arguments, work)
 
 
 def open_page(page: str, recipe: Recipe | None = None) -> Any:

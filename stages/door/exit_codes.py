@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from alignment.errors import UserError
+from stages.door.commands import as_called
 from stages.door.progress import console
 
 
@@ -41,4 +42,4 @@ def _stop(*unused: Any) -> NoReturn:
 
 def say_error(message: str) -> None:
     """One message on standard error; a terminal folds long lines, a log gets them whole."""
-    console.print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"error: {as_called(message)}", style="bold red", markup=False, highlight=False, soft_wrap=True)

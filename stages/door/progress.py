@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignment.data.jsonl import ReadReport
+from stages.door.commands import as_called
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 SHOWN = ("loss", "accuracy", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate")
@@ -43,13 +44,13 @@ def progress(title: str, *, show: bool = True) -> Iterator[OnStep]:
 
 
 def say(message: str) -> None:
-    """One line on standard error."""
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    """One line on standard error; commands in it are as the program was called."""
+    console.print(as_called(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def say_left_out(report: ReadReport, too_long: int = 0) -> None:
     """Say what was left out of a file, if anything was."""
     if report.n_skipped:
-        console.print(report.summary(), markup=False, highlight=False, soft_wrap=True)
+        say(report.summary())
     if too_long:
-        console.print(f"{report.path}: {too_long} too long, left out", markup=False, highlight=False, soft_wrap=True)
+        say(f"{report.path}: {too_long} too long, left out")

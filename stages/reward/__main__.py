@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from stages.door.command_line import open_page, parser_for, recipe_from
-from stages.door.exit_codes import guarded
+from stages.door.command_line import enter, open_page, parser_for, recipe_from
 from stages.door.preconditions import check_ablation, check_reward, check_reward_evaluation
 
 
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_reward(recipe)
             open_page("stages.reward.train_reward_models", recipe).main(recipe)
 
-    return guarded(work)
+    return enter(arguments, work)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from alignment.errors import UserError
 from alignment.settings.read_recipe import load_recipe, recipe_keys, save_recipe
 from alignment.settings.recipe import Recipe
 from annotation_ui.app_settings import load_settings
-from stages.door.command_line import MISSING, parser_for, recipe_from
+from stages.door.command_line import MISSING, recipe_from
 
 ROOT = Path(__file__).resolve().parents[3]
 APP_SETTINGS = ROOT / "configs" / "annotation.yaml"
@@ -205,20 +205,9 @@ def leaves(values: dict[str, object], prefix: str = "") -> set[str]:
     return found
 
 
-def test_help_lists_every_key_with_type_default_and_description(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        parser_for("sft").parse_args(["--help"])
-    shown = capsys.readouterr().out
-    assert stopped.value.code == 0
-    assert "python -m stages.sft" in shown
-    keys = {key for key, *_ in recipe_keys()}
-    assert leaves(load_recipe().model_dump()) <= keys
-    for key, kind, _, description in recipe_keys():
-        assert f"  {key} : {kind} = " in shown
-        assert description, key
-        assert description in shown
-    assert "  seed : int = 0\n" in shown
-    assert "  ppo.learning_rate : float = 0.001  (in a recipe without it: 1e-06)\n" in shown
+def test_every_setting_of_a_recipe_is_among_the_keys_and_is_described() -> None:
+    assert leaves(load_recipe().model_dump()) <= {key for key, *_ in recipe_keys()}
+    assert all(description for *_, description in recipe_keys())
 
 
 def test_a_wrong_setting_on_the_command_line_ends_with_code_2_and_no_traceback() -> None:
