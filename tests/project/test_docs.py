@@ -6,7 +6,9 @@ import json
 import re
 import runpy
 from argparse import ArgumentError
+from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from doc_pages import (
@@ -37,6 +39,7 @@ from alignment.settings.model_sections import TOY_MODEL
 from alignment.settings.read_recipe import load_recipe, recipe_keys
 from annotation_ui.__main__ import parser, split_words
 from annotation_ui.app_settings import AppSettings, ProjectSettings, VariantSettings, load_settings
+from stages.door import command_line
 
 PATH = re.compile(r"[\w.\-]+(/[\w.\-]+)*/?")
 SUFFIXES = (".py", ".md", ".json", ".jsonl", ".yaml", ".toml", ".svg", ".html", ".txt", ".safetensors", ".db", ".cff")
@@ -146,6 +149,30 @@ def test_every_module_that_is_named_exists() -> None:
 def test_every_short_command_is_a_stage_or_the_desk() -> None:
     names = {match["name"] for page in PAGES for line in typed_lines(page) if (match := SHORT_COMMAND.match(line))}
     assert names <= {*stage_names(), "desk"}
+
+
+class Parsed(Exception):
+    """A command line was accepted; what it asks for is not begun."""
+
+
+def accept(work: object) -> NoReturn:
+    """In place of ``guarded``, which runs a stage's work."""
+    raise Parsed
+
+
+def test_every_command_of_a_stage_is_one_that_its_door_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in commands():
+        if not command.module.startswith("stages.") or command.words[:1] in (["--help"], ["--help-all"]):
+            continue
+        door = import_module(f"{command.module}.__main__")
+        for place in (command_line, door):
+            monkeypatch.setattr(place, "guarded", accept, raising=place is command_line)
+        try:
+            door.main(command.words)
+        except Parsed:
+            continue
+        except SystemExit:
+            pytest.fail(f"{command.page}: {command.module} {' '.join(command.words)}")
 
 
 def test_every_command_of_the_annotation_app_is_one_that_it_takes() -> None:
