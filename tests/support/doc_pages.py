@@ -105,7 +105,7 @@ def commands() -> list[Command]:
         file = ROOT / "stages" / stage / "__init__.py"
         lines = [line.strip() for line in docstring_lines(file)]
         found += commands_in(f"stages.{stage}", lines)
-    return [command for command in found if "..." not in command.words]
+    return [command for command in found if "..." not in command.words and command.module != "stages.NAME"]
 
 
 # -- the code that they speak of ---------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def sources() -> dict[str, str]:
     """Path -> text of everything but documents and tests."""
     folders = (*PACKAGES, "benchmarks", "configs")
     files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.suffix in TEXT_SUFFIXES]
-    files += [ROOT / name for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/run")]
+    files += [ROOT / name for name in ("Makefile", "Dockerfile", "pyproject.toml", "constraints.txt", ".ci/run")]
     files += sorted((ROOT / "tests" / "support").glob("*.py"))
     return {name_of(file): file.read_text(encoding="utf-8") for file in files if file != Path(__file__)}
 
