@@ -47,7 +47,7 @@ def entry(folder: Path) -> Run:
         "peak_memory_gib": report["peak_memory_gib"],
         "policies": {name: {key: block.get(key) for key in POLICY_KEYS} for name, block in report["policies"].items()},
         "win_rates_against_sft": {
-            item["policy"]: item["win_rate"]
+            item["policy"]: {"value": item["win_rate"], "ci95": item["ci95"], "n": item["n"]}
             for item in report["win_rates"]
             if item["against"] == "sft" and item["judge"] == report["judge"] and item["prompts"] == "all"
         },

@@ -33,6 +33,7 @@ from doc_pages import (
     texts_in_code,
     typed_lines,
 )
+from report_example import example_report
 
 from alignment.errors import UserError
 from alignment.settings.model_sections import TOY_MODEL
@@ -396,3 +397,20 @@ def test_modules_open_with_commands_that_exist() -> None:
         for line in docstring_lines(file):
             for path in re.findall(r"^\s+python (\S+\.py)", line):
                 assert (ROOT / path).is_file() or (file.parent / path).is_file(), f"{file.name}: {line}"
+
+
+def test_an_entry_of_the_results_holds_the_figures_of_a_report(tmp_path: Path) -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
+    report = example_report()
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    entry = made["entry"](tmp_path)
+    assert entry["policies"]["ppo"]["helpfulness"] == report["policies"]["ppo"]["helpfulness"]
+    (rate,) = (
+        item
+        for item in report["win_rates"]
+        if (item["policy"], item["against"], item["judge"]) == ("ppo", "sft", report["judge"])
+    )
+    assert entry["win_rates_against_sft"]["ppo"]["value"] == rate["win_rate"]
+    text = made["rendered"]({"runs": [entry]})
+    assert f"{100 * rate['win_rate']:.3g} % [{100 * rate['ci95'][0]:.3g}, {100 * rate['ci95'][1]:.3g}]" in text
+    assert made["demo"]({"runs": [entry]}).count("\n") > 8
