@@ -112,7 +112,7 @@ def one_update(trainer: PPO, prompts: Sequence[Prompt], number: int, clock: Cloc
     rewards = trainer.token_rewards(gated)
     advantages = trainer.advantages(rollout, rewards)
     clock.time("update", lambda: trainer.update(rollout, advantages))
-    rollout_metrics(gated, advantages, beta=trainer.kl_controller.beta)
+    rollout_metrics(gated, advantages)
     return rollout
 
 

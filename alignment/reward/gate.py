@@ -123,5 +123,5 @@ def shape_scores(scores: Tensor, stopped: Tensor, *, penalty: float, whitening: 
         penalty: subtracted where it did not.
         whitening: to mean 0 and standard deviation 1 (equal scores become 0); False keeps the raw scale.
     """
-    unpunished = whiten(scores, center=True) if whitening else at_least_float32(scores)
+    unpunished = whiten(scores) if whitening else at_least_float32(scores)
     return missing_stop_penalty(unpunished, stopped, penalty=penalty)

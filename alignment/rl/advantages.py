@@ -1,8 +1,7 @@
 """From log-probabilities, scores and values to per-token rewards and advantages.
 
-Sources: the reward ``R = score - beta * KL(policy || reference)`` of Llama 2, section 3.2.3; the estimators
-k1, k2, k3 of Schulman, "Approximating KL divergence" (2020); generalised advantage estimation, Schulman et
-al. 2016 (arXiv:1506.02438), equation 16.
+Sources: the reward ``R = score - beta * KL(policy || reference)`` of Llama 2, section 3.2.3; generalised advantage
+estimation, Schulman et al. 2016 (arXiv:1506.02438), equation 16.
 
 Where the paper is silent:
 
@@ -24,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alignment.rl.kl_penalty import kl_k1
 from alignment.tensors.masking import at_least_float32, last_index, zero_padding
 
 
@@ -34,31 +34,6 @@ class Advantages(NamedTuple):
     """(B, R) A_t, how much better than expected the response went from token t on."""
     returns: Tensor
     """(B, R) A_t + V_t, the target of the value function."""
-
-
-def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """k1 = log pi - log ref: unbiased for KL(policy || reference) on samples of the policy, of either sign.
-
-    Args:
-        logprobs: log pi(token) under the policy that the tokens were sampled from, any shape.
-        ref_logprobs: log ref(token) of the same tokens, same shape.
-    """
-    return logprobs - ref_logprobs
-
-
-def kl_k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """k2 = k1^2 / 2: biased, never negative; its gradient as a loss is that of KL(policy || reference)."""
-    return kl_k1(logprobs, ref_logprobs).square() / 2
-
-
-def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """k3 = (r - 1) - log r, r = ref / pi: unbiased for KL(policy || reference), never negative, low variance.
-
-    For logging; swapping the arguments estimates something else. ``expm1`` keeps the digits that ``exp(x) -
-    1`` loses where the two policies nearly agree.
-    """
-    difference = kl_k1(logprobs, ref_logprobs)
-    return torch.expm1(-difference) + difference
 
 
 @torch.no_grad()

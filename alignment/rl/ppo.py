@@ -39,7 +39,7 @@ from alignment.models.scorers.load_reward_models import value_start
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
-from alignment.rl.kl_control import KLController
+from alignment.rl.kl_penalty import KLController
 from alignment.rl.ppo_losses import clipped_policy_loss, clipped_value_loss
 from alignment.rl.rollout import (
     Episodes,
@@ -98,7 +98,11 @@ class PPO:
             )
         self.gate_scores = gate_named(settings.gate)
         self.generator = torch.Generator().manual_seed(seed)
-        self.kl_controller = KLController(settings)
+        self.kl_controller = KLController(
+            settings.kl_beta,
+            target_nats=settings.kl_target_nats if settings.kl_control == "adaptive" else None,
+            horizon_episodes=settings.kl_horizon_episodes,
+        )
         backbone.copy_adapter(self.policy_adapter, self.reference_adapter, trainable=False)
         self.reference = Role(backbone, self.reference_adapter)
         full = settings.train == "full"
@@ -185,19 +189,19 @@ class PPO:
 
     def gate(self, rollout: Rollout) -> GatedRollout:
         """Safety or helpfulness score by the paper's rule, whitened over the batch, then the missing-stop penalty."""
-        gated = self.gate_scores(
+        chosen = self.gate_scores(
             rollout.helpfulness,
             rollout.safety,
             rollout.episodes.is_safety,
             threshold_probability=self.settings.safety_threshold,
         )
-        shaped = shape_scores(
-            gated.scores,
+        scores = shape_scores(
+            chosen.scores,
             rollout.episodes.stopped,
             penalty=self.settings.missing_stop_penalty,
             whitening=self.settings.whiten_scores,
         )
-        return GatedRollout(rollout, gated.scores, gated.routed_to_safety, shaped)
+        return GatedRollout(rollout, chosen.scores, chosen.routed_to_safety, scores)
 
     def token_rewards(self, gated: GatedRollout) -> Tensor:
         """(B, R): minus beta times the KL per token, plus the score on the last real token."""
@@ -205,7 +209,7 @@ class PPO:
         return token_rewards(
             rollout.old_logprobs,
             rollout.ref_logprobs,
-            gated.shaped,
+            gated.scores,
             rollout.episodes.response_mask,
             beta=self.kl_controller.beta,
         )
@@ -219,7 +223,7 @@ class PPO:
         return Advantages(whiten(plain.advantages, mask), plain.returns)
 
     def update(self, rollout: Rollout, advantages: Advantages, *, train_policy: bool = True) -> dict[str, float]:
-        """One optimiser step per minibatch; returns the losses' diagnostics, averaged over minibatches.
+        """One optimiser step per minibatch, then beta moves; returns the losses' diagnostics, means over minibatches.
 
         Raises:
             FloatingPointError: a loss or gradient is not finite; nothing has been applied from that minibatch.
@@ -237,7 +241,9 @@ class PPO:
         self.schedule.step()
         first = {f"policy/first_{key}": history[0][f"policy/{key}"] for key in ("ratio_mean", "approx_kl")}
         means = {key: sum(step[key] for step in history) / len(history) for key in history[0]}
-        return {**means, **first, "policy/learning_rate": rate}
+        beta = self.kl_controller.beta
+        self.kl_controller.observe(rollout.kl.mean().item(), n_episodes)
+        return {"objective/beta": beta, **means, **first, "policy/learning_rate": rate}
 
     def _minibatch_step(
         self, rollout: Rollout, advantages: Advantages, minibatch: Tensor, *, train_policy: bool

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.rl.advantages import kl_k3
+from alignment.rl.kl_penalty import kl_k3
 from alignment.tensors.masking import at_least_float32, masked_sum, zero_padding
 
 
@@ -42,10 +42,6 @@ class ValueLoss(NamedTuple):
     loss: Tensor
     clip_fraction: Tensor
     """Share of tokens for which the clipped error is the larger one."""
-    squared_error: Tensor
-    """Mean of (V - return)^2, unclipped and without the factor 1/2."""
-    value_mean: Tensor
-    return_mean: Tensor
 
 
 def _check(n_tokens: int, clip_range: float) -> None:
@@ -116,7 +112,4 @@ def clipped_value_loss(
     return ValueLoss(
         loss=0.5 * masked_sum(torch.maximum(plain, clipped), mask) / n_tokens,
         clip_fraction=masked_sum((clipped > plain).to(plain.dtype), mask) / n_tokens,
-        squared_error=masked_sum(plain.detach(), mask) / n_tokens,
-        value_mean=masked_sum(new.detach(), mask) / n_tokens,
-        return_mean=masked_sum(targets, mask) / n_tokens,
     )

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alignment.rl.advantages import Advantages, kl_k1, kl_k3
+from alignment.rl.advantages import Advantages
+from alignment.rl.kl_penalty import kl_k3
 from alignment.rl.rollout import GatedRollout
 from alignment.tensors.masking import (
-    Reduce,
     at_least_float32,
-    identity,
     masked_mean,
     masked_moments,
     masked_sum,
@@ -20,18 +19,16 @@ from alignment.tensors.masking import (
 )
 
 
-def rollout_metrics(gated: GatedRollout, advantages: Advantages, *, beta: float) -> dict[str, float]:
+def rollout_metrics(gated: GatedRollout, advantages: Advantages) -> dict[str, float]:
     """What one batch says about the policy, before the update."""
     rollout, episodes = gated.rollout, gated.rollout.episodes
     mask = episodes.response_mask
-    kl_per_answer = masked_sum(kl_k1(rollout.old_logprobs, rollout.ref_logprobs), mask, dim=1)
     plain_advantages = advantages.returns - rollout.old_values
     safety = {} if rollout.safety is None else {"objective/safety": rollout.safety.mean().item()}
     disagreement = {f"objective/{name}_disagreement": item.mean().item() for name, item in rollout.disagreement.items()}
     k3_per_answer = masked_sum(kl_k3(rollout.old_logprobs, rollout.ref_logprobs), mask, dim=1)
     return {
-        "objective/beta": beta,
-        "objective/kl": kl_per_answer.mean().item(),
+        "objective/kl": rollout.kl.mean().item(),
         "objective/kl_k3": k3_per_answer.mean().item(),
         "objective/entropy": masked_mean(rollout.entropy, mask).item(),
         "objective/score": gated.raw_scores.mean().item(),
@@ -48,8 +45,8 @@ def rollout_metrics(gated: GatedRollout, advantages: Advantages, *, beta: float)
     }
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, *, reduce: Reduce = identity) -> Tensor:
-    """``1 - Var[returns - values] / Var[returns]`` over the tokens that count, on all processes.
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """``1 - Var[returns - values] / Var[returns]`` over the tokens that count.
 
     1 is a perfect critic, 0 one as good as a constant, below 0 a harmful one; 0 where the returns do not
     vary.
@@ -58,10 +55,9 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, *, reduce:
         values: the values at rollout time, any shape, such as (B, R).
         returns: same shape.
         mask: same shape, True = counts.
-        reduce: sum over processes.
     """
-    errors = masked_moments(at_least_float32(returns) - at_least_float32(values), mask, reduce=reduce).variance
-    spread = masked_moments(returns, mask, reduce=reduce).variance
+    errors = masked_moments(at_least_float32(returns) - at_least_float32(values), mask).variance
+    spread = masked_moments(returns, mask).variance
     share = errors / torch.where(spread > 0, spread, torch.ones_like(spread))
     return torch.where(spread > 0, 1 - share, torch.zeros_like(share))
 

@@ -20,8 +20,9 @@ from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.sampling.batch_sampling import Sample
 from alignment.models.scorers.reward_scorer import Judged, RewardScorer
+from alignment.rl.kl_penalty import kl_k1
 from alignment.tensors.logprobs import entropy, token_logprobs
-from alignment.tensors.masking import lengths_to_mask, take_tokens
+from alignment.tensors.masking import lengths_to_mask, masked_sum, take_tokens
 from alignment.tensors.padding import pad_right
 
 
@@ -124,6 +125,11 @@ class Rollout:
     disagreement: dict[str, Tensor] = field(default_factory=dict)
     """Reward model -> (B,) deviation of the opinions behind its scores, for those that have several."""
 
+    @property
+    def kl(self) -> Tensor:
+        """(B,) divergence of each answer from the reference: k1 summed over its tokens, nats."""
+        return masked_sum(kl_k1(self.old_logprobs, self.ref_logprobs), self.episodes.response_mask, dim=1)
+
 
 @dataclass(frozen=True)
 class GatedRollout:
@@ -134,8 +140,8 @@ class GatedRollout:
     """(B,) after the gate, before whitening."""
     routed_to_safety: Tensor
     """(B,) bool."""
-    shaped: Tensor
-    """(B,) as the policy is paid them."""
+    scores: Tensor
+    """(B,) as the policy is paid them: whitened, less the penalty for a missing stop."""
 
 
 class NonFiniteError(FloatingPointError):

@@ -19,23 +19,23 @@ from alignment.machine.checkpoint import checkpoints, flush, load_checkpoint, sa
 from alignment.rl.ppo import PPO
 from alignment.rl.rollout import NonFiniteError
 from alignment.run.stage_run import CHECKPOINTS, StageRun
-from alignment.settings.recipe import Recipe
+from alignment.settings.ppo_sections import PPOSection
 
 
 class ResumablePPO:
     """The stage's folder, and the trainer's place in it."""
 
-    def __init__(self, stage: StageRun, recipe: Recipe, trainer: PPO, parts: dict[str, Any]) -> None:
+    def __init__(self, stage: StageRun, settings: PPOSection, trainer: PPO, parts: dict[str, Any]) -> None:
         """Go on from the newest checkpoint in the stage's folder, if there is one.
 
         Args:
             stage: the folder, begun or found again.
-            recipe: how often to save, and how many checkpoints to keep.
+            settings: how often to save, and how many checkpoints to keep.
             trainer: the roles as they are before the first update.
             parts: what else has a state: objects with ``state_dict`` and ``load_state_dict``, by name.
         """
         self.stage = stage
-        self.settings = recipe.ppo
+        self.settings = settings
         self.trainer = trainer
         self.parts = {"trainer": trainer, **parts}
         self.done = 0

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 from alignment.rl.ppo import PPO
@@ -17,13 +16,9 @@ from alignment.rl.prompt_batches import prompt_batches
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from stages.door.preconditions import check_ppo, unfinished_methods
-from stages.door.progress import progress, say
-from stages.door.stop_request import deferred_stop
+from stages.ppo.keeper import keeping
 from stages.ppo.rejection_sampling import rejection
-from stages.ppo.resume import ResumablePPO
 from stages.ppo.round_inputs import Round, load_round
-from stages.ppo.snapshots import Snapshots
-from stages.ppo.training_watch import Watch
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
@@ -43,43 +38,20 @@ def ppo(inputs: Round) -> dict[str, Any]:
 
     Stopped at any instant, it goes on from its last checkpoint when it is started again.
     """
-    recipe, settings = inputs.recipe, inputs.recipe.ppo
+    settings = inputs.recipe.ppo
     batches = prompt_batches(
         inputs.prompts, settings.batch_size_episodes, seed=inputs.seed, safety_share=settings.safety_share
     )
     heldout = inputs.heldout()
     inputs.add_policy(PPO.policy_adapter)
     trainer = PPO(inputs.backbone, inputs.models, settings, seed=inputs.seed, processes=inputs.processes)
-    with inputs.lock():
-        stage = inputs.begin_or_resume("ppo")
-        snapshots = Snapshots(recipe, stage.folder, trainer, heldout, guard=inputs.guard)
-        watch = Watch(recipe, stage.folder, trainer, snapshots, say=say)
-        run = ResumablePPO(stage, recipe, trainer, {"snapshots": snapshots, "watch": watch})
-        watch.go_on_after(run.history)
-        if run.done == 0:
-            watch.look(0, {})
-        with deferred_stop() as stop, progress("ppo", show=inputs.processes.is_main) as on_step:
-            for update, prompts in islice(enumerate(batches, start=1), run.done, settings.updates):
-                if watch.reasons:
-                    break
-                episodes = trainer.sample(prompts, update)
-                rollout = trainer.score(episodes)
-                gated = trainer.gate(rollout)
-                rewards = trainer.token_rewards(gated)
-                advantages = trainer.advantages(rollout, rewards)
-                with run.explained_failure():
-                    losses = trainer.update(rollout, advantages, train_policy=update > settings.warmup_value_updates)
-                metrics = {**rollout_metrics(gated, advantages, beta=trainer.kl_controller.beta), **losses}
-                trainer.kl_controller.observe(metrics["objective/kl"], len(prompts))
-                run.log(update, metrics)
-                on_step(update, settings.updates, metrics)
-                watch.look(update, metrics)
-                stopping = stop.requested(inputs.processes)
-                if stopping or run.due:
-                    run.checkpoint()
-                    watch.forget_others()
-                if stopping:
-                    stop.obey()
-        result = inputs.finish(stage, "ppo", lambda: {**run.result(), **watch.save_policy()})
-        run.remove_checkpoints()
-    return result
+    with keeping(inputs, trainer, heldout) as keeper:
+        for update, prompts in keeper.updates(batches):
+            episodes = trainer.sample(prompts, update)
+            rollout = trainer.score(episodes)
+            gated = trainer.gate(rollout)
+            rewards = trainer.token_rewards(gated)
+            advantages = trainer.advantages(rollout, rewards)
+            losses = trainer.update(rollout, advantages, train_policy=update > settings.warmup_value_updates)
+            keeper.after(update, {**rollout_metrics(gated, advantages), **losses})
+    return keeper.result

@@ -12,7 +12,7 @@ from alignment.rl.health.health_history import HealthSettings, Row
 from alignment.rl.health.health_watch import HealthWatch
 from alignment.rl.overoptimization import best_of, overoptimized
 from alignment.rl.ppo import PPO
-from alignment.run.stage_run import CHECKPOINTS as CHECKPOINTS
+from alignment.run.stage_run import CHECKPOINTS
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.recipe import Recipe
 from stages.ppo.snapshots import Snapshots
@@ -34,7 +34,7 @@ def check_can_watch(settings: PPOSection, *, n_heldout: int, guarded: bool) -> N
         )
 
 
-class Watch:
+class TrainingWatch:
     """Takes the snapshots, keeps the best policy, and says when to stop."""
 
     def __init__(

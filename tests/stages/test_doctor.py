@@ -73,7 +73,7 @@ class TinyPPO:
         # One minibatch: the mean over minibatches is that of the first.
         return {
             "policy/first_approx_kl": losses["policy/approx_kl"],
-            **rollout_metrics(gated, advantages, beta=0.05),
+            **rollout_metrics(gated, advantages),
             **losses,
         }
 

@@ -17,7 +17,6 @@ from stage_fixtures import outcome, reduced_recipe
 from alignment.errors import UserError
 from alignment.machine import checkpoint
 from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from alignment.rl.kl_control import KLController
 from alignment.rl.ppo import PPO
 from alignment.run import stage_run
 from alignment.run.run_folder import RunFolder
@@ -27,7 +26,7 @@ from stages.annotate import collect as annotate
 from stages.base import pretrain as base
 from stages.ppo import train_policy as ppo
 from stages.ppo.resume import ResumablePPO
-from stages.ppo.training_watch import Watch
+from stages.ppo.training_watch import TrainingWatch
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
 
@@ -111,8 +110,8 @@ INSTANTS = [
     pytest.param(ResumablePPO, "checkpoint", 2, id="before a checkpoint"),
     pytest.param(checkpoint, "save_file", 2, id="in the middle of a checkpoint"),
     pytest.param(os, "replace", 9, id="while a file gets its name"),
-    pytest.param(Watch, "look", 5, id="before a snapshot"),
-    pytest.param(Watch, "save_policy", 1, id="after the last update"),
+    pytest.param(TrainingWatch, "look", 5, id="before a snapshot"),
+    pytest.param(TrainingWatch, "save_policy", 1, id="after the last update"),
 ]
 
 
@@ -281,29 +280,3 @@ def test_lines_after_the_checkpoint_and_half_a_line_are_cut(tmp_path: Path) -> N
     stage = StageRun("ppo", tmp_path)
     assert stage.cut_log(lambda row: row["update"] <= 2) == [{"update": 1, "x": 0.1}, {"update": 2}]
     assert file.read_text(encoding="utf-8") == '{"update": 1, "x": 0.1}\n{"update": 2}\n'
-
-
-class TestKLController:
-    def controller(self, **changes: Any) -> KLController:
-        from alignment.settings.ppo_sections import PPOSection
-
-        return KLController(PPOSection(**{"kl_beta": 0.2, "kl_target_nats": 4.0, **changes}))
-
-    def test_fixed_stays(self) -> None:
-        controller = self.controller()
-        controller.observe(40.0, 1000)
-        assert controller.beta == 0.2
-
-    @pytest.mark.parametrize(
-        ("kl", "factor"),
-        [
-            pytest.param(4.4, 1 + 0.1 * 500 / 10000, id="a tenth above the target"),
-            pytest.param(3.6, 1 - 0.1 * 500 / 10000, id="a tenth below"),
-            pytest.param(40.0, 1 + 0.2 * 500 / 10000, id="far above: clipped"),
-            pytest.param(-1.0, 1 - 0.2 * 500 / 10000, id="far below: clipped"),
-        ],
-    )
-    def test_adaptive_as_in_ziegler(self, kl: float, factor: float) -> None:
-        controller = self.controller(kl_control="adaptive")
-        controller.observe(kl, 500)
-        assert controller.beta == pytest.approx(0.2 * factor)

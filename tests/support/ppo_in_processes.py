@@ -67,7 +67,7 @@ def main(model: Path, output: Path, *, stopped: bool) -> None:
         updates.append(
             {
                 "texts": [episodes.response_ids(row) for row in range(EPISODES)],
-                "metrics": {**rollout_metrics(gated, advantages, beta=trainer.kl_controller.beta), **losses},
+                "metrics": {**rollout_metrics(gated, advantages), **losses},
                 "advantages": advantages.advantages.tolist(),
                 "kl": (rollout.old_logprobs - rollout.ref_logprobs).tolist(),
             }

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.rl.advantages import generalized_advantages, kl_k1, kl_k2, kl_k3, token_rewards
+from alignment.rl.advantages import generalized_advantages, token_rewards
+from alignment.rl.kl_penalty import KLController, kl_k1, kl_k3
 from alignment.tensors.masking import lengths_to_mask
 
 NAN = math.nan
@@ -34,25 +35,14 @@ class TestEstimators:
         assert expectation == pytest.approx(forward, abs=1e-12)
 
     def test_by_hand(self) -> None:
-        # pi = 1/2, ref = 1/4: k1 = ln 2, k2 = (ln 2)^2 / 2, k3 = 1/2 - 1 + ln 2.
+        # pi = 1/2, ref = 1/4: k1 = ln 2, k3 = 1/2 - 1 + ln 2.
         policy, reference = torch.tensor([math.log(0.5)]), torch.tensor([math.log(0.25)])
         assert kl_k1(policy, reference).item() == pytest.approx(0.693147, abs=1e-6)
-        assert kl_k2(policy, reference).item() == pytest.approx(0.240227, abs=1e-6)
         assert kl_k3(policy, reference).item() == pytest.approx(0.193147, abs=1e-6)
 
     def test_k3_keeps_its_digits_near_equality(self) -> None:
         # k3 is x^2 / 2 for small x; exp(x) - 1 - x in float32 would return 0 or noise of 1e-7.
         assert kl_k3(torch.tensor([1e-4]), torch.tensor([0.0])).item() == pytest.approx(5e-9, rel=0.01)
-
-    def test_gradient_of_k2_is_that_of_the_divergence(self) -> None:
-        logits = POLICY.log().requires_grad_()
-        logprobs = logits.log_softmax(0)
-        (logprobs.exp() * (logprobs - REFERENCE.log())).sum().backward()
-        exact = logits.grad
-        logits = POLICY.log().requires_grad_()
-        (POLICY * kl_k2(logits.log_softmax(0), REFERENCE.log())).sum().backward()
-        assert exact is not None and logits.grad is not None
-        torch.testing.assert_close(logits.grad, exact)
 
 
 class TestTokenRewards:
@@ -138,3 +128,24 @@ class TestGeneralizedAdvantages:
         mask = torch.tensor([[True, False, True]])
         with pytest.raises(ValueError, match="prefix"):
             generalized_advantages(torch.zeros(1, 3), torch.zeros(1, 3), mask)
+
+
+class TestKLController:
+    def test_without_a_target_beta_stays(self) -> None:
+        controller = KLController(0.2, target_nats=None, horizon_episodes=10000)
+        controller.observe(40.0, 1000)
+        assert controller.beta == 0.2
+
+    @pytest.mark.parametrize(
+        ("kl", "factor"),
+        [
+            pytest.param(4.4, 1 + 0.1 * 500 / 10000, id="a tenth above the target"),
+            pytest.param(3.6, 1 - 0.1 * 500 / 10000, id="a tenth below"),
+            pytest.param(40.0, 1 + 0.2 * 500 / 10000, id="far above: clipped"),
+            pytest.param(-1.0, 1 - 0.2 * 500 / 10000, id="far below: clipped"),
+        ],
+    )
+    def test_adaptive_as_in_ziegler(self, kl: float, factor: float) -> None:
+        controller = KLController(0.2, target_nats=4.0, horizon_episodes=10000)
+        controller.observe(kl, 500)
+        assert controller.beta == pytest.approx(0.2 * factor)

@@ -13,7 +13,7 @@ from alignment.errors import UserError
 from alignment.machine.processes import Processes
 from alignment.rl.overoptimization import HeldoutScores, best_of, overoptimized
 from alignment.settings.ppo_sections import PPOSection
-from stages.ppo.training_watch import Watch, check_can_watch
+from stages.ppo.training_watch import TrainingWatch, check_can_watch
 
 
 def snapshot(update: int, reward: float, guard: float | None, *, spread: float = 0.1) -> HeldoutScores:
@@ -95,7 +95,7 @@ class FakeSnapshots:
 def watch_of(tmp_path: Any) -> Any:
     """Gives a watch over planned snapshots, with what it said and which policies it saved."""
 
-    def make(planned: dict[int, HeldoutScores], *overrides: str) -> tuple[Watch, list[str]]:
+    def make(planned: dict[int, HeldoutScores], *overrides: str) -> tuple[TrainingWatch, list[str]]:
         said: list[str] = []
         recipe = reduced_recipe(reduced_data(tmp_path), tmp_path / "run", *overrides)
 
@@ -105,7 +105,7 @@ def watch_of(tmp_path: Any) -> Any:
 
         snapshots: Any = FakeSnapshots(planned)
         trainer: Any = SimpleNamespace(processes=Processes(), save_policy=save)
-        return Watch(recipe, tmp_path / "ppo", trainer, snapshots, say=said.append), said
+        return TrainingWatch(recipe, tmp_path / "ppo", trainer, snapshots, say=said.append), said
 
     return make
 

@@ -35,7 +35,7 @@ class TestStart:
     def test_first_ratio_is_one_and_kl_zero(self, any_backbone: Backbone, fresh: bool) -> None:
         trainer = trainer_on(any_backbone, policy_seed=None if fresh else 0)
         rollout, advantages = one_batch(trainer)
-        metrics = rollout_metrics(trainer.gate(rollout), advantages, beta=0.05)
+        metrics = rollout_metrics(trainer.gate(rollout), advantages)
         assert metrics["objective/kl"] == pytest.approx(0, abs=1e-5)
         assert metrics["objective/kl_k3"] == pytest.approx(0, abs=1e-6)
         losses = trainer.update(rollout, advantages)
@@ -106,13 +106,13 @@ class TestGate:
         std = math.sqrt(sum((value - mean) ** 2 for value in raw) / 12)
         expected = [(value - mean) / std for value in raw]
         expected[0] -= 2.5
-        assert gated.shaped.tolist() == pytest.approx(expected, abs=1e-5)
+        assert gated.scores.tolist() == pytest.approx(expected, abs=1e-5)
 
     def test_settings_reach_it(self, backbone: Backbone) -> None:
         trainer = trainer_on(backbone, missing_stop_penalty=0.5, whiten_scores=False, safety_threshold=0.9)
         rollout = self.made(trainer, [4.0] * 12, [2.0] * 6 + [2.5] * 6, [True] * 6 + [False] * 6)
         # logit(0.9) = 2.197: the first six go to the safety model, and the safety prompt.
-        assert trainer.gate(rollout).shaped.tolist() == [2.0] * 6 + [3.5] * 5 + [2.0]
+        assert trainer.gate(rollout).scores.tolist() == [2.0] * 6 + [3.5] * 5 + [2.0]
 
     def test_scores_in_ppo_equal_the_reward_models_alone(self, backbone: Backbone) -> None:
         trainer = trainer_on(backbone)
@@ -134,7 +134,7 @@ class TestRewardsAndAdvantages:
         plain: list[list[float]] = []
         for row, length in enumerate(rollout.episodes.response_lengths.tolist()):
             rewards = [-0.05 * (rollout.old_logprobs[row, t] - shifted[row, t]).item() for t in range(length)]
-            rewards[-1] += gated.shaped[row].item()
+            rewards[-1] += gated.scores[row].item()
             values = [*rollout.old_values[row, :length].tolist(), 0.0]
             row_advantages = [0.0] * (length + 1)
             for t in reversed(range(length)):
@@ -327,7 +327,7 @@ def test_rollout_metrics_by_a_slow_loop(backbone: Backbone) -> None:
     rollout, advantages = one_batch(trainer)
     rollout = replace(rollout, ref_logprobs=rollout.ref_logprobs - 0.25 * rollout.episodes.response_mask)
     gated = trainer.gate(rollout)
-    metrics = rollout_metrics(gated, advantages, beta=0.05)
+    metrics = rollout_metrics(gated, advantages)
     lengths = rollout.episodes.response_lengths.tolist()
     assert metrics["objective/kl"] == pytest.approx(0.25 * sum(lengths) / EPISODES, rel=1e-4)
     k3 = math.exp(-0.25) - 1 + 0.25

@@ -80,7 +80,7 @@ class TestInvariant01RatioOneAndKlZero:
     def test_at_the_first_minibatch(self, trainer: PPO, case: Case) -> None:
         rollout, advantages = one_batch(trainer)
         assert len(set(rollout.episodes.prompt_lengths.tolist())) > 2, "left padding matters"
-        metrics = rollout_metrics(trainer.gate(rollout), advantages, beta=0.05)
+        metrics = rollout_metrics(trainer.gate(rollout), advantages)
         # A merged adapter is rounded to 16 bits, the reference is not merged: equal but for that rounding.
         rounding = 0.1 if case.train == "full" and case.model.get("dtype") == "bfloat16" else case.tolerance
         assert metrics["objective/kl"] == pytest.approx(0, abs=rounding)
@@ -129,7 +129,7 @@ class TestInvariant03ScoreOnTheLastToken:
         penalties = -0.05 * (rollout.old_logprobs - rollout.ref_logprobs)
         for row, length in enumerate(rollout.episodes.response_lengths.tolist()):
             score = rewards[row] - penalties[row]
-            assert score[length - 1].item() == pytest.approx(gated.shaped[row].item(), abs=1e-5)
+            assert score[length - 1].item() == pytest.approx(gated.scores[row].item(), abs=1e-5)
             assert not (score[: length - 1].abs() > 1e-5).any()
             assert not rewards[row, length:].any()
 
@@ -283,7 +283,7 @@ class TestInvariant09LoggedKlIsTheExactOne:
         policy, reference = distributions
         exact = (policy.exp() * (policy - reference)).sum().item()
         gated = trainer.gate(rollout)
-        metrics = rollout_metrics(gated, trainer.advantages(rollout, trainer.token_rewards(gated)), beta=0.05)
+        metrics = rollout_metrics(gated, trainer.advantages(rollout, trainer.token_rewards(gated)))
         spread = (rollout.old_logprobs - rollout.ref_logprobs).std().item() / math.sqrt(4000)
         assert exact > 0.01, "the two have parted"
         assert metrics["objective/kl"] == pytest.approx(exact, abs=4 * spread)
@@ -426,7 +426,7 @@ class TestInvariant11Whitening:
     def test_scores_over_the_batch_and_advantages_over_valid_tokens(self, trainer: PPO) -> None:
         rollout, advantages = one_batch(trainer)
         shaped = trainer.gate(replace(rollout, episodes=replace(rollout.episodes, stopped=torch.ones(EPISODES) > 0)))
-        for values in (shaped.shaped.tolist(), valid(advantages.advantages, rollout).tolist()):
+        for values in (shaped.scores.tolist(), valid(advantages.advantages, rollout).tolist()):
             mean = sum(values) / len(values)
             assert mean == pytest.approx(0, abs=1e-5)
             assert sum((value - mean) ** 2 for value in values) / len(values) == pytest.approx(1, abs=1e-4)

@@ -178,9 +178,6 @@ class TestClippedValueLoss:
         )
         assert result.loss.item() == pytest.approx(loss, rel=1e-5)
         assert result.clip_fraction.item() == clipped
-        assert result.squared_error.item() == pytest.approx((value - target) ** 2, rel=1e-5)
-        assert result.value_mean.item() == pytest.approx(value)
-        assert result.return_mean.item() == target
 
     def test_infinity_switches_clipping_off(self) -> None:
         result = clipped_value_loss(
