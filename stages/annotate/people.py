@@ -28,7 +28,7 @@ from stages.annotate.people_pairs import PARTS, made_of, run_id, sample_pairs, w
 from stages.annotate.people_waiting import wait_for_people
 
 
-class Judged(NamedTuple):
+class RoundJudgments(NamedTuple):
     """What people said of a round, and what was left out by reason."""
 
     comparisons: dict[Part, list[Comparison]]
@@ -37,7 +37,7 @@ class Judged(NamedTuple):
 
 def judged_by_people(
     recipe: Recipe, folder: RunFolder, round_number: int, prompts: Mapping[Part, Sequence[Prompt]]
-) -> Judged:
+) -> RoundJudgments:
     """Have people judge a round's pairs; returns once enough are judged, with exactly those judgments.
 
     Raises:
@@ -69,7 +69,7 @@ def _projects(store: Store, settings: AppSettings, goals: Sequence[Wanted]) -> d
         return {each.dimension: project_about(connection, names, each.dimension).name for each in goals}
 
 
-def _collected(store: Store, batch: str, left_out: Mapping[str, int]) -> Judged:
+def _collected(store: Store, batch: str, left_out: Mapping[str, int]) -> RoundJudgments:
     """The judgments of a round by part, and all that was left out."""
     found: dict[Part, list[Comparison]] = {}
     reasons = Counter(left_out)
@@ -77,4 +77,4 @@ def _collected(store: Store, batch: str, left_out: Mapping[str, int]) -> Judged:
         found[part], also = comparisons(store, taken(batch, part))
         del also[OTHER_PART[part]]
         reasons += also
-    return Judged(found, dict(+reasons))
+    return RoundJudgments(found, dict(+reasons))

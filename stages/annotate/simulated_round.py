@@ -18,8 +18,7 @@ from alignment.toy.simulated_annotators import ANNOTATORS, Collection, check_kno
 from alignment.workflow.run_policies import Policy
 from stages.annotate.prompt_queues import prompts_for_simulated
 from stages.annotate.variant_answers import answers_of_both
-
-OnStep = Callable[[int, int, dict[str, float]], None]
+from stages.door.progress import OnStep
 
 
 class Queue(NamedTuple):
