@@ -86,6 +86,8 @@ def _add_serve(added: _Commands, shared: argparse.ArgumentParser) -> None:
     made = _command(added, "serve", commands.serve_app, shared)
     made.add_argument("--pairs-only", action="store_true", help="serve pairs sampled before; load no model, no torch")
     made.add_argument("--allow-remote", action="store_true", help="let host= be an address that others reach")
+    stop = "stop once standard input is closed: for programs that start this one"
+    made.add_argument("--until-stdin-closes", action="store_true", help=stop)
     made.add_argument("--https", action="store_true", help="browsers come through an HTTPS proxy: mark cookies so")
 
 

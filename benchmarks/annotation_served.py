@@ -20,13 +20,13 @@ import psutil
 
 from alignment.data.records import Message
 from annotation_ui.app_settings import load_settings
+from annotation_ui.desk.preparation import keep_projects
 from annotation_ui.store.accounts import add_account
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem, add_items
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.store.projects import project_named
 from annotation_ui.vocabulary import Slot
-from annotation_ui.web.server import keep_projects
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import getpass
 import json
+import os
 import secrets
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from threading import Thread
 
 from alignment.errors import UserError
 from annotation_ui.answers.generation import Generator
@@ -24,7 +26,7 @@ from annotation_ui.exchange.selection import ExportFilter, filter_from
 from annotation_ui.store import accounts
 from annotation_ui.store.database import Store
 from annotation_ui.store.projects import project_named
-from annotation_ui.web.server import keep_projects, make_server, reserved
+from annotation_ui.web.server import make_server, reserved
 
 # -- serve ------------------------------------------------------------------------------------------------------------
 
@@ -32,11 +34,13 @@ from annotation_ui.web.server import keep_projects, make_server, reserved
 def serve_app(settings: AppSettings, arguments: Arguments) -> None:
     """Serve the app until Ctrl-C, or until it is asked to stop (SIGTERM)."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of what is to be closed
+    if arguments.until_stdin_closes:
+        Thread(target=_stop_with_stdin, daemon=True).start()
     with ExitStack() as at_end:
         store = Store(database_of(settings, arguments.run))
         at_end.callback(store.close)
         place = at_end.enter_context(reserved(store, settings, allow_remote=arguments.allow_remote))
-        keep_projects(store, settings)
+        preparation.keep_projects(store, settings)
         if arguments.pairs_only:
             settings = settings.model_copy(update={"variants": None})
         variants = load_variants(settings, arguments.run)
@@ -49,6 +53,13 @@ def serve_app(settings: AppSettings, arguments: Arguments) -> None:
         _collect_rarely()
         say(f"store: {store.shown_name}\nopen {url}\nCtrl-C stops; what is saved is saved.")
         server.run(sockets=[place.listening])
+
+
+def _stop_with_stdin() -> None:
+    """End with the program that started this one, however that ended."""
+    while sys.stdin.buffer.read(1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _collect_rarely() -> None:

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
+from annotation_ui.desk.preparation import keep_projects
 from annotation_ui.exchange.imports import import_items, read_prompts
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import has_items
 from annotation_ui.store.projects import project_named
-from annotation_ui.web.server import keep_projects
 
 console = Console(stderr=True)
 Arguments = argparse.Namespace

@@ -13,12 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from annotation_ui.app_settings import ProjectSettings, QualificationSettings
+from annotation_ui.app_settings import AppSettings, ProjectSettings, QualificationSettings
 from annotation_ui.desk.exercises import Exercise, Reply, Score, questions_for, read_exercises, score
-from annotation_ui.store.database import new_id, now
+from annotation_ui.store.database import Store, new_id, now
 from annotation_ui.store.items import NewItem, add_items
 from annotation_ui.store.judgments import current
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
+from annotation_ui.store.projects import keep_project
 from annotation_ui.store.tables import comparison, conversation, item, qualification
 from annotation_ui.vocabulary import SLOTS, Kind, Slot
 
@@ -267,3 +268,23 @@ def _score(
     said = [(exercise_of(row.expected_json), current(connection, row.id)) for row in rows]
     replies = [Reply(exercise, row.chosen_slot, row.grade, row.safety) for exercise, row in said if row is not None]
     return score(replies, settings.min_agreement)
+
+
+def keep_projects(store: Store, settings: AppSettings, *, change: bool = True) -> None:
+    """Make the projects of the settings, and check that their tests can be held.
+
+    Args:
+        store: where.
+        settings: of the app.
+        change: whether those that are there are brought up to date, which is for whoever serves them.
+
+    Raises:
+        UserError: a project was worked on as another one, guidelines cannot be read, or questions are too few.
+    """
+    with store.write() as connection:
+        for project in settings.projects:
+            keep_project(connection, project, change=change)
+            if settings.qualification.required:
+                questions_for(
+                    "", 1, read_exercises(project.dimension, "qualification"), settings.qualification.questions
+                )

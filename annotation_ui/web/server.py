@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from threading import Thread
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -18,34 +17,12 @@ from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
 from annotation_ui.desk.desk import Desk
-from annotation_ui.desk.exercises import questions_for, read_exercises
 from annotation_ui.store import accounts, projects, sign_ins
 from annotation_ui.store.database import Store
-from annotation_ui.store.projects import keep_project
 from annotation_ui.web.pages import LocalKey, add_pages
 from annotation_ui.web.security import Guard
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def keep_projects(store: Store, settings: AppSettings, *, change: bool = True) -> None:
-    """Make the projects of the settings, and check that their tests can be held.
-
-    Args:
-        store: where.
-        settings: of the app.
-        change: whether those that are there are brought up to date, which is for whoever serves them.
-
-    Raises:
-        UserError: a project was worked on as another one, guidelines cannot be read, or questions are too few.
-    """
-    with store.write() as connection:
-        for project in settings.projects:
-            keep_project(connection, project, change=change)
-            if settings.qualification.required:
-                questions_for(
-                    "", 1, read_exercises(project.dimension, "qualification"), settings.qualification.questions
-                )
 
 
 def local_key(store: Store) -> LocalKey | None:
@@ -167,18 +144,3 @@ def make_server(desk: Desk, place: ServerAddress, *, secure: bool = False) -> tu
     app = make_app(desk, hosts=hosts, local=local, secure=secure)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
     return place.url if local is None else f"{place.url}/login?key={local.key}", uvicorn.Server(config)
-
-
-@contextmanager
-def serving_in_background(desk: Desk) -> Iterator[str]:
-    """Serve from a thread of this process while the block runs; gives the address to open."""
-    with reserved(desk.store, desk.settings) as place:
-        url, server = make_server(desk, place)
-        sockets = {"sockets": [place.listening]}
-        thread = Thread(target=server.run, kwargs=sockets, name="annotation server", daemon=True)
-        thread.start()
-        try:
-            yield url
-        finally:
-            server.should_exit = True
-            thread.join()

@@ -17,13 +17,13 @@ from alignment.files import read_json, write_json
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from annotation_ui.app_settings import AppSettings, load_settings
+from annotation_ui.desk.preparation import keep_projects
 from annotation_ui.exchange.export_judgments import comparisons
 from annotation_ui.exchange.rounds import Wanted, Watch, has_batch, put_away, take_up, taken
 from annotation_ui.exchange.selection import OTHER_PART
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.projects import project_about
-from annotation_ui.web.server import keep_projects
 from stages.annotate.people_pairs import PARTS, made_of, run_id, sample_pairs, wanted
 from stages.annotate.people_waiting import wait_for_people
 

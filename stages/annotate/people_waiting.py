@@ -1,22 +1,90 @@
-"""Waiting for people: the page is kept open for them while the store is looked at. Not a stage itself."""
+"""Waiting for people: the page is kept open for them while the store is looked at. Not a stage itself.
+
+The page is served by a process of its own, the same that ``python -m annotation_ui`` is: nothing that people do waits
+for this process, and this one loads no web server.
+"""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Thread
+from typing import IO
 
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.desk.desk import Desk
 from annotation_ui.exchange.rounds import Standing, Watch
 from annotation_ui.store.database import Store
-from annotation_ui.web.server import serving_in_background
 from stages.door.progress import progress, say
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 60.0
-"""For so long, somebody else's server that was stopped may come back before this process serves the store."""
+"""For so long, somebody else's server that was stopped may come back before this process starts one."""
+STOP_SECONDS = 20.0
+"""A server that was asked to stop gets so long for what its browsers wait for."""
+
+
+@contextmanager
+def serving(store: Store, settings: AppSettings) -> Iterator[str]:
+    """Have the app serve a store in a process of its own while the block runs; gives the address to open.
+
+    Raises:
+        UserError: as the app itself: the port is taken, say.
+    """
+    own = settings.model_copy(update={"database": store.name})
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        # JSON is YAML; the file can be read by this user only, since the address of a database may hold a password
+        file.write(own.model_dump_json())
+        file.flush()
+        # The app stops when its standard input is closed, which this process cannot fail to do, even if it is killed.
+        # A session of its own, so that Ctrl-C ends this process first.
+        command = [sys.executable, "-m", "annotation_ui", "serve", "--config", file.name]
+        server = subprocess.Popen(
+            [*command, "--pairs-only", "--until-stdin-closes"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            assert server.stdin is not None and server.stderr is not None, "both are pipes"
+            url = _address(server.stderr)
+            Thread(target=_pass_on, args=(server.stderr,), daemon=True).start()
+            yield url
+        finally:
+            _stop(server)
+
+
+def _address(lines: IO[str]) -> str:
+    """The address that a server says it has; raise ``UserError`` with what it says instead."""
+    said: list[str] = []
+    for line in lines:
+        if line.startswith("open "):
+            next(lines)  # that Ctrl-C stops it, which is true of this process
+            return line.split()[1]
+        said.append(line.removeprefix("error: ").strip())
+    raise UserError(" ".join(said[-1:]) or "the annotation app ended before it could be opened")
+
+
+def _pass_on(lines: IO[str]) -> None:
+    """Say what a server says later."""
+    for line in lines:
+        say(line.rstrip())
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    assert server.stdin is not None, "it is a pipe"
+    server.stdin.close()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 class Page:
@@ -42,7 +110,7 @@ class Page:
             self._last_seen = time.monotonic()
             self._tell(self._store.server_url() or "the server that has this store")
         elif time.monotonic() - self._last_seen >= GRACE_SECONDS:
-            self._tell(self._ours.enter_context(serving_in_background(Desk(self._store, self._settings))))
+            self._tell(self._ours.enter_context(serving(self._store, self._settings)))
             self._is_ours = True
 
     def _tell(self, url: str) -> None:

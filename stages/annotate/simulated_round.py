@@ -6,7 +6,7 @@ What an annotator does with a pair is in ``alignment.toy.simulated_annotators``.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from alignment.data.fitting import encode_prompts

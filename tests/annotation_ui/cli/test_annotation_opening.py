@@ -11,9 +11,10 @@ from annotation_fixtures import NO_TEST, app_settings, only, rows
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.cli.open_store import known_store, open_store
+from annotation_ui.desk.preparation import keep_projects
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
-from annotation_ui.web.server import keep_projects, reserved
+from annotation_ui.web.server import reserved
 
 
 def settings_of(file: Path, **project: Any) -> AppSettings:
