@@ -27,6 +27,13 @@ GRADES: tuple[Grade, ...] = (
 )
 """The four strengths of preference, strongest first (section 3.2.1)."""
 
+MARGINS: dict[str, dict[str, float]] = {
+    "none": dict(zip(GRADES, (0.0, 0.0, 0.0, 0.0), strict=True)),
+    "small": dict(zip(GRADES, (1.0, 2 / 3, 1 / 3, 0.0), strict=True)),
+    "large": dict(zip(GRADES, (3.0, 2.0, 1.0, 0.0), strict=True)),
+}
+"""Name of a margin scheme -> grade -> margin m(r) (Llama 2, Table 27)."""
+
 SAFETY_LABELS: dict[SafetyBin, tuple[bool, bool]] = {
     "preferred_safe_other_unsafe": (True, False),
     "both_safe": (True, True),

@@ -33,21 +33,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from alignment.data.records import MARGINS
 from alignment.errors import UserError
 from alignment.tensors.masking import at_least_float32, masked_sum, zero_padding
-
-MARGINS: dict[str, dict[str, float]] = {
-    "none": {"significantly_better": 0.0, "better": 0.0, "slightly_better": 0.0, "negligibly_better": 0.0},
-    "small": {
-        "significantly_better": 1.0,
-        "better": 2 / 3,
-        "slightly_better": 1 / 3,
-        "negligibly_better": 0.0,
-    },
-    "large": {"significantly_better": 3.0, "better": 2.0, "slightly_better": 1.0, "negligibly_better": 0.0},
-}
-"""Name of a margin scheme -> grade -> margin m(r) (Llama 2, Table 27)."""
-
 
 STRENGTHS = MARGINS["large"]
 """Grade -> strength of the scaled loss: 3, 2, 1, and 0 for what counts as a tie there (Wang et al. 2024)."""

@@ -17,10 +17,10 @@ from typing import Any
 from alignment.data.jsonl import read_jsonl
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison, Dimension
+from alignment.data.repeated_judgments import by_majority, without_duplicates
 from alignment.data.splits import check_no_overlap, split_by_conversation
 from alignment.errors import UserError
 from alignment.resources import resolve
-from alignment.reward.repeated_judgments import by_majority, without_duplicates
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED, RewardModelSection, SourceSection, source_names

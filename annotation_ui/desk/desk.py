@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from alignment.data.records import Message
 from annotation_ui.answers.generation import STOPPED, Generator, Outcome
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
-from annotation_ui.desk.transaction import Steps
+from annotation_ui.desk.transaction import DeskTransaction
 from annotation_ui.desk.view import Pane, View
 from annotation_ui.desk.view_maker import HISTORY, make_view
 from annotation_ui.store import conversations, judgments, pairs, projects
 from annotation_ui.store.database import Store, in_minutes, now
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
+from annotation_ui.store.rows import ComparisonRow
 from annotation_ui.vocabulary import SKIP_REASONS, SLOTS, Refused, Submission, slot_on, storable
 
 
@@ -38,35 +38,36 @@ class Desk:
         self.store, self.settings, self.generator = store, settings, generator
 
     @contextmanager
-    def _in(self, annotator_id: str, project: str) -> Iterator[Steps]:
+    def _in(self, annotator_id: str, project: str) -> Iterator[DeskTransaction]:
         """One write of one annotator in a project."""
         with self.store.write() as connection:
+            row = projects.project_on_page(connection, project)
             live = self.generator is not None
-            yield Steps.begin(connection, self.settings, annotator_id, project, live=live)
+            yield DeskTransaction.begin(connection, self.settings, annotator_id, row, live=live)
 
     @contextmanager
-    def _about(self, annotator_id: str, comparison_id: str) -> Iterator[tuple[Steps, Any]]:
+    def _about(self, annotator_id: str, comparison_id: str) -> Iterator[tuple[DeskTransaction, ComparisonRow]]:
         """One write about a comparison, which has to be the annotator's own."""
         with self.store.write() as connection:
-            shown = conversations.own_comparison(connection, annotator_id, judgments.checked_id(comparison_id))
-            row = projects.project_by_id(connection, shown.project_id)
+            comparison = conversations.own_comparison(connection, annotator_id, judgments.checked_id(comparison_id))
+            row = projects.project_by_id(connection, comparison.project_id)
             live = self.generator is not None
-            yield Steps.begin(connection, self.settings, annotator_id, row, live=live), shown
+            yield DeskTransaction.begin(connection, self.settings, annotator_id, row, live=live), comparison
 
     # -- looking -------------------------------------------------------------------------------------------------
 
     def view(self, annotator_id: str, project: str | None = None) -> View:
         """What is on the desk; answers that it waits for are being written from now on."""
-        view, shown = self._look(annotator_id, project)
-        if shown is not None and view.phase == "generating" and view.left is None:
-            self._start(shown.pair_id)
-            view, shown = self._look(annotator_id, project)
-        if shown is not None and view.phase == "open" and shown.first_shown_at is None:
+        view, comparison = self._look(annotator_id, project)
+        if comparison is not None and view.phase == "generating" and view.left is None:
+            self._start(comparison.pair_id)
+            view, comparison = self._look(annotator_id, project)
+        if comparison is not None and view.phase == "open" and comparison.first_shown_at is None:
             with self.store.write() as connection:
-                conversations.note_shown(connection, shown.id)
+                conversations.note_shown(connection, comparison.id)
         return view
 
-    def _look(self, annotator_id: str, project: str | None) -> tuple[View, Any | None]:
+    def _look(self, annotator_id: str, project: str | None) -> tuple[View, ComparisonRow | None]:
         """What is on the desk, and the comparison among it."""
         with self.store.read() as connection:
             view = make_view(connection, self.settings, self.generator, annotator_id, project)
@@ -79,32 +80,32 @@ class Desk:
         if self.generator is None:
             return None
         with self.store.read() as connection:
-            shown = conversations.own_comparison(connection, annotator_id, judgments.checked_id(comparison_id))
-        panes = self.generator.peek(shown.pair_id)
+            comparison = conversations.own_comparison(connection, annotator_id, judgments.checked_id(comparison_id))
+        panes = self.generator.peek(comparison.pair_id)
         if panes is None:
             return None
         by_slot = dict(zip(SLOTS, panes, strict=True))
-        return by_slot[slot_on("left", shown.left_slot)], by_slot[slot_on("right", shown.left_slot)]
+        return by_slot[slot_on("left", comparison.left_slot)], by_slot[slot_on("right", comparison.left_slot)]
 
-    def _after(self, steps: Steps, message: str = "") -> View:
+    def _after(self, transaction: DeskTransaction, message: str = "") -> View:
         """The view once a write is over, and what to say."""
-        view = self.view(steps.annotator_id, steps.project.name)
+        view = self.view(transaction.annotator_id, transaction.project.name)
         return replace(view, message=message, level="info") if message else view
 
     # -- getting something to judge ------------------------------------------------------------------------------
 
     def accept_warning(self, annotator_id: str, project: str) -> View:
         """Go on after a content warning; it is shown again after leaving, and after as long as a session lasts."""
-        with self._in(annotator_id, project) as steps:
-            steps.put(warned_until=in_minutes(60 * self.settings.accounts.session_hours))
-        return self._after(steps)
+        with self._in(annotator_id, project) as transaction:
+            transaction.put(warned_until=in_minutes(60 * self.settings.accounts.session_hours))
+        return self._after(transaction)
 
     def fetch(self, annotator_id: str, project: str) -> View:
         """The next thing to do: what was left half done, training, the test, else the next item of the queue."""
-        with self._in(annotator_id, project) as steps:
-            steps.check_warned()
-            message = steps.next()
-        return self._after(steps, message)
+        with self._in(annotator_id, project) as transaction:
+            transaction.check_warned()
+            message = transaction.next()
+        return self._after(transaction, message)
 
     def ask(self, annotator_id: str, project: str, text: str, comparison_id: str | None = None) -> View:
         """Send a prompt: the first of a conversation of one's own, or the next turn of the one on the desk.
@@ -120,18 +121,18 @@ class Desk:
                 else.
         """
         turn = Message(role="user", content=self._checked_prompt(text))
-        with self._in(annotator_id, project) as steps:
-            steps.check_warned()
-            view = make_view(steps.connection, self.settings, self.generator, annotator_id, project)
+        with self._in(annotator_id, project) as transaction:
+            transaction.check_warned()
+            view = make_view(transaction.connection, self.settings, self.generator, annotator_id, project)
             if not view.may_prompt:
                 raise Refused("A prompt cannot be sent now. Judge the answers first, or take the next item.")
             if view.comparison_id != comparison_id:
                 raise Refused("You went on to something else in another tab. Your prompt was not sent.")
             if view.phase == "judged":
-                steps.next_turn(turn)
+                transaction.next_turn(turn)
             else:
-                steps.own_conversation(turn)
-        return self._after(steps)
+                transaction.own_conversation(turn)
+        return self._after(transaction)
 
     def _checked_prompt(self, text: str) -> str:
         longest = self.settings.max_prompt_chars
@@ -143,32 +144,32 @@ class Desk:
 
     def retry(self, annotator_id: str, project: str) -> View:
         """Have the answers written again after a failure."""
-        with self._in(annotator_id, project) as steps:
-            place = steps.place
+        with self._in(annotator_id, project) as transaction:
+            place = transaction.place
             if place is None or place.conversation_id is None:
                 raise Refused("There is nothing to try again.")
-            pair_id = conversations.last_comparison(steps.connection, place.conversation_id).pair_id
-            if not pairs.try_again(steps.connection, pair_id):
+            pair_id = conversations.last_comparison(transaction.connection, place.conversation_id).pair_id
+            if not pairs.try_again(transaction.connection, pair_id):
                 raise Refused("There is nothing to try again.")
-        return self._after(steps)
+        return self._after(transaction)
 
     def leave(self, annotator_id: str, project: str) -> View:
         """The way out: what is on the desk goes back to the queue, nothing is recorded."""
-        with self._in(annotator_id, project) as steps:
-            gave_back = steps.clear()
-            steps.put(conversation_id=None, editing=None, warned_until=None)
+        with self._in(annotator_id, project) as transaction:
+            gave_back = transaction.clear()
+            transaction.put(conversation_id=None, editing=None, warned_until=None)
         message = "You have left. Nothing was recorded of the last item." if gave_back else "You have left."
-        return self._after(steps, message)
+        return self._after(transaction, message)
 
     def train(self, annotator_id: str, project: str) -> View:
         """Go through the training examples, for the first time or again."""
-        with self._in(annotator_id, project) as steps:
-            steps.check_warned()
-            steps.check_put_away(from_turn=2)  # a first one goes back to the queue; a later one would be lost
-            steps.clear()
-            items = preparation.begin_training(steps.connection, annotator_id, steps.project)
-            steps.take(items[0], "training")
-        return self._after(steps)
+        with self._in(annotator_id, project) as transaction:
+            transaction.check_warned()
+            transaction.check_put_away(from_turn=2)  # a first one goes back to the queue; a later one would be lost
+            transaction.clear()
+            items = preparation.begin_training(transaction.connection, annotator_id, transaction.project)
+            transaction.take(items[0], "training")
+        return self._after(transaction)
 
     # -- judging -------------------------------------------------------------------------------------------------
 
@@ -178,18 +179,18 @@ class Desk:
         Raises:
             Refused: something is missing or wrong, the comparison is not the annotator's, or was judged since.
         """
-        with self._about(annotator_id, given.comparison_id) as (steps, shown):
-            values = judgments.values_of(given, shown.left_slot, ask_safety=steps.project.ask_safety)
-            again, message = judgments.is_saved(steps.connection, shown, given.submission_id, values), ""
-            if not again:
-                steps.check_judgeable(shown)
-                read = judgments.guidelines_shown(steps.connection, given.guidelines_sha256, steps.project)
-                values |= {"guidelines_sha256": read}
-                judgments.append(steps.connection, shown, steps.project, given.submission_id, values)
-                steps.settle(shown, "judged")
-                message = steps.move_on(shown)
-        said = "Already saved." if again else f"Saved {now()[11:19]} UTC."
-        return replace(self._after(steps, f"{said} {message}".strip()), level="saved")
+        with self._about(annotator_id, given.comparison_id) as (transaction, comparison):
+            values = judgments.values_of(given, comparison.left_slot, ask_safety=transaction.project.ask_safety)
+            is_known, message = judgments.is_saved(transaction.connection, comparison, given.submission_id, values), ""
+            if not is_known:
+                transaction.check_judgeable(comparison)
+                sha256 = judgments.guidelines_read(transaction.connection, given.guidelines_sha256, transaction.project)
+                values |= {"guidelines_sha256": sha256}
+                judgments.append(transaction.connection, comparison, transaction.project, given.submission_id, values)
+                transaction.settle(comparison, "judged")
+                message = transaction.move_on(comparison)
+        result = "Already saved." if is_known else f"Saved {now()[11:19]} UTC."
+        return replace(self._after(transaction, f"{result} {message}".strip()), level="saved")
 
     def skip(
         self,
@@ -202,18 +203,18 @@ class Desk:
     ) -> View:
         """Pass over a comparison and say why; it goes to somebody else, and counts as nothing."""
         values = judgments.values_of_skip(reason, note, active_ms)
-        with self._about(annotator_id, comparison_id) as (steps, shown):
-            if shown.kind != "work":
+        with self._about(annotator_id, comparison_id) as (transaction, comparison):
+            if comparison.kind != "work":
                 raise Refused("Training examples and test questions cannot be skipped.")
-            if judgments.current(steps.connection, shown.id) is not None:
+            if judgments.current(transaction.connection, comparison.id) is not None:
                 raise Refused("This comparison is judged. Take the judgment back first (U).")
             message = ""
-            if not judgments.is_saved(steps.connection, shown, submission_id, values):
-                judgments.append(steps.connection, shown, steps.project, submission_id, values)
-                steps.settle(shown, "skipped")
-                message = steps.advance()
-        said = f"Skipped: {SKIP_REASONS[values['skip_reason']].lower()}."
-        return self._after(steps, f"{said} {message}".strip())
+            if not judgments.is_saved(transaction.connection, comparison, submission_id, values):
+                judgments.append(transaction.connection, comparison, transaction.project, submission_id, values)
+                transaction.settle(comparison, "skipped")
+                message = transaction.advance()
+        result = f"Skipped: {SKIP_REASONS[values['skip_reason']].lower()}."
+        return self._after(transaction, f"{result} {message}".strip())
 
     def undo(self, annotator_id: str, comparison_id: str) -> View:
         """Take the last judgment or skip back: its comparison is on the desk again, to be judged anew.
@@ -223,16 +224,16 @@ class Desk:
         Raises:
             Refused: that is not the last one, or its conversation has gone on from it.
         """
-        with self._about(annotator_id, comparison_id) as (steps, shown):
-            recent = judgments.recent(steps.connection, annotator_id, steps.project.id, HISTORY)
-            last = next((said.id for said in recent if said.kind != "retraction"), None)
-            if shown.state != "open" and last != shown.id:
+        with self._about(annotator_id, comparison_id) as (transaction, comparison):
+            recent = judgments.recent(transaction.connection, annotator_id, transaction.project.id, HISTORY)
+            last = next((past.id for past in recent if past.kind != "retraction"), None)
+            if comparison.state != "open" and last != comparison.id:
                 raise Refused("Only what you said last can be taken back.")
-            if shown.state != "open":
-                steps.check_last(shown)
-                steps.take_back(shown)
-                steps.reopen(shown)
-        return self._after(steps, "Taken back. Judge it again.")
+            if comparison.state != "open":
+                transaction.check_last(comparison)
+                transaction.take_back(comparison)
+                transaction.reopen(comparison)
+        return self._after(transaction, "Taken back. Judge it again.")
 
     def edit(self, annotator_id: str, comparison_id: str) -> View:
         """Put an earlier comparison on the desk with what was said of it, to say something else.
@@ -240,25 +241,25 @@ class Desk:
         Raises:
             Refused: it was not judged, or its conversation has gone on from it.
         """
-        with self._about(annotator_id, comparison_id) as (steps, shown):
-            self._check_judged(steps, shown, "edit")
-            steps.check_last(shown)
-            steps.put(editing=shown.id)
+        with self._about(annotator_id, comparison_id) as (transaction, comparison):
+            self._check_judged(transaction, comparison, "edit")
+            transaction.check_last(comparison)
+            transaction.put(editing=comparison.id)
         message = "Editing an earlier judgment. N leaves it as it was."
-        return self._after(steps, message)
+        return self._after(transaction, message)
 
     def retract(self, annotator_id: str, comparison_id: str) -> View:
         """Withdraw one's judgment for good; later turns of its conversation are marked in exports."""
-        with self._about(annotator_id, comparison_id) as (steps, shown):
-            self._check_judged(steps, shown, "withdraw")
-            steps.take_back(shown)
-            steps.settle(shown, "skipped")
-            steps.put_away(shown)
+        with self._about(annotator_id, comparison_id) as (transaction, comparison):
+            self._check_judged(transaction, comparison, "withdraw")
+            transaction.take_back(comparison)
+            transaction.settle(comparison, "skipped")
+            transaction.put_away(comparison)
         message = "Withdrawn. It is in no export from now on."
-        return self._after(steps, message)
+        return self._after(transaction, message)
 
-    def _check_judged(self, steps: Steps, shown: Any, verb: str) -> None:
-        if shown.kind != "work" or judgments.current(steps.connection, shown.id) is None:
+    def _check_judged(self, transaction: DeskTransaction, comparison: ComparisonRow, verb: str) -> None:
+        if comparison.kind != "work" or judgments.current(transaction.connection, comparison.id) is None:
             raise Refused(f"That comparison is not judged, so there is nothing to {verb}.")
 
     # -- answers -------------------------------------------------------------------------------------------------
@@ -266,14 +267,16 @@ class Desk:
     def _start(self, pair_id: str) -> None:
         """Have a pair's answers written unless they are there; without variants, that is a failure to be shown."""
         with self.store.read() as connection:
-            row = pairs.pair_row(connection, pair_id)
-        if row.state != "generating":
+            pair = pairs.pair_by_id(connection, pair_id)
+        if pair.state != "generating":
             return
         if self.generator is None:
             self._finished(pair_id, Outcome(error="No model is there to answer."))
             return
-        messages = pairs.prompt_of(row)
-        self.generator.start(pair_id, messages, seed=row.seed or 0, finish=lambda found: self._finished(pair_id, found))
+        messages = pairs.load_messages(pair.prompt_json)
+        self.generator.start(
+            pair_id, messages, seed=pair.seed or 0, finish=lambda outcome: self._finished(pair_id, outcome)
+        )
 
     def _finished(self, pair_id: str, outcome: Outcome) -> None:
         """Both answers are on disk before anybody can judge them, or the failure is.
@@ -283,7 +286,7 @@ class Desk:
         if outcome.error == STOPPED:
             return
         with self.store.write() as connection:
-            if pairs.pair_row(connection, pair_id).state != "generating":
+            if pairs.pair_by_id(connection, pair_id).state != "generating":
                 return
             if outcome.answers is None or self.generator is None:
                 fail_pair(connection, pair_id, outcome.error or "The answers could not be written.")

@@ -9,35 +9,36 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from annotation_ui.app_settings import AppSettings, ProjectSettings, QualificationSettings
 from annotation_ui.desk.exercises import Exercise, Reply, Score, questions_for, read_exercises, score
+from annotation_ui.store import tables
 from annotation_ui.store.database import Store, new_id, now
 from annotation_ui.store.items import NewItem, add_items
 from annotation_ui.store.judgments import current
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.store.projects import keep_project
-from annotation_ui.store.tables import comparison, conversation, item, qualification
+from annotation_ui.store.rows import DeskPlaceRow, ItemRow, ProjectRow, QualificationRow, Source
 from annotation_ui.vocabulary import SLOTS, Kind, Slot
 
 _ATTEMPTS = (
-    select(qualification)
+    select(tables.qualification)
     .where(
-        qualification.c.annotator_id == bindparam("annotator_id"), qualification.c.project_id == bindparam("project_id")
+        tables.qualification.c.annotator_id == bindparam("annotator_id"),
+        tables.qualification.c.project_id == bindparam("project_id"),
     )
-    .order_by(qualification.c.attempt)
+    .order_by(tables.qualification.c.attempt)
 )
 _ITEMS = (
-    select(item)
+    select(tables.item)
     .where(
-        item.c.project_id == bindparam("project_id"),
-        item.c.source == bindparam("source"),
-        func.substr(item.c.id, 1, bindparam("length")) == bindparam("prefix"),
+        tables.item.c.project_id == bindparam("project_id"),
+        tables.item.c.source == bindparam("source"),
+        func.substr(tables.item.c.id, 1, bindparam("length")) == bindparam("prefix"),
     )
-    .order_by(item.c.place)
+    .order_by(tables.item.c.place)
 )
 _AUTHORS = VariantInfo("exercise")
 _BEGIN = "Before your judgments count: explained examples, then a short test. Press N to begin."
@@ -47,134 +48,140 @@ _BEGIN = "Before your judgments count: explained examples, then a short test. Pr
 class Step:
     """What an annotator has to do before work: an item to judge, or nothing; ``blocked``: work may not begin."""
 
-    item: Any | None = None
+    item: ItemRow | None = None
     kind: Kind = "work"
     message: str = ""
     blocked: bool = False
 
 
-def needs_warning(project_row: Any, place: Any | None) -> bool:
+def needs_warning(project: ProjectRow, place: DeskPlaceRow | None) -> bool:
     """Whether the content warning of a safety project is still to be read."""
-    return project_row.dimension == "safety" and (place is None or (place.warned_until or "") < now())
+    return project.dimension == "safety" and (place is None or (place.warned_until or "") < now())
 
 
-def gold_share(project_row: Any) -> float:
+def gold_share(project: ProjectRow) -> float:
     """Share of items with a known answer."""
-    return ProjectSettings.model_validate_json(project_row.config_json).gold_share
+    return ProjectSettings.model_validate_json(project.config_json).gold_share
 
 
-def is_prepared(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> bool:
+def is_prepared(
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow
+) -> bool:
     """Whether judgments of this annotator count in this project."""
-    return not settings.required or any(row.passed for row in _attempts(connection, annotator_id, project_row))
+    return not settings.required or any(attempt.passed for attempt in _attempts(connection, annotator_id, project))
 
 
 def passed(connection: Connection) -> set[tuple[str, str]]:
     """(annotator, project) of all who have passed a project's test, or need not take it."""
-    both = (qualification.c.annotator_id, qualification.c.project_id)
-    rows = connection.execute(select(*both).where(qualification.c.passed.is_(True)))
+    both = (tables.qualification.c.annotator_id, tables.qualification.c.project_id)
+    rows = connection.execute(select(*both).where(tables.qualification.c.passed.is_(True)))
     return {(row.annotator_id, row.project_id) for row in rows}
 
 
-def is_waived(connection: Connection, annotator_id: str, project_row: Any) -> bool:
+def is_waived(connection: Connection, annotator_id: str, project: ProjectRow) -> bool:
     """Whether somebody may work without having passed the test."""
-    return any(row.passed and row.waived_by for row in _attempts(connection, annotator_id, project_row))
+    return any(attempt.passed and attempt.waived_by for attempt in _attempts(connection, annotator_id, project))
 
 
-def waive(connection: Connection, annotator_id: str, project_row: Any, by: str) -> None:
+def waive(connection: Connection, annotator_id: str, project: ProjectRow, by: str) -> None:
     """Let somebody work without the test; ``by`` says on whose word."""
-    attempts = _attempts(connection, annotator_id, project_row)
-    _add_attempt(connection, annotator_id, project_row, len(attempts) + 1, 0, passed=True, waived_by=by)
+    attempts = _attempts(connection, annotator_id, project)
+    _add_attempt(connection, annotator_id, project, len(attempts) + 1, 0, passed=True, waived_by=by)
 
 
-def reset(connection: Connection, annotator_id: str, project_row: Any) -> None:
+def reset(connection: Connection, annotator_id: str, project: ProjectRow) -> None:
     """Give somebody who has failed the test their tries again; what they did stays on record."""
-    same = (qualification.c.annotator_id == annotator_id, qualification.c.project_id == project_row.id)
-    failed = (*same, qualification.c.passed.is_(False))
-    connection.execute(update(qualification).where(*failed).values(waived_by="reset"))
+    same = (tables.qualification.c.annotator_id == annotator_id, tables.qualification.c.project_id == project.id)
+    failed = (*same, tables.qualification.c.passed.is_(False))
+    connection.execute(update(tables.qualification).where(*failed).values(waived_by="reset"))
 
 
-def next_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> Step:
+def next_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow) -> Step:
     """The next training example or test question; an empty step once work may begin."""
-    waiting = _undone(connection, annotator_id, project_row, "training")
+    waiting = _undone(connection, annotator_id, project, "training")
     if waiting:
         return Step(waiting[0], "training")
-    if is_prepared(connection, settings, annotator_id, project_row):
+    if is_prepared(connection, settings, annotator_id, project):
         return Step()
-    if not _items(connection, annotator_id, project_row, "training"):
-        return Step(begin_training(connection, annotator_id, project_row)[0], "training")
-    return _test_step(connection, settings, annotator_id, project_row)
+    if not _items(connection, annotator_id, project, "training"):
+        return Step(begin_training(connection, annotator_id, project)[0], "training")
+    return _test_step(connection, settings, annotator_id, project)
 
 
-def _test_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any) -> Step:
-    attempts = _attempts(connection, annotator_id, project_row)
+def _test_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow) -> Step:
+    attempts = _attempts(connection, annotator_id, project)
     went_on = bool(attempts) and attempts[-1].passed is None
     if went_on:
-        waiting = _undone(connection, annotator_id, project_row, "qualification")
+        waiting = _undone(connection, annotator_id, project, "qualification")
         if waiting:
             return Step(waiting[0], "qualification")
-        result = _finish_attempt(connection, settings, annotator_id, project_row, attempts[-1])
+        result = _finish_attempt(connection, settings, annotator_id, project, attempts[-1])
         if result.passed:
             return Step(message=f"{_agreed(result)} Passed: from now on your judgments count.")
-        attempts = _attempts(connection, annotator_id, project_row)
-    message, may_go_on = before_work(connection, settings, annotator_id, project_row)
+        attempts = _attempts(connection, annotator_id, project)
+    message, may_go_on = before_work(connection, settings, annotator_id, project)
     if went_on or not may_go_on:  # let them read how it went before the next try begins
         return Step(message=message, blocked=True)
-    return Step(_begin_attempt(connection, settings, annotator_id, project_row, len(attempts) + 1), "qualification")
+    return Step(_begin_attempt(connection, settings, annotator_id, project, len(attempts) + 1), "qualification")
 
 
 def before_work(
-    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow
 ) -> tuple[str, bool]:
     """What to tell somebody who may not work yet, and whether they can go on by themselves."""
-    attempts = _attempts(connection, annotator_id, project_row)
+    attempts = _attempts(connection, annotator_id, project)
     last = attempts[-1] if attempts else None
     if last is None:
         return _BEGIN, True
     if last.passed is None:
         return "The test is not finished. Press N to go on.", True
-    if sum(row.waived_by is None for row in attempts) >= settings.attempts:
+    if sum(attempt.waived_by is None for attempt in attempts) >= settings.attempts:
         return f"{_agreed(last)} The test is not passed; ask whoever runs the collection.", False
     return f"{_agreed(last)} Not passed yet; press N to try once more.", True
 
 
-def _agreed(result: Any) -> str:
+def _agreed(result: QualificationRow | Score) -> str:
     return f"You agreed on {result.n_agreed} of {result.n_questions} questions."
 
 
-def begin_training(connection: Connection, annotator_id: str, project_row: Any) -> Sequence[Any]:
+def begin_training(connection: Connection, annotator_id: str, project: ProjectRow) -> list[ItemRow]:
     """Put the training examples before an annotator, once more if they have seen them; returns the items."""
-    undone = _undone(connection, annotator_id, project_row, "training")
+    undone = _undone(connection, annotator_id, project, "training")
     if undone:
         return undone
-    shown = read_exercises(project_row.dimension, "training")
-    run = len(_items(connection, annotator_id, project_row, "training")) // len(shown) + 1
-    _add(connection, annotator_id, project_row, shown, f"training/{annotator_id}/{run}")
-    return _undone(connection, annotator_id, project_row, "training")
+    exercises = read_exercises(project.dimension, "training")
+    run = len(_items(connection, annotator_id, project, "training")) // len(exercises) + 1
+    _add(connection, annotator_id, project, exercises, f"training/{annotator_id}/{run}")
+    return _undone(connection, annotator_id, project, "training")
 
 
 def _begin_attempt(
-    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, attempt: int
-) -> Any:
-    known = read_exercises(project_row.dimension, "qualification")
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow, attempt: int
+) -> ItemRow:
+    known = read_exercises(project.dimension, "qualification")
     questions = questions_for(annotator_id, attempt, known, settings.questions)
-    _add_attempt(connection, annotator_id, project_row, attempt, len(questions))
-    _add(connection, annotator_id, project_row, questions, f"qualification/{annotator_id}/{attempt}")
-    return _undone(connection, annotator_id, project_row, "qualification")[0]
+    _add_attempt(connection, annotator_id, project, attempt, len(questions))
+    _add(connection, annotator_id, project, questions, f"qualification/{annotator_id}/{attempt}")
+    return _undone(connection, annotator_id, project, "qualification")[0]
 
 
 def _finish_attempt(
-    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, row: Any
+    connection: Connection,
+    settings: QualificationSettings,
+    annotator_id: str,
+    project: ProjectRow,
+    attempt: QualificationRow,
 ) -> Score:
-    result = _score(connection, settings, annotator_id, project_row, row.attempt)
+    result = _score(connection, settings, annotator_id, project, attempt.attempt)
     values = {"n_agreed": result.n_agreed, "passed": result.passed, "finished_at": now()}
-    connection.execute(update(qualification).where(qualification.c.id == row.id).values(**values))
+    connection.execute(update(tables.qualification).where(tables.qualification.c.id == attempt.id).values(**values))
     return result
 
 
 def _add_attempt(
     connection: Connection,
     annotator_id: str,
-    project_row: Any,
+    project: ProjectRow,
     attempt: int,
     n_questions: int,
     *,
@@ -182,10 +189,10 @@ def _add_attempt(
     waived_by: str | None = None,
 ) -> None:
     connection.execute(
-        insert(qualification).values(
+        insert(tables.qualification).values(
             id=new_id("qlf"),
             annotator_id=annotator_id,
-            project_id=project_row.id,
+            project_id=project.id,
             attempt=attempt,
             n_questions=n_questions,
             passed=passed,
@@ -195,15 +202,17 @@ def _add_attempt(
     )
 
 
-def _attempts(connection: Connection, annotator_id: str, project_row: Any) -> Sequence[Any]:
-    whose = {"annotator_id": annotator_id, "project_id": project_row.id}
-    return connection.execute(_ATTEMPTS, whose).all()
+def _attempts(connection: Connection, annotator_id: str, project: ProjectRow) -> list[QualificationRow]:
+    whose = {"annotator_id": annotator_id, "project_id": project.id}
+    return [QualificationRow._make(row) for row in connection.execute(_ATTEMPTS, whose)]
 
 
 # -- exercises as items -----------------------------------------------------------------------------------------------
 
 
-def _add(connection: Connection, annotator_id: str, project_row: Any, shown: Sequence[Exercise], prefix: str) -> None:
+def _add(
+    connection: Connection, annotator_id: str, project: ProjectRow, exercises: Sequence[Exercise], prefix: str
+) -> None:
     items = [
         NewItem(
             id=f"{prefix}/{exercise.id}",
@@ -212,9 +221,9 @@ def _add(connection: Connection, annotator_id: str, project_row: Any, shown: Seq
             source="training" if prefix.startswith("training") else "qualification",
             expected=exercise.model_dump(mode="json"),
         )
-        for exercise in shown
+        for exercise in exercises
     ]
-    add_items(connection, project_row, items, overlap=1)
+    add_items(connection, project, items, overlap=1)
 
 
 def _answer(exercise: Exercise, slot: Slot) -> NewAnswer:
@@ -222,51 +231,55 @@ def _answer(exercise: Exercise, slot: Slot) -> NewAnswer:
     return NewAnswer(text, _AUTHORS, finish_reason="length" if slot in exercise.cut_off else "stop")
 
 
-def exercise_of(expected_json: str) -> Exercise:
+def exercise_of(expected_json: str | None) -> Exercise:
     """The exercise that an item of training or test was made from."""
+    assert expected_json is not None
     return Exercise.model_validate(json.loads(expected_json))
 
 
-def place_in(connection: Connection, annotator_id: str, project_row: Any, item_row: Any) -> str:
+def place_in(connection: Connection, annotator_id: str, project: ProjectRow, item: ItemRow) -> str:
     """``"3 of 10"``: where an item stands in its run of training or attempt at the test."""
-    prefix = item_row.id.rpartition("/")[0] + "/"
-    run = [
-        row.id for row in _items(connection, annotator_id, project_row, item_row.source) if row.id.startswith(prefix)
-    ]
-    return f"{run.index(item_row.id) + 1} of {len(run)}"
+    prefix = item.id.rpartition("/")[0] + "/"
+    own = _items(connection, annotator_id, project, item.source)
+    run = [each.id for each in own if each.id.startswith(prefix)]
+    return f"{run.index(item.id) + 1} of {len(run)}"
 
 
-def _items(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
-    prefix = f"{project_row.name}/{source}/{annotator_id}/"
-    own = {"project_id": project_row.id, "source": source, "prefix": prefix, "length": len(prefix)}
-    return connection.execute(_ITEMS, own).all()
+def _items(connection: Connection, annotator_id: str, project: ProjectRow, source: Source) -> list[ItemRow]:
+    prefix = f"{project.name}/{source}/{annotator_id}/"
+    own = {"project_id": project.id, "source": source, "prefix": prefix, "length": len(prefix)}
+    return [ItemRow._make(row) for row in connection.execute(_ITEMS, own)]
 
 
-def _undone(connection: Connection, annotator_id: str, project_row: Any, source: str) -> Sequence[Any]:
-    own = _items(connection, annotator_id, project_row, source)
+def _undone(connection: Connection, annotator_id: str, project: ProjectRow, source: Source) -> list[ItemRow]:
+    own = _items(connection, annotator_id, project, source)
     if not own:
         return []
     done = (
-        select(conversation.c.item_id)
-        .join(comparison, comparison.c.conversation_id == conversation.c.id)
-        .where(conversation.c.item_id.in_([row.id for row in own]), comparison.c.state == "judged")
+        select(tables.conversation.c.item_id)
+        .join(tables.comparison, tables.comparison.c.conversation_id == tables.conversation.c.id)
+        .where(tables.conversation.c.item_id.in_([item.id for item in own]), tables.comparison.c.state == "judged")
     )
     judged = set(connection.execute(done).scalars())
-    return [row for row in own if row.id not in judged]
+    return [item for item in own if item.id not in judged]
 
 
 def _score(
-    connection: Connection, settings: QualificationSettings, annotator_id: str, project_row: Any, attempt: int
+    connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow, attempt: int
 ) -> Score:
-    prefix = f"{project_row.name}/qualification/{annotator_id}/{attempt}/"
+    prefix = f"{project.name}/qualification/{annotator_id}/{attempt}/"
     rows = connection.execute(
-        select(comparison.c.id, item.c.expected_json)
-        .join(conversation, conversation.c.id == comparison.c.conversation_id)
-        .join(item, item.c.id == conversation.c.item_id)
-        .where(item.c.id.startswith(prefix, autoescape=True))
+        select(tables.comparison.c.id, tables.item.c.expected_json)
+        .join(tables.conversation, tables.conversation.c.id == tables.comparison.c.conversation_id)
+        .join(tables.item, tables.item.c.id == tables.conversation.c.item_id)
+        .where(tables.item.c.id.startswith(prefix, autoescape=True))
     ).all()
-    said = [(exercise_of(row.expected_json), current(connection, row.id)) for row in rows]
-    replies = [Reply(exercise, row.chosen_slot, row.grade, row.safety) for exercise, row in said if row is not None]
+    judged = [(exercise_of(expected_json), current(connection, comparison_id)) for comparison_id, expected_json in rows]
+    replies = [
+        Reply(exercise, judgment.chosen_slot, judgment.grade, judgment.safety)
+        for exercise, judgment in judged
+        if judgment is not None
+    ]
     return score(replies, settings.min_agreement)
 
 

@@ -1,4 +1,4 @@
-"""What happens to an annotator's desk inside one transaction: fetching, going on, settling, taking back.
+"""What happens to an annotator's desk within one transaction: fetching, going on, settling, taking back.
 
 ``Desk`` opens the transaction and checks what is asked; here the rows follow.
 """
@@ -6,60 +6,70 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from alignment.data.records import Message
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
-from annotation_ui.store import assignments, conversations, judgments, pairs, projects
+from annotation_ui.store import assignments, conversations, judgments, pairs
 from annotation_ui.store.accounts import find_by_id
 from annotation_ui.store.database import new_id, now
-from annotation_ui.store.items import NewItem, add_items
-from annotation_ui.store.tables import item
+from annotation_ui.store.items import NewItem, add_items, item_by_id
+from annotation_ui.store.rows import ComparisonRow, DeskPlaceRow, ItemRow, ProjectRow
 from annotation_ui.vocabulary import NOTHING, Kind, Refused
 
 MOVED_ON = "The conversation has gone on from this answer, so the choice stays. You can withdraw it in your history."
 
 
 @dataclass(frozen=True)
-class Steps:
-    """One annotator in one project, within one write.
+class DeskTransaction:
+    """One annotator's desk in one project, within one write.
 
     Attributes:
         connection: of the write.
         settings: of the app.
         annotator_id: who.
-        project: the project's row.
+        project: where.
         live: whether variants are there to answer.
     """
 
     connection: Connection
     settings: AppSettings
     annotator_id: str
-    project: Any
+    project: ProjectRow
     live: bool
 
     @classmethod
     def begin(
-        cls, connection: Connection, settings: AppSettings, annotator_id: str, project: Any, *, live: bool
-    ) -> Steps:
-        """Check that the account is still open; ``project`` is a name or a row."""
+        cls, connection: Connection, settings: AppSettings, annotator_id: str, project: ProjectRow, *, live: bool
+    ) -> DeskTransaction:
+        """Check that the account is still open.
+
+        Args:
+            connection: of the write.
+            settings: of the app.
+            annotator_id: who.
+            project: where.
+            live: whether variants are there to answer.
+
+        Raises:
+            Refused: the account is closed.
+        """
         find_by_id(connection, annotator_id)
-        row = projects.project_row(connection, project) if isinstance(project, str) else project
-        return cls(connection, settings, annotator_id, row, live)
+        return cls(connection, settings, annotator_id, project, live)
 
     # -- where the annotator is ----------------------------------------------------------------------------------
 
     @property
-    def place(self) -> Any | None:
+    def place(self) -> DeskPlaceRow | None:
         """Where the annotator is, if they were in this project before."""
-        return conversations.place_of(self.connection, self.annotator_id, self.project.id)
+        return conversations.desk_place(self.connection, self.annotator_id, self.project.id)
 
     def put(self, **values: Any) -> None:
         """Remember where the annotator is now."""
-        conversations.put(self.connection, self.annotator_id, self.project.id, **values)
+        conversations.set_desk_place(self.connection, self.annotator_id, self.project.id, **values)
 
     def check_warned(self) -> None:
         """Refuse to go on before the content warning was read."""
@@ -75,17 +85,17 @@ class Steps:
         if last.state == "open" and last.turn >= from_turn:
             raise Refused("Judge this pair first, or skip it (S).")
 
-    def check_judgeable(self, shown: Any) -> None:
+    def check_judgeable(self, comparison: ComparisonRow) -> None:
         """Refuse a judgment before both answers have ended, of a test a second time, or once there is a later turn."""
-        if shown.kind != "work" and judgments.current(self.connection, shown.id) is not None:
+        if comparison.kind != "work" and judgments.current(self.connection, comparison.id) is not None:
             raise Refused("What was said to an example or a test question stays.")
-        if pairs.pair_row(self.connection, shown.pair_id).state != "complete":
+        if pairs.pair_by_id(self.connection, comparison.pair_id).state != "complete":
             raise Refused("Wait until both answers have ended.")
-        self.check_last(shown)
+        self.check_last(comparison)
 
-    def check_last(self, shown: Any) -> None:
+    def check_last(self, comparison: ComparisonRow) -> None:
         """Refuse to change a choice that later turns are built on."""
-        if conversations.last_comparison(self.connection, shown.conversation_id).id != shown.id:
+        if conversations.last_comparison(self.connection, comparison.conversation_id).id != comparison.id:
             raise Refused(MOVED_ON)
 
     # -- getting something ---------------------------------------------------------------------------------------
@@ -107,53 +117,58 @@ class Steps:
         if waiting is not None:
             self.put(conversation_id=waiting, editing=None)
             return ""
+        # Training examples and the test come before the queue.
         required = self.settings.qualification
         step = preparation.next_step(self.connection, required, self.annotator_id, self.project)
-        found, kind = step.item, step.kind
-        message = step.message
-        if found is None and not step.blocked and self.project.mode != "free":
-            found, kind = self._lease_next(), "work"
-            message = message if found is not None else f"{message} {NOTHING}".strip()
-        if found is not None:
-            self.take(found, kind)
+        item, kind, message = step.item, step.kind, step.message
+        # Work is taken once nothing is left to do before it.
+        if item is None and not step.blocked and self.project.mode != "free":
+            item, kind = self._lease_next(), "work"
+            message = message if item is not None else f"{message} {NOTHING}".strip()
+        if item is not None:
+            self.take(item, kind)
         else:
             self.put(conversation_id=None, editing=None)
         return message
 
-    def _lease_next(self) -> Any | None:
+    def _lease_next(self) -> ItemRow | None:
         return assignments.lease_next(
             self.connection,
             self.annotator_id,
-            self.project,
+            self.project.id,
             lease_minutes=self.settings.lease_minutes,
             gold_share=preparation.gold_share(self.project),
             live=self.live,
         )
 
-    def take(self, item_row: Any, kind: Kind) -> None:
+    def take(self, item: ItemRow, kind: Kind) -> None:
         """Put an item on the desk."""
         if kind != "work":
-            self._lease(item_row.id)
-        begun = conversations.begin(self.connection, self.annotator_id, item_row, kind)
-        self.put(conversation_id=begun, editing=None)
+            self._lease(item.id)
+        conversation_id = conversations.begin(self.connection, self.annotator_id, item, kind)
+        self.put(conversation_id=conversation_id, editing=None)
 
     def own_conversation(self, turn: Message) -> None:
         """Begin a conversation with a prompt of the annotator's own."""
         self.clear()
         name = new_id("own")
         add_items(self.connection, self.project, [NewItem(name, (turn,), source="annotator")], overlap=1)
-        made = self.connection.execute(select(item).where(item.c.id == f"{self.project.name}/{name}")).one()
-        self._lease(made.id)
-        self.take(made, "work")
+        item = item_by_id(self.connection, f"{self.project.name}/{name}")
+        self._lease(item.id)
+        self.take(item, "work")
 
     def next_turn(self, turn: Message) -> None:
         """Go on with the answer that was chosen last."""
-        conversation = conversations.conversation_row(self.connection, cast(Any, self.place).conversation_id)
+        place = self.place
+        assert place is not None and place.conversation_id is not None
+        conversation = conversations.conversation_by_id(self.connection, place.conversation_id)
         last = conversations.last_comparison(self.connection, conversation.id)
-        chosen_slot = cast(Any, judgments.current(self.connection, last.id)).chosen_slot
+        judgment = judgments.current(self.connection, last.id)
+        assert judgment is not None
+        chosen_slot, _ = judgment.preference
         chosen = pairs.answers_of(self.connection, last.pair_id)[chosen_slot].text
-        before = pairs.prompt_of(pairs.pair_row(self.connection, last.pair_id))
-        history = (*before, Message(role="assistant", content=chosen), turn)
+        prompt = pairs.load_messages(pairs.pair_by_id(self.connection, last.pair_id).prompt_json)
+        history = (*prompt, Message(role="assistant", content=chosen), turn)
         conversations.go_on(self.connection, conversation, history)
 
     def _lease(self, item_id: str) -> None:
@@ -161,49 +176,49 @@ class Steps:
 
     # -- after something was said --------------------------------------------------------------------------------
 
-    def settle(self, shown: Any, state: str) -> None:
+    def settle(self, comparison: ComparisonRow, state: Literal["judged", "skipped"]) -> None:
         """A comparison was judged or skipped: it, its item and its conversation follow."""
-        conversations.set_comparison(self.connection, shown.id, state=state, judged_at=now())
-        conversation = conversations.conversation_row(self.connection, shown.conversation_id)
-        if shown.turn == 1:
+        conversations.set_comparison(self.connection, comparison.id, state=state, judged_at=now())
+        conversation = conversations.conversation_by_id(self.connection, comparison.conversation_id)
+        if comparison.turn == 1:
             done = "done" if state == "judged" else "skipped"
             assignments.end(self.connection, self.annotator_id, conversation.item_id, done)
-        is_last = conversations.last_comparison(self.connection, conversation.id).id == shown.id
-        if is_last and (state == "skipped" or not self._goes_on(shown)):
+        is_last = conversations.last_comparison(self.connection, conversation.id).id == comparison.id
+        if is_last and (state == "skipped" or not self._goes_on(comparison)):
             conversations.set_state(self.connection, conversation.id, "finished")
 
-    def move_on(self, shown: Any) -> str:
+    def move_on(self, comparison: ComparisonRow) -> str:
         """After a judgment: explain an example, wait for the next turn, or put the next thing on the desk."""
         place = self.place
-        if place is not None and place.editing == shown.id:
+        if place is not None and place.editing == comparison.id:
             self.put(editing=None)
             return ""
-        if shown.kind == "training" or self._goes_on(shown):
+        if comparison.kind == "training" or self._goes_on(comparison):
             return ""
         return self.advance()
 
-    def _goes_on(self, shown: Any) -> bool:
-        return shown.kind == "work" and self.live and shown.turn < self.project.max_turns
+    def _goes_on(self, comparison: ComparisonRow) -> bool:
+        return comparison.kind == "work" and self.live and comparison.turn < self.project.max_turns
 
-    def take_back(self, shown: Any) -> None:
+    def take_back(self, comparison: ComparisonRow) -> None:
         """Record that what was said about a comparison holds no longer."""
-        given = judgments.submission_id(self.connection, shown.id)
+        given = judgments.submission_id(self.connection, comparison.id)
         values = {"kind": "retraction", "flags_json": "[]"}
-        judgments.append(self.connection, shown, self.project, given, values)
+        judgments.append(self.connection, comparison, self.project, given, values)
 
-    def put_away(self, shown: Any) -> None:
+    def put_away(self, comparison: ComparisonRow) -> None:
         """Take a comparison that was withdrawn off the desk, unless its conversation has gone on from it."""
         place = self.place
-        last = conversations.last_comparison(self.connection, shown.conversation_id)
-        if place is not None and place.conversation_id == shown.conversation_id and last.id == shown.id:
+        last = conversations.last_comparison(self.connection, comparison.conversation_id)
+        if place is not None and place.conversation_id == comparison.conversation_id and last.id == comparison.id:
             self.put(conversation_id=None)
         self.put(editing=None)
 
-    def reopen(self, shown: Any) -> None:
+    def reopen(self, comparison: ComparisonRow) -> None:
         """Put a comparison on the desk again as if nothing had been said."""
-        conversations.set_comparison(self.connection, shown.id, state="open", judged_at=None)
-        conversation = conversations.conversation_row(self.connection, shown.conversation_id)
-        if shown.turn == 1:
+        conversations.set_comparison(self.connection, comparison.id, state="open", judged_at=None)
+        conversation = conversations.conversation_by_id(self.connection, comparison.conversation_id)
+        if comparison.turn == 1:
             self._lease(conversation.item_id)
         conversations.set_state(self.connection, conversation.id, "active")
         self.put(conversation_id=conversation.id, editing=None)
@@ -215,7 +230,7 @@ class Steps:
             return False
         last = conversations.last_comparison(self.connection, place.conversation_id)
         if last.state == "open" and last.turn == 1:
-            item_id = conversations.conversation_row(self.connection, place.conversation_id).item_id
+            item_id = conversations.conversation_by_id(self.connection, place.conversation_id).item_id
             assignments.end(self.connection, self.annotator_id, item_id, "returned")
         state = "abandoned" if last.state == "open" else "finished"
         conversations.set_state(self.connection, place.conversation_id, state)

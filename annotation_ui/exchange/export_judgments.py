@@ -33,21 +33,16 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, insert, select
 
 from alignment.data.jsonl import write_jsonl
-from alignment.data.records import GRADES, AnswerSource, Collected, Comparison, Grade, Message, Record, SafetyLabel
+from alignment.data.records import MARGINS, AnswerSource, Collected, Comparison, Message, Record, SafetyLabel
 from alignment.data.splits import first_turn_key
 from alignment.errors import UserError
 from alignment.files import write_json
-from annotation_ui.exchange.selection import WITHDRAWN, ExportFilter, Outcome, Selection, flags_of
+from annotation_ui.exchange.selection import WITHDRAWN, ExportFilter, Preference, SelectedRow, Selection
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store, now
 from annotation_ui.store.pairs import load_messages
+from annotation_ui.store.rows import AnswerRow, VariantRow
 from annotation_ui.vocabulary import Slot
-
-MARGINS: dict[str, dict[Grade, float]] = {
-    "small": dict(zip(GRADES, (1.0, 2 / 3, 1 / 3, 0.0), strict=True)),
-    "large": dict(zip(GRADES, (3.0, 2.0, 1.0, 0.0), strict=True)),
-}
-"""Margins by grade (Llama 2, Table 27), those of ``alignment.reward.losses`` without its torch."""
 
 
 class Manifest(Record):
@@ -153,7 +148,7 @@ class _Writing:
     """Makes the records of a selection, and remembers what the manifest says of them."""
 
     selection: Selection
-    variants: dict[str, Any]
+    variants: dict[str, VariantRow]
     projects: Counter[str] = field(default_factory=Counter)
     annotators: set[str] = field(default_factory=set)
     guidelines: set[str] = field(default_factory=set)
@@ -163,68 +158,69 @@ class _Writing:
     def begin(cls, connection: Connection, filters: ExportFilter | None) -> _Writing:
         """From here on, nothing that is said gets into the records."""
         selection = Selection.begin(connection, filters or ExportFilter())  # type: ignore[call-arg]
-        return cls(selection, {row.id: row for row in connection.execute(select(tables.variant))})
+        variants = map(VariantRow._make, connection.execute(select(tables.variant)))
+        return cls(selection, {variant.id: variant for variant in variants})
 
     def records(self) -> Iterator[Comparison]:
         """One record for each judgment."""
-        for row, said in self.selection.judgments():
+        for row, preference in self.selection.judgments():
             self.projects[row.project] += 1
-            self.annotators.add(row.annotator_id)
-            self.guidelines.add(row.guidelines_sha256)
-            self.written_by |= {row.a_variant_id, row.b_variant_id}
-            yield self._record(row, said)
+            self.annotators.add(row.judgment.annotator_id)
+            self.guidelines.add(row.judgment.guidelines_sha256)
+            self.written_by |= {answer.variant_id for answer in row.answers.values()}
+            yield self._record(row, preference)
 
-    def _record(self, row: Any, said: Outcome) -> Comparison:
-        prompt, margins = load_messages(row.prompt_json), self.selection.filters.margins
-        other: Slot = "b" if said.slot == "a" else "a"
-        chosen, rejected = (Message(role="assistant", content=_of(row, slot, "text")) for slot in (said.slot, other))
+    def _record(self, row: SelectedRow, preference: Preference) -> Comparison:
+        """The record of one judgment."""
+        prompt, margins, safety = load_messages(row.prompt_json), self.selection.filters.margins, preference.safety
+        chosen, rejected = row.answers[preference.slot], row.answers["b" if preference.slot == "a" else "a"]
         return Comparison(
-            id=f"jdg-{row.comparison_id.removeprefix('cmp_')}",
+            id=f"jdg-{row.judgment.comparison_id.removeprefix('cmp_')}",
             prompt=prompt,
-            chosen=(chosen,),
-            rejected=(rejected,),
+            chosen=(Message(role="assistant", content=chosen.text),),
+            rejected=(Message(role="assistant", content=rejected.text),),
             dimension=row.dimension,
-            grade=said.grade,
-            safety=None if said.safety is None else SafetyLabel(bin=said.safety),
-            annotator_id=row.annotator_id,
+            grade=preference.grade,
+            safety=None if safety is None else SafetyLabel(bin=safety),
+            annotator_id=row.judgment.annotator_id,
             conversation_id=first_turn_key(prompt),
             kind=row.item_kind,
             batch=row.batch,
-            chosen_source=self._source(row, said.slot),
-            rejected_source=self._source(row, other),
+            chosen_source=self._source(chosen),
+            rejected_source=self._source(rejected),
             turn=row.turn,
-            margin=None if margins == "none" else MARGINS[margins][said.grade],
-            collected=self._collected(row, said.slot),
+            margin=None if margins == "none" else MARGINS[margins][preference.grade],
+            collected=self._collected(row, preference.slot),
         )
 
-    def _source(self, row: Any, slot: Slot) -> AnswerSource:
-        sampling = json.loads(_of(row, slot, "sampling_json"))
-        wrote = self.variants[_of(row, slot, "variant_id")]
+    def _source(self, answer: AnswerRow) -> AnswerSource:
+        sampling, variant = json.loads(answer.sampling_json), self.variants[answer.variant_id]
         return AnswerSource(
-            variant=wrote.name,
-            checkpoint=wrote.checkpoint,
+            variant=variant.name,
+            checkpoint=variant.checkpoint,
             temperature=sampling.get("temperature"),
-            finish_reason=_of(row, slot, "finish_reason"),
-            n_tokens=_of(row, slot, "n_tokens"),
-            seed=_of(row, slot, "seed"),
+            finish_reason=answer.finish_reason,
+            n_tokens=answer.n_tokens,
+            seed=answer.seed,
             max_new_tokens=sampling.get("max_new_tokens"),
         )
 
-    def _collected(self, row: Any, chosen: Slot) -> Collected:
+    def _collected(self, row: SelectedRow, chosen: Slot) -> Collected:
+        judgment = row.judgment
         return Collected(
             project=row.project,
             item_id=row.item_id,
-            comparison_id=row.comparison_id,
+            comparison_id=judgment.comparison_id,
             chosen_was_left=chosen == row.left_slot,
             is_gold=row.source == "gold",
-            guidelines_sha256=row.guidelines_sha256,
-            app_version=row.app_version,
-            judged_at=row.created_at,
+            guidelines_sha256=judgment.guidelines_sha256,
+            app_version=judgment.app_version,
+            judged_at=judgment.created_at,
             shown_at=row.first_shown_at,
-            active_ms=row.active_ms,
-            input_method=row.input_method,
-            flags=flags_of(row),
-            note=row.note if self.selection.filters.with_notes else None,
+            active_ms=judgment.active_ms,
+            input_method=judgment.input_method,
+            flags=row.flags,
+            note=judgment.note if self.selection.filters.with_notes else None,
         )
 
     def manifest(self, written: Path) -> Manifest:
@@ -253,11 +249,6 @@ class _Writing:
             variants=tuple(wrote),
             features=columns,
         )
-
-
-def _of(row: Any, slot: Slot, name: str) -> Any:
-    """A column of one of the two answers."""
-    return getattr(row, f"{slot}_{name}")
 
 
 def features_of(kind: Any) -> dict[str, Any]:

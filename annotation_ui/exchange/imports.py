@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, select
@@ -22,11 +21,12 @@ from alignment.errors import UserError
 from alignment.resources import resolve
 from annotation_ui.desk.exercises import read_exercises
 from annotation_ui.exchange.pair_lines import IMPORTED, attention_item, has_own_pairs, own_pairs
+from annotation_ui.store import tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem, add_items
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.store.projects import project_named
-from annotation_ui.store.tables import answer, item, pair
+from annotation_ui.store.rows import ProjectRow
 from annotation_ui.vocabulary import SLOTS, Slot
 
 ITEMS_PER_WRITE = 2000
@@ -225,10 +225,10 @@ def _check(new: NewItem) -> None:
         raise UserError(f"{new.id}: an answer is empty, or both are the same")
 
 
-def _known(connection: Connection, project_row: Any, items: Sequence[NewItem]) -> set[str]:
+def _known(connection: Connection, project: ProjectRow, items: Sequence[NewItem]) -> set[str]:
     """Which of the items are in the project; raise ``UserError`` where one has the id and says something else."""
-    prefix = f"{project_row.name}/"
-    query = select(item.c.id, item.c.prompt_sha256).where(item.c.project_id == project_row.id)
+    prefix = f"{project.name}/"
+    query = select(tables.item.c.id, tables.item.c.prompt_sha256).where(tables.item.c.project_id == project.id)
     prompts = {row.id.removeprefix(prefix): row.prompt_sha256 for row in connection.execute(query)}
     known = [new for new in items if new.id in prompts]
     texts = _answers_of(connection, [prefix + new.id for new in known if new.answers is not None])
@@ -238,7 +238,7 @@ def _known(connection: Connection, project_row: Any, items: Sequence[NewItem]) -
             same = texts.get(prefix + new.id) == {slot: given.text for slot, given in new.answers.items()}
         if not same:
             raise UserError(
-                f"{project_row.name} has an item {new.id!r} that says something else. Nothing is imported: give the "
+                f"{project.name} has an item {new.id!r} that says something else. Nothing is imported: give the "
                 "new ones other ids (rows without ids are numbered by the file's name: rename the file)."
             )
     return {new.id for new in known}
@@ -246,14 +246,18 @@ def _known(connection: Connection, project_row: Any, items: Sequence[NewItem]) -
 
 def _answers_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     """Item id -> slot -> the answer to its own prompt."""
-    found: dict[str, dict[str, str]] = {}
+    answers: dict[str, dict[str, str]] = {}
     query = (
-        select(item.c.id, answer.c.slot, answer.c.text)
-        .join_from(item, pair, (pair.c.item_id == item.c.id) & (pair.c.prompt_sha256 == item.c.prompt_sha256))
-        .join(answer, answer.c.pair_id == pair.c.id)
+        select(tables.item.c.id, tables.answer.c.slot, tables.answer.c.text)
+        .join_from(
+            tables.item,
+            tables.pair,
+            (tables.pair.c.item_id == tables.item.c.id) & (tables.pair.c.prompt_sha256 == tables.item.c.prompt_sha256),
+        )
+        .join(tables.answer, tables.answer.c.pair_id == tables.pair.c.id)
     )
     for start in range(0, len(ids), _IDS_PER_QUERY):
         some = ids[start : start + _IDS_PER_QUERY]
-        for row in connection.execute(query.where(item.c.id.in_(some))):
-            found.setdefault(row.id, {})[row.slot] = row.text
-    return found
+        for item_id, slot, text in connection.execute(query.where(tables.item.c.id.in_(some))):
+            answers.setdefault(item_id, {})[slot] = text
+    return answers

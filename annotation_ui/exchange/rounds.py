@@ -16,12 +16,11 @@ from sqlalchemy import Connection, and_, case, func, or_, select
 
 from alignment.data.records import Dimension, Part
 from annotation_ui.exchange.selection import ExportFilter, Selection
-from annotation_ui.store import assignments
+from annotation_ui.store import assignments, tables
 from annotation_ui.store.accounts import LOCAL_USER, is_simulated
 from annotation_ui.store.database import Store, now
 from annotation_ui.store.items import NewItem, add_items
 from annotation_ui.store.projects import project_named
-from annotation_ui.store.tables import annotator, assignment, item, project
 
 PRIORITY = 1000
 """Of a round's items: the pipeline waits for them, so they come before what else is in the queue."""
@@ -53,7 +52,10 @@ class Standing:
 def has_batch(store: Store, batch: str) -> bool:
     """Whether a batch's items are in the store."""
     with store.read() as connection:
-        return connection.execute(select(item.c.id).where(item.c.batch == batch).limit(1)).first() is not None
+        return (
+            connection.execute(select(tables.item.c.id).where(tables.item.c.batch == batch).limit(1)).first()
+            is not None
+        )
 
 
 def take_up(store: Store, batch: str, round_name: str, items: Mapping[str, Sequence[NewItem]]) -> None:
@@ -65,19 +67,21 @@ def take_up(store: Store, batch: str, round_name: str, items: Mapping[str, Seque
         round_name: with which the batches of this round begin; the others among them leave the queue.
         items: project -> items with answers; none where they are there already.
     """
-    of_project = select(project.c.overlap).where(project.c.id == item.c.project_id).scalar_subquery()
-    others = and_(item.c.batch.startswith(f"{round_name}-", autoescape=True), item.c.batch != batch)
+    of_project = (
+        select(tables.project.c.overlap).where(tables.project.c.id == tables.item.c.project_id).scalar_subquery()
+    )
+    others = and_(tables.item.c.batch.startswith(f"{round_name}-", autoescape=True), tables.item.c.batch != batch)
     with store.write() as connection:
         for name, new in items.items():
             add_items(connection, project_named(connection, name), new)
-        assignments.set_overlap(connection, item.c.batch == batch, of_project)
+        assignments.set_overlap(connection, tables.item.c.batch == batch, of_project)
         assignments.set_overlap(connection, others, 0)
 
 
 def put_away(store: Store, batch: str) -> None:
     """Take what is left of a batch off the queue."""
     with store.write() as connection:
-        assignments.set_overlap(connection, item.c.batch == batch, 0)
+        assignments.set_overlap(connection, tables.item.c.batch == batch, 0)
 
 
 # -- how far it is ----------------------------------------------------------------------------------------------------
@@ -114,7 +118,9 @@ class Watch:
 
     def _count(self, connection: Connection) -> None:
         selection = Selection.begin(connection, taken(self.batch))
-        withdrawn = select(func.count()).select_from(annotator).where(annotator.c.withdrawn_at.is_not(None))
+        withdrawn = (
+            select(func.count()).select_from(tables.annotator).where(tables.annotator.c.withdrawn_at.is_not(None))
+        )
         at = (selection.newest, connection.execute(withdrawn).scalar_one())
         if at != self._counted_at:
             self._judged = Counter((row.dimension, row.part) for row, _ in selection.judgments())
@@ -123,35 +129,37 @@ class Watch:
 
 def _waiting(connection: Connection, batch: str) -> Counter[tuple[str, str]]:
     """Items that are out on a lease, or in the queue for at least one person who is not through with them."""
-    people, state = _people(connection), assignment.c.state
-    has_expired = and_(state == "leased", assignment.c.lease_expires_at < now())
-    is_through = and_(state.in_(("skipped", "done")), assignment.c.annotator_id.in_(people))
+    people, state = _people(connection), tables.assignment.c.state
+    has_expired = and_(state == "leased", tables.assignment.c.lease_expires_at < now())
+    is_through = and_(state.in_(("skipped", "done")), tables.assignment.c.annotator_id.in_(people))
     per_item = (
         select(
-            item.c.project_id,
-            item.c.part,
-            (item.c.remaining + func.count(case((has_expired, 1)))).label("free"),
+            tables.item.c.project_id,
+            tables.item.c.part,
+            (tables.item.c.remaining + func.count(case((has_expired, 1)))).label("free"),
             func.count(case((and_(state == "leased", ~has_expired), 1))).label("leased"),
             func.count(case((is_through, 1))).label("through"),
         )
-        .outerjoin(assignment, assignment.c.item_id == item.c.id)
-        .where(item.c.batch == batch, item.c.source == "queue")
-        .group_by(item.c.id, item.c.project_id, item.c.part, item.c.remaining)
+        .outerjoin(tables.assignment, tables.assignment.c.item_id == tables.item.c.id)
+        .where(tables.item.c.batch == batch, tables.item.c.source == "queue")
+        .group_by(tables.item.c.id, tables.item.c.project_id, tables.item.c.part, tables.item.c.remaining)
         .subquery()
     )
     somebody = max(len(people), 1)  # where all accounts are closed, somebody may still come
     query = (
-        select(project.c.dimension, per_item.c.part, func.count())
-        .join_from(per_item, project, project.c.id == per_item.c.project_id)
+        select(tables.project.c.dimension, per_item.c.part, func.count())
+        .join_from(per_item, tables.project, tables.project.c.id == per_item.c.project_id)
         .where(or_(per_item.c.leased > 0, and_(per_item.c.free > 0, per_item.c.through < somebody)))
-        .group_by(project.c.dimension, per_item.c.part)
+        .group_by(tables.project.c.dimension, per_item.c.part)
     )
     return Counter({(row[0], row[1]): row[2] for row in connection.execute(query)})
 
 
 def _people(connection: Connection) -> list[str]:
     """Ids of those who can judge: not simulated, and the app's own account only while there is no other."""
-    accounts = connection.execute(select(annotator.c.id, annotator.c.username).where(annotator.c.active)).all()
+    accounts = connection.execute(
+        select(tables.annotator.c.id, tables.annotator.c.username).where(tables.annotator.c.active)
+    ).all()
     people = {row.username: row.id for row in accounts if not is_simulated(row.username)}
     local = people.pop(LOCAL_USER, None)
     return list(people.values()) or ([local] if local else [])

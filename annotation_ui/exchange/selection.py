@@ -3,9 +3,8 @@
 Judgments are read as they stood when the last row was ``newest``, so that what is said while an export runs does not
 get into half of it. What annotators have withdrawn, training and qualification tests are never selected.
 
-A majority is found after everything else was left out but weak grades, which the outcome decides. The earliest judgment
-of those in it stands for it, with the median of their grades (of two in the middle, the weaker); an answer is safe
-where more of all its annotators found it safe than unsafe. ``reward.overlap=majority`` decides alike.
+A majority (``alignment.data.repeated_judgments``) is found after everything else was left out but weak grades, which
+its outcome decides. The earliest judgment of those in it stands for it.
 """
 
 from __future__ import annotations
@@ -16,19 +15,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator
-from sqlalchemy import Connection, Select, case, exists, func, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, case, exists, func, select
 
 from alignment.data.jsonl import explain
-from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, SafetyBin
+from alignment.data.records import GRADES, Dimension, Grade, Part, SafetyBin
+from alignment.data.repeated_judgments import Vote, majority
 from alignment.errors import UserError
 from alignment.settings.section import Section
 from annotation_ui.desk.preparation import passed
+from annotation_ui.store import tables
 from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.projects import project_named
-from annotation_ui.store.tables import annotator, answer, comparison, item, judgment, pair, project
+from annotation_ui.store.rows import AnswerRow, JudgmentRow, Source
 from annotation_ui.vocabulary import FLAG, SLOTS, UNSAFE_PREFERRED, Slot
 
 OTHER_PART = {"train": "held out", "heldout": "for training"}
@@ -97,8 +98,51 @@ def filter_from(values: Mapping[str, object]) -> ExportFilter:
         raise UserError(explain(error)) from error
 
 
-@dataclass(frozen=True)
-class Outcome:
+class SelectedRow(NamedTuple):
+    """A judgment with everything that a record of it has.
+
+    Attributes:
+        judgment: what was said.
+        answers: by slot.
+        earlier_turns: how many turns before this one of its conversation have a judgment that holds.
+        project: its name.
+    """
+
+    judgment: JudgmentRow
+    answers: dict[Slot, AnswerRow]
+    pair_id: str
+    project_id: str
+    turn: int
+    left_slot: Slot
+    first_shown_at: str | None
+    earlier_turns: int
+    prompt_json: str
+    item_id: str
+    source: Source
+    part: Part
+    batch: str
+    item_kind: str | None
+    project: str
+    dimension: Dimension
+    username: str
+    withdrawn_at: str | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> SelectedRow:
+        """From a row of the query below: the columns of the judgment, those in between, and those of both answers."""
+        n_judgment, n_answer = len(JudgmentRow._fields), len(AnswerRow._fields)
+        first, second = AnswerRow._make(row[-2 * n_answer : -n_answer]), AnswerRow._make(row[-n_answer:])
+        between = row[n_judgment : -2 * n_answer]
+        return cls._make((JudgmentRow._make(row[:n_judgment]), {"a": first, "b": second}, *between))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of the judgment, and whether the turns that it goes on from still stand."""
+        earlier = [EARLIER_FLAG] if self.earlier_turns < self.turn - 1 else []
+        return (*json.loads(self.judgment.flags_json), *earlier)
+
+
+class Preference(NamedTuple):
     """What is said of a pair, by one annotator or by most; ``id`` is the judgment that stands for it."""
 
     id: int
@@ -134,11 +178,11 @@ class Selection:
         """
         for name in filters.projects:
             project_named(connection, name)
-        known = set(connection.execute(select(annotator.c.id)).scalars())
+        known = set(connection.execute(select(tables.annotator.c.id)).scalars())
         unknown = [name for name in filters.annotators if name not in known]
         if unknown:
             raise UserError(f"there is no annotator with the id {unknown[0]!r}; see python -m annotation_ui users list")
-        newest = connection.execute(select(func.coalesce(func.max(judgment.c.id), 0))).scalar_one()
+        newest = connection.execute(select(func.coalesce(func.max(tables.judgment.c.id), 0))).scalar_one()
         return cls(connection, filters, newest)
 
     @cached_property
@@ -146,152 +190,144 @@ class Selection:
         """(annotator, project) of those whose judgments count; ``None``: of everybody."""
         return passed(self.connection) if self.filters.require_qualified else None
 
-    def judgments(self) -> Iterator[tuple[Any, Outcome]]:
+    def judgments(self) -> Iterator[tuple[SelectedRow, Preference]]:
         """Rows with what they say, in the order in which they were said."""
         merged = self._by_majority() if self.filters.overlap == "majority" else None
         for row in self._rows():
-            found = self._reason(row) or (_own(row) if merged is None else merged.get(row.id, MERGED))
-            if isinstance(found, Outcome):
-                found = self._reason_of_outcome(found) or found
-            if isinstance(found, Outcome):
-                yield row, found
+            result = self._reason(row) or (_own(row) if merged is None else merged.get(row.judgment.id, MERGED))
+            if isinstance(result, Preference):
+                result = self._reason_of_preference(result) or result
+            if isinstance(result, Preference):
+                yield row, result
                 continue
-            self.left_out[found] += 1
-            if found == WITHDRAWN:
-                self.withdrawn.add(row.annotator_id)
+            self.left_out[result] += 1
+            if result == WITHDRAWN:
+                self.withdrawn.add(row.judgment.annotator_id)
 
-    def _rows(self) -> Iterator[Any]:
+    def _rows(self) -> Iterator[SelectedRow]:
         """All judgments in scope, a thousand in memory at a time."""
         query = _query(self.filters, self.newest).execution_options(yield_per=1000)
-        yield from self.connection.execute(query)
+        yield from map(SelectedRow.of, self.connection.execute(query))
 
-    def _reason(self, row: Any) -> str | None:
+    def _reason(self, row: SelectedRow) -> str | None:
         """Why a judgment is left out, whatever others say of the same pair."""
-        filters, flags, qualified = self.filters, flags_of(row), self._qualified
+        filters, flags, qualified = self.filters, row.flags, self._qualified
         reasons = (
             (OTHER_PART.get(filters.part, ""), filters.part not in ("all", row.part)),
             (SIMULATED, is_simulated(row.username) and not filters.with_simulated),
             (WITHDRAWN, row.withdrawn_at is not None),
-            (NOT_QUALIFIED, qualified is not None and (row.annotator_id, row.project_id) not in qualified),
+            (NOT_QUALIFIED, qualified is not None and (row.judgment.annotator_id, row.project_id) not in qualified),
             (GOLD, row.source == "gold" and not filters.with_gold),
-            (PREFERS_UNSAFE, row.safety == UNSAFE_PREFERRED and not filters.with_unsafe_preferred),
+            (PREFERS_UNSAFE, row.judgment.safety == UNSAFE_PREFERRED and not filters.with_unsafe_preferred),
             (FOR_REVIEW, FLAG in flags and not filters.with_for_review),
             (EARLIER_WITHDRAWN, EARLIER_FLAG in flags and not filters.with_earlier_withdrawn),
         )
         return next((name for name, applies in reasons if applies), None)
 
-    def _reason_of_outcome(self, said: Outcome) -> str | None:
-        """Why an outcome is left out; a vote may prefer the unsafe answer though none of those in it does."""
-        if said.safety == UNSAFE_PREFERRED and not self.filters.with_unsafe_preferred:
+    def _reason_of_preference(self, preference: Preference) -> str | None:
+        """Why a preference is left out; that of most may prefer the unsafe answer though none of those in it does."""
+        if preference.safety == UNSAFE_PREFERRED and not self.filters.with_unsafe_preferred:
             return PREFERS_UNSAFE
         weakest = self.filters.min_grade
-        return WEAK if weakest is not None and GRADES.index(said.grade) > GRADES.index(weakest) else None
+        return WEAK if weakest is not None and GRADES.index(preference.grade) > GRADES.index(weakest) else None
 
-    def _by_majority(self) -> dict[int, Outcome | str]:
+    def _by_majority(self) -> dict[int, Preference | str]:
         """Judgment -> what most say, for the one that stands for them, or ``EVEN_VOTES``; none for the others."""
-        said: dict[str, list[Outcome]] = defaultdict(list)
+        by_pair: dict[str, list[Preference]] = defaultdict(list)
         for row in self._rows():
             if self._reason(row) is None:
-                said[row.pair_id].append(_own(row))
-        found: dict[int, Outcome | str] = {}
-        for votes in said.values():
-            outcome = majority(votes)
-            found |= {vote.id: EVEN_VOTES for vote in votes} if outcome is None else {outcome.id: outcome}
-        return found
+                by_pair[row.pair_id].append(_own(row))
+        merged: dict[int, Preference | str] = {}
+        for preferences in by_pair.values():
+            most = _most(preferences)
+            merged |= {each.id: EVEN_VOTES for each in preferences} if most is None else {most.id: most}
+        return merged
 
 
-def _own(row: Any) -> Outcome:
-    return Outcome(row.id, row.chosen_slot, row.grade, row.safety)
+def _own(row: SelectedRow) -> Preference:
+    slot, grade = row.judgment.preference
+    return Preference(row.judgment.id, slot, grade, row.judgment.safety)
 
 
-def flags_of(row: Any) -> tuple[str, ...]:
-    """The flags of a selected row, and whether the turns that it goes on from still stand."""
-    earlier = [EARLIER_FLAG] if row.earlier_turns < row.turn - 1 else []
-    return (*json.loads(row.flags_json), *earlier)
-
-
-# -- majority ---------------------------------------------------------------------------------------------------------
-
-
-def majority(votes: Sequence[Outcome]) -> Outcome | None:
+def _most(preferences: Sequence[Preference]) -> Preference | None:
     """What most say of a pair, under the id of the first who says so; ``None`` where the votes are even."""
-    counts = Counter(vote.slot for vote in votes)
-    if counts["a"] == counts["b"]:
+    outcome = majority([Vote(each.slot, each.grade, each.safety) for each in preferences])
+    if outcome is None:
         return None
-    slot: Slot = "a" if counts["a"] > counts["b"] else "b"
-    winners = [vote for vote in votes if vote.slot == slot]
-    ranks = sorted(GRADES.index(vote.grade) for vote in winners)
-    return Outcome(winners[0].id, slot, GRADES[ranks[len(ranks) // 2]], _safety(votes, slot))
-
-
-def _safety(votes: Sequence[Outcome], slot: Slot) -> SafetyBin | None:
-    found_safe: Counter[bool] = Counter()  # found safe, less found unsafe: whether it is the chosen answer
-    labelled = [(vote.slot == slot, SAFETY_LABELS[vote.safety]) for vote in votes if vote.safety is not None]
-    for same_choice, labels in labelled:
-        for is_own_choice, safe in zip((True, False), labels, strict=True):
-            found_safe[is_own_choice == same_choice] += 1 if safe else -1
-    bins = {labels: name for name, labels in SAFETY_LABELS.items()}
-    return bins[(found_safe[True] > 0, found_safe[False] > 0)] if labelled else None
+    first = next(each for each in preferences if each.slot == outcome.choice)
+    return Preference(first.id, first.slot, outcome.grade or first.grade, outcome.safety)
 
 
 # -- the query --------------------------------------------------------------------------------------------------------
 
 
 def _query(filters: ExportFilter, newest: int) -> Select[Any]:
-    """All judgments of work in the scope, with everything that a record has; answers as ``a_text``, ``b_seed``, ..."""
-    answers = {slot: answer.alias(slot) for slot in SLOTS}
+    """All judgments of work in the scope, with the columns that ``SelectedRow`` takes, in its order."""
+    # Judgment, what is known of its comparison, and the answers: as ``SelectedRow.of`` takes them apart.
+    answers = {slot: tables.answer.alias(slot) for slot in SLOTS}
     query = select(
-        *judgment.c,
-        *(comparison.c[name] for name in ("pair_id", "project_id", "turn", "left_slot", "first_shown_at")),
+        *tables.judgment.c,
+        *(tables.comparison.c[name] for name in ("pair_id", "project_id", "turn", "left_slot", "first_shown_at")),
         _earlier_turns(newest),
-        pair.c.prompt_json,
-        item.c.id.label("item_id"),
-        item.c.source,
-        item.c.part,
-        item.c.batch,
-        item.c.kind.label("item_kind"),
-        project.c.name.label("project"),
-        project.c.dimension,
-        annotator.c.username,
-        annotator.c.withdrawn_at,
-        *(column.label(f"{slot}_{column.name}") for slot, written in answers.items() for column in written.c),
-    ).join_from(judgment, comparison, comparison.c.id == judgment.c.comparison_id)
-    for table, own in ((pair, comparison.c.pair_id), (item, pair.c.item_id), (project, comparison.c.project_id)):
+        tables.pair.c.prompt_json,
+        tables.item.c.id,
+        tables.item.c.source,
+        tables.item.c.part,
+        tables.item.c.batch,
+        tables.item.c.kind,
+        tables.project.c.name,
+        tables.project.c.dimension,
+        tables.annotator.c.username,
+        tables.annotator.c.withdrawn_at,
+        *(column for answer in answers.values() for column in answer.c),
+    ).join_from(tables.judgment, tables.comparison, tables.comparison.c.id == tables.judgment.c.comparison_id)
+    for table, own in (
+        (tables.pair, tables.comparison.c.pair_id),
+        (tables.item, tables.pair.c.item_id),
+        (tables.project, tables.comparison.c.project_id),
+    ):
         query = query.join(table, table.c.id == own)
-    query = query.join(annotator, annotator.c.id == judgment.c.annotator_id)
-    for slot, written in answers.items():
-        query = query.join(written, (written.c.pair_id == pair.c.id) & (written.c.slot == slot))
-    return query.where(comparison.c.kind == "work", _holds(judgment, newest), *_scope(filters)).order_by(judgment.c.id)
+    query = query.join(tables.annotator, tables.annotator.c.id == tables.judgment.c.annotator_id)
+    for slot, answer in answers.items():
+        query = query.join(answer, (answer.c.pair_id == tables.pair.c.id) & (answer.c.slot == slot))
+    query = query.where(tables.comparison.c.kind == "work", _holds(tables.judgment, newest), *_scope(filters))
+    return query.order_by(tables.judgment.c.id)
 
 
-def _holds(said: Any, newest: int) -> Any:
+def _holds(judgment: FromClause, newest: int) -> ColumnElement[bool]:
     """Condition: a row is a judgment that nothing had superseded when ``newest`` was the last row."""
-    later = judgment.alias()
-    superseded = exists().where(later.c.supersedes == said.c.id, later.c.id <= newest)
-    return (said.c.kind == "judgment") & (said.c.id <= newest) & ~superseded
+    later = tables.judgment.alias()
+    superseded = exists().where(later.c.supersedes == judgment.c.id, later.c.id <= newest)
+    return (judgment.c.kind == "judgment") & (judgment.c.id <= newest) & ~superseded
 
 
-def _earlier_turns(newest: int) -> Any:
+def _earlier_turns(newest: int) -> ColumnElement[int]:
     """How many earlier turns of a comparison's conversation have a judgment that holds."""
-    before, said = comparison.alias(), judgment.alias()
-    found = (
+    before, judgment = tables.comparison.alias(), tables.judgment.alias()
+    count = (
         select(func.count())
         .select_from(before)
-        .join(said, said.c.comparison_id == before.c.id)
-        .where(before.c.conversation_id == comparison.c.conversation_id, before.c.turn < comparison.c.turn)
-        .where(_holds(said, newest))
-        .correlate(comparison)
+        .join(judgment, judgment.c.comparison_id == before.c.id)
+        .where(
+            before.c.conversation_id == tables.comparison.c.conversation_id, before.c.turn < tables.comparison.c.turn
+        )
+        .where(_holds(judgment, newest))
+        .correlate(tables.comparison)
         .scalar_subquery()
     )
-    return case((comparison.c.turn > 1, found), else_=0).label("earlier_turns")
+    return case((tables.comparison.c.turn > 1, count), else_=0).label("earlier_turns")
 
 
-def _scope(filters: ExportFilter) -> Iterator[Any]:
-    listed = ((project.c.name, filters.projects), (item.c.batch, filters.batches), (annotator.c.id, filters.annotators))
+def _scope(filters: ExportFilter) -> Iterator[ColumnElement[bool]]:
+    listed = (
+        (tables.project.c.name, filters.projects),
+        (tables.item.c.batch, filters.batches),
+        (tables.annotator.c.id, filters.annotators),
+    )
     yield from (column.in_(names) for column, names in listed if names)
     if filters.dimension is not None:
-        yield project.c.dimension == filters.dimension
+        yield tables.project.c.dimension == filters.dimension
     if filters.since is not None:
-        yield judgment.c.created_at >= filters.since
+        yield tables.judgment.c.created_at >= filters.since
     if filters.until is not None:
-        yield judgment.c.created_at < filters.until
+        yield tables.judgment.c.created_at < filters.until

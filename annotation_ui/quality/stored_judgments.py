@@ -12,20 +12,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, or_, select, true
 
-from alignment.data.records import Dialogue, SafetyBin
+from alignment.data.records import Dialogue, Dimension, Grade, Part, SafetyBin
 from annotation_ui import texts
 from annotation_ui.quality.agreement import JudgedPair, SkippedPair
 from annotation_ui.quality.quality_figures import build_report
 from annotation_ui.quality.quality_report import QualityReport, ReportNote
+from annotation_ui.store import tables
 from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.database import Store
 from annotation_ui.store.pairs import load_messages
 from annotation_ui.store.projects import project_named
-from annotation_ui.store.tables import annotator, answer, comparison, current_judgment, item, judgment, pair, project
+from annotation_ui.store.rows import AnswerRow, Source
 from annotation_ui.vocabulary import Flag, Slot
 
 _WORK = ("queue", "annotator")
@@ -62,72 +63,97 @@ def quality_report(store: Store, *, project_name: str | None = None, with_simula
 def annotator_names(store: Store) -> dict[str, str]:
     """Annotator id -> user name; only admins may see these."""
     with store.read() as connection:
-        rows = connection.execute(select(annotator.c.id, annotator.c.username))
+        rows = connection.execute(select(tables.annotator.c.id, tables.annotator.c.username))
         return {row.id: row.username for row in rows}
 
 
 def judged_pairs(connection: Connection, project_name: str | None = None) -> list[JudgedPair]:
     """Current judgments of work, gold items among them, in one query."""
-    current = current_judgment.c
+    judgment = tables.current_judgment.c
     query = _of_work(
         select(
-            current.annotator_id,
-            current.chosen_slot,
-            current.grade,
-            current.safety,
-            current.active_ms,
-            current.flags_json,
-            current.created_at,
-            comparison.c.pair_id,
-            comparison.c.left_slot,
-            comparison.c.turn,
-            project.c.name.label("project"),
-            project.c.dimension,
-            item.c.batch,
-            item.c.part,
-            item.c.source,
-            item.c.expected_json,
-        ).join_from(current_judgment, comparison, comparison.c.id == current.comparison_id),
+            judgment.annotator_id,
+            judgment.chosen_slot,
+            judgment.grade,
+            judgment.safety,
+            judgment.active_ms,
+            judgment.flags_json,
+            judgment.created_at,
+            tables.comparison.c.pair_id,
+            tables.comparison.c.left_slot,
+            tables.comparison.c.turn,
+            tables.project.c.name.label("project"),
+            tables.project.c.dimension,
+            tables.item.c.batch,
+            tables.item.c.part,
+            tables.item.c.source,
+            tables.item.c.expected_json,
+        ).join_from(tables.current_judgment, tables.comparison, tables.comparison.c.id == judgment.comparison_id),
         (*_WORK, "gold"),
         project_name,
     )
-    rows = connection.execute(query.order_by(current.id), execution_options={"yield_per": 1000})
-    return [_judged(row) for row in rows]
+    rows = connection.execute(query.order_by(judgment.id), execution_options={"yield_per": 1000})
+    return [_judged(_JudgedRow._make(row)) for row in rows]
 
 
 def skipped_pairs(connection: Connection, project_name: str | None = None) -> list[SkippedPair]:
     """Pairs that were skipped and not judged after all, without gold items."""
-    later = judgment.alias("later")
+    later = tables.judgment.alias("later")
     query = _of_work(
-        select(judgment.c.annotator_id, project.c.name, judgment.c.skip_reason).join_from(
-            judgment, comparison, comparison.c.id == judgment.c.comparison_id
+        select(tables.judgment.c.annotator_id, tables.project.c.name, tables.judgment.c.skip_reason).join_from(
+            tables.judgment, tables.comparison, tables.comparison.c.id == tables.judgment.c.comparison_id
         ),
         _WORK,
         project_name,
     ).where(
-        judgment.c.kind == "skip",
-        ~select(later.c.id).where(later.c.supersedes == judgment.c.id).exists(),
+        tables.judgment.c.kind == "skip",
+        ~select(later.c.id).where(later.c.supersedes == tables.judgment.c.id).exists(),
     )
-    return [SkippedPair(*row) for row in connection.execute(query.order_by(judgment.c.id))]
+    return [SkippedPair(*row) for row in connection.execute(query.order_by(tables.judgment.c.id))]
 
 
 def _of_work(query: Select[Any], sources: tuple[str, ...], project_name: str | None) -> Select[Any]:
     """A query on comparisons, held to work on items of some sources by annotators who have not withdrawn."""
     query = (
-        query.join(pair, pair.c.id == comparison.c.pair_id)
-        .join(item, item.c.id == pair.c.item_id)
-        .join(project, project.c.id == comparison.c.project_id)
-        .join(annotator, annotator.c.id == comparison.c.annotator_id)
-        .where(comparison.c.kind == "work", item.c.source.in_(sources), annotator.c.withdrawn_at.is_(None))
+        query.join(tables.pair, tables.pair.c.id == tables.comparison.c.pair_id)
+        .join(tables.item, tables.item.c.id == tables.pair.c.item_id)
+        .join(tables.project, tables.project.c.id == tables.comparison.c.project_id)
+        .join(tables.annotator, tables.annotator.c.id == tables.comparison.c.annotator_id)
+        .where(
+            tables.comparison.c.kind == "work",
+            tables.item.c.source.in_(sources),
+            tables.annotator.c.withdrawn_at.is_(None),
+        )
     )
-    return query if project_name is None else query.where(project.c.name == project_name)
+    return query if project_name is None else query.where(tables.project.c.name == project_name)
+
+
+class _JudgedRow(NamedTuple):
+    """A judgment that holds, with what the report needs of its comparison, project and item."""
+
+    annotator_id: str
+    chosen_slot: Slot
+    grade: Grade
+    safety: SafetyBin | None
+    active_ms: int | None
+    flags_json: str
+    created_at: str
+    pair_id: str
+    left_slot: Slot
+    turn: int
+    project: str
+    dimension: Dimension
+    batch: str
+    part: Part
+    source: Source
+    expected_json: str | None
 
 
 _one: Callable[[Any], Any] = intern
 """A word as the one object of its kind: hundreds of thousands of rows share a few words."""
 
 
-def _judged(row: Any) -> JudgedPair:
+def _judged(row: _JudgedRow) -> JudgedPair:
     is_gold = row.source == "gold"
     return JudgedPair(
         pair_id=row.pair_id,
@@ -194,34 +220,63 @@ class FlaggedJudgment:
     note: str | None
 
 
+class _FlaggedRow(NamedTuple):
+    """A judgment that was flagged or has a note, with its prompt."""
+
+    id: int
+    project_title: str
+    annotator_id: str
+    created_at: str
+    pair_id: str
+    prompt_json: str
+    chosen_slot: Slot
+    grade: Grade
+    safety: SafetyBin | None
+    flags_json: str
+    note: str | None
+
+
 def flagged(store: Store, before: int | None = None) -> list[FlaggedJudgment]:
     """Judgments that were flagged, or came with a note, the latest first: a page of them, from before a judgment."""
-    current = current_judgment.c
+    judgment = tables.current_judgment.c
     query = (
-        select(current_judgment, comparison.c.pair_id, pair.c.prompt_json, project.c.title)
-        .join_from(current_judgment, comparison, comparison.c.id == current.comparison_id)
-        .join(pair, pair.c.id == comparison.c.pair_id)
-        .join(project, project.c.id == comparison.c.project_id)
-        .join(annotator, annotator.c.id == current.annotator_id)
-        .where(comparison.c.kind == "work", annotator.c.withdrawn_at.is_(None))
-        .where(or_(current.flags_json != "[]", current.note.is_not(None)))
-        .where(true() if before is None else current.id < before)
-        .order_by(current.id.desc())
+        select(
+            judgment.id,
+            tables.project.c.title,
+            judgment.annotator_id,
+            judgment.created_at,
+            tables.comparison.c.pair_id,
+            tables.pair.c.prompt_json,
+            judgment.chosen_slot,
+            judgment.grade,
+            judgment.safety,
+            judgment.flags_json,
+            judgment.note,
+        )
+        .join_from(tables.current_judgment, tables.comparison, tables.comparison.c.id == judgment.comparison_id)
+        .join(tables.pair, tables.pair.c.id == tables.comparison.c.pair_id)
+        .join(tables.project, tables.project.c.id == tables.comparison.c.project_id)
+        .join(tables.annotator, tables.annotator.c.id == judgment.annotator_id)
+        .where(tables.comparison.c.kind == "work", tables.annotator.c.withdrawn_at.is_(None))
+        .where(or_(judgment.flags_json != "[]", judgment.note.is_not(None)))
+        .where(true() if before is None else judgment.id < before)
+        .order_by(judgment.id.desc())
         .limit(PER_PAGE)
     )
     with store.read() as connection:
-        rows = connection.execute(query).all()
-        wanted = select(answer).where(answer.c.pair_id.in_([row.pair_id for row in rows]))
-        answers = {(row.pair_id, row.slot): row.text for row in connection.execute(wanted)}
+        rows = [_FlaggedRow._make(row) for row in connection.execute(query)]
+        wanted = select(tables.answer).where(tables.answer.c.pair_id.in_([row.pair_id for row in rows]))
+        found = map(AnswerRow._make, connection.execute(wanted))
+        answers = {(answer.pair_id, answer.slot): answer.text for answer in found}
     return [_flagged(row, answers) for row in rows]
 
 
-def _flagged(row: Any, answers: dict[tuple[str, str], str]) -> FlaggedJudgment:
-    other = "b" if row.chosen_slot == "a" else "a"
+def _flagged(row: _FlaggedRow, answers: dict[tuple[str, Slot], str]) -> FlaggedJudgment:
+    other: Slot = "b" if row.chosen_slot == "a" else "a"
     flags: Sequence[Flag] = json.loads(row.flags_json)
     return FlaggedJudgment(
         id=row.id,
-        project=row.title,
+        project=row.project_title,
         annotator_id=row.annotator_id,
         judged_at=row.created_at,
         dialogue=load_messages(row.prompt_json),

@@ -1,27 +1,32 @@
-"""Accounts: who may sign in, as what, and who they are."""
+"""Accounts: who may sign in, as what, who they are, and the hashes of their passwords."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
-from collections.abc import Sequence
+import secrets
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cache
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from alignment.errors import UserError
-from annotation_ui.store import assignments
+from annotation_ui.store import assignments, tables
 from annotation_ui.store.database import Store, new_id, now
-from annotation_ui.store.passwords import check_password, hash_password
-from annotation_ui.store.tables import annotator, login_failure, login_session
+from annotation_ui.store.rows import AccountRow
 from annotation_ui.vocabulary import AccountRole, Refused
 
 LOCAL_USER = "local"
 """The account of the one person on this machine, while nobody has made others."""
 SIMULATED = "sim-"
 """User names of simulated annotators begin with this; nobody else's do."""
-_ACTIVE = select(annotator).where(annotator.c.id == bindparam("wanted"), annotator.c.active)
+_ACTIVE = select(tables.annotator).where(tables.annotator.c.id == bindparam("wanted"), tables.annotator.c.active)
 USERNAME = re.compile(r"[\w.@-]{1,64}")
+MIN_PASSWORD = 8
+_COST = {"n": 2**14, "r": 8, "p": 1}
+"""Of scrypt: 16 MiB and some 50 ms a guess (RFC 7914)."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,10 @@ def add_account(store: Store, username: str, role: AccountRole, password: str) -
     check_password(password)
     made = Account(new_id("ann"), username, role)
     with store.write() as connection:
-        if account_row(connection, username) is not None:
+        if account_by_name(connection, username) is not None:
             raise UserError(f"there is an account {username!r} already")
         connection.execute(
-            insert(annotator).values(
+            insert(tables.annotator).values(
                 id=made.id,
                 username=username,
                 role=role,
@@ -66,11 +71,11 @@ def set_password(store: Store, username: str, password: str) -> None:
     """Give an account another password; it is unlocked, and signed out everywhere."""
     check_password(password)
     with store.write() as connection:
-        found = find(connection, username)
+        account = _known(connection, username)
         values = {"password_hash": hash_password(password)}
-        connection.execute(update(annotator).where(annotator.c.id == found.id).values(**values))
-        connection.execute(delete(login_failure).where(login_failure.c.username == username))
-        connection.execute(delete(login_session).where(login_session.c.annotator_id == found.id))
+        connection.execute(update(tables.annotator).where(tables.annotator.c.id == account.id).values(**values))
+        connection.execute(delete(tables.login_failure).where(tables.login_failure.c.username == username))
+        connection.execute(delete(tables.login_session).where(tables.login_session.c.annotator_id == account.id))
 
 
 def set_active(store: Store, username: str, active: bool) -> None:
@@ -80,11 +85,11 @@ def set_active(store: Store, username: str, active: bool) -> None:
         UserError: there is no such account, or its data was withdrawn, which holds for whatever it would judge.
     """
     with store.write() as connection:
-        found = find(connection, username)
-        if active and account_row(connection, username).withdrawn_at is not None:
+        account = _known(connection, username)
+        if active and account.withdrawn_at is not None:
             raise UserError(f"{username} has withdrawn, and nothing they judge would count. Make a new account.")
-        connection.execute(update(annotator).where(annotator.c.id == found.id).values(active=active))
-        connection.execute(delete(login_session).where(login_session.c.annotator_id == found.id))
+        connection.execute(update(tables.annotator).where(tables.annotator.c.id == account.id).values(active=active))
+        connection.execute(delete(tables.login_session).where(tables.login_session.c.annotator_id == account.id))
 
 
 def withdraw(store: Store, username: str) -> str:
@@ -93,21 +98,26 @@ def withdraw(store: Store, username: str) -> str:
     What they had judged, or had on their desk, goes to others.
     """
     with store.write() as connection:
-        found = find(connection, username)
+        account = _known(connection, username)
         values = {"active": False, "withdrawn_at": now()}
-        connection.execute(update(annotator).where(annotator.c.id == found.id).values(**values))
-        assignments.give_back(connection, found.id)
-        connection.execute(delete(login_session).where(login_session.c.annotator_id == found.id))
-    return found.id
+        connection.execute(update(tables.annotator).where(tables.annotator.c.id == account.id).values(**values))
+        assignments.give_back(connection, account.id)
+        connection.execute(delete(tables.login_session).where(tables.login_session.c.annotator_id == account.id))
+    return account.id
 
 
 def find(connection: Connection, username: str) -> Account:
     """The account of that name; raise ``UserError`` listing those there are."""
-    row = account_row(connection, username)
-    if row is None:
-        known = connection.execute(select(annotator.c.username).order_by(annotator.c.username)).scalars().all()
-        raise UserError(f"there is no account {username!r}; there are: {', '.join(known) or 'none yet'}")
-    return Account(row.id, row.username, row.role)
+    known = _known(connection, username)
+    return Account(known.id, known.username, known.role)
+
+
+def _known(connection: Connection, username: str) -> AccountRow:
+    account = account_by_name(connection, username)
+    if account is None:
+        names = [row.username for row in all_accounts(connection)]
+        raise UserError(f"there is no account {username!r}; there are: {', '.join(names) or 'none yet'}")
+    return account
 
 
 def find_by_id(connection: Connection, annotator_id: str) -> Account:
@@ -115,7 +125,7 @@ def find_by_id(connection: Connection, annotator_id: str) -> Account:
     row = connection.execute(_ACTIVE, {"wanted": annotator_id}).one_or_none()
     if row is None:
         raise Refused("You are not signed in any more. Reload the page.")
-    return Account(row.id, row.username, cast(AccountRole, row.role))
+    return Account(row.id, row.username, row.role)
 
 
 def is_simulated(username: str) -> bool:
@@ -130,15 +140,52 @@ def has_people(connection: Connection) -> bool:
 
 def usernames(connection: Connection) -> list[str]:
     """Names of the accounts that can sign in."""
-    query = select(annotator.c.username).where(annotator.c.active).order_by(annotator.c.username)
+    query = select(tables.annotator.c.username).where(tables.annotator.c.active).order_by(tables.annotator.c.username)
     return list(connection.execute(query).scalars())
 
 
-def all_accounts(connection: Connection) -> Sequence[Any]:
-    """Rows of all accounts, by name."""
-    return connection.execute(select(annotator).order_by(annotator.c.username)).all()
+def all_accounts(connection: Connection) -> list[AccountRow]:
+    """All accounts, by name."""
+    rows = connection.execute(select(tables.annotator).order_by(tables.annotator.c.username))
+    return [AccountRow._make(row) for row in rows]
 
 
-def account_row(connection: Connection, username: str) -> Any:
-    """The row of an account by name; ``None`` without one."""
-    return connection.execute(select(annotator).where(annotator.c.username == username)).one_or_none()
+def account_by_name(connection: Connection, username: str) -> AccountRow | None:
+    """The account of a name, if there is one."""
+    row = connection.execute(select(tables.annotator).where(tables.annotator.c.username == username)).one_or_none()
+    return None if row is None else AccountRow._make(row)
+
+
+# -- passwords, as salted scrypt hashes --------------------------------------------------------------------------------
+
+
+def hash_password(password: str, salt: bytes | None = None) -> str:
+    """``scrypt$SALT$HASH``, hexadecimal; a fresh salt each time."""
+    salt = salt or secrets.token_bytes(16)
+    encoded = password.encode("utf-8", "surrogatepass")
+    digest = _hashers().submit(hashlib.scrypt, encoded, salt=salt, **_COST).result()
+    return f"scrypt${salt.hex()}${digest.hex()}"
+
+
+@cache
+def _hashers() -> ThreadPoolExecutor:
+    """Two threads for all hashing: each thread that has done it once keeps its 16 MiB."""
+    return ThreadPoolExecutor(2, thread_name_prefix="password")
+
+
+def is_password(password: str, stored: str) -> bool:
+    """Whether a password is the one of a stored hash, in a time that does not tell how much of it is right."""
+    _, salt, _ = stored.split("$")
+    return hmac.compare_digest(hash_password(password, bytes.fromhex(salt)), stored)
+
+
+def check_password(password: str) -> None:
+    """Raise ``UserError`` for a password that is too short."""
+    if len(password) < MIN_PASSWORD:
+        raise UserError(f"the password needs at least {MIN_PASSWORD} characters")
+
+
+@cache
+def nobodys_hash() -> str:
+    """Compared with where there is no such account, so that this takes as long."""
+    return hash_password("nobody", bytes(16))

@@ -11,10 +11,11 @@ import random
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, bindparam, exists, func, insert, select, update
 
+from annotation_ui.store import tables
 from annotation_ui.store.database import in_minutes, new_id, now
-from annotation_ui.store.tables import assignment, item, pair
+from annotation_ui.store.rows import AssignmentRow, ItemRow, Source
 
 HELD = ("leased", "done", "skipped")
 """States in which an item does not come to the same annotator again."""
@@ -23,116 +24,133 @@ _TAKES = ("leased", "done")
 _COUNTED = 200
 """The queue is counted up to this."""
 
-_FIND = select(assignment).where(
-    assignment.c.item_id == bindparam("which"), assignment.c.annotator_id == bindparam("whose")
+_FIND = select(tables.assignment).where(
+    tables.assignment.c.item_id == bindparam("which"), tables.assignment.c.annotator_id == bindparam("whose")
 )
-_SET = update(assignment).where(assignment.c.id == bindparam("which"))
-_ADD = insert(assignment)
+_SET = update(tables.assignment).where(tables.assignment.c.id == bindparam("which"))
+_ADD = insert(tables.assignment)
 _ADD_REMAINING = (
-    update(item).where(item.c.id == bindparam("which")).values(remaining=item.c.remaining + bindparam("change"))
+    update(tables.item)
+    .where(tables.item.c.id == bindparam("which"))
+    .values(remaining=tables.item.c.remaining + bindparam("change"))
 )
-_OVER = select(assignment).where(assignment.c.state == "leased", assignment.c.lease_expires_at < bindparam("at"))
+_OVER = select(tables.assignment).where(
+    tables.assignment.c.state == "leased", tables.assignment.c.lease_expires_at < bindparam("at")
+)
 _FINISHED = select(func.count()).where(
-    assignment.c.annotator_id == bindparam("whose"), assignment.c.state.in_(("done", "skipped"))
+    tables.assignment.c.annotator_id == bindparam("whose"), tables.assignment.c.state.in_(("done", "skipped"))
 )
 
 
-def _open(*columns: Any, live: bool) -> Any:
+def _open(*columns: ColumnElement[Any] | FromClause, live: bool) -> Select[Any]:
     """Items of a source that may go to an annotator; without variants, only those with answers."""
     mine = exists().where(
-        assignment.c.item_id == item.c.id,
-        assignment.c.annotator_id == bindparam("annotator_id"),
-        assignment.c.state.in_(HELD),
+        tables.assignment.c.item_id == tables.item.c.id,
+        tables.assignment.c.annotator_id == bindparam("annotator_id"),
+        tables.assignment.c.state.in_(HELD),
     )
     ready = exists().where(
-        pair.c.item_id == item.c.id, pair.c.prompt_sha256 == item.c.prompt_sha256, pair.c.state == "complete"
+        tables.pair.c.item_id == tables.item.c.id,
+        tables.pair.c.prompt_sha256 == tables.item.c.prompt_sha256,
+        tables.pair.c.state == "complete",
     )
     own = (
-        item.c.project_id == bindparam("project_id"),
-        item.c.source == bindparam("source"),
-        item.c.remaining > 0,
+        tables.item.c.project_id == bindparam("project_id"),
+        tables.item.c.source == bindparam("source"),
+        tables.item.c.remaining > 0,
     )
     query = select(*columns).where(*own, ~mine)
     return query if live else query.where(ready)
 
 
 @cache
-def _first_open(live: bool) -> Any:
-    return _open(item, live=live).order_by(item.c.priority.desc(), item.c.place).limit(1)
+def _first_open(live: bool) -> Select[Any]:
+    return _open(tables.item, live=live).order_by(tables.item.c.priority.desc(), tables.item.c.place).limit(1)
 
 
 @cache
-def _count_open(live: bool) -> Any:
-    return select(func.count()).select_from(_open(item.c.id, live=live).limit(_COUNTED).subquery())
+def _count_open(live: bool) -> Select[Any]:
+    return select(func.count()).select_from(_open(tables.item.c.id, live=live).limit(_COUNTED).subquery())
 
 
 def lease_next(
     connection: Connection,
     annotator_id: str,
-    project_row: Any,
+    project_id: str,
     *,
     lease_minutes: float,
     gold_share: float,
     live: bool,
-) -> Any | None:
-    """Lease the next item to an annotator; returns its row, or ``None`` where the queue has nothing for them.
+) -> ItemRow | None:
+    """Lease the next item to an annotator; returns it, or ``None`` where the queue has nothing for them.
 
     Whether a gold item comes instead of one of the queue is drawn from the annotator and how many items they had, so
     that nobody can tell and asking again changes nothing.
+
+    Args:
+        connection: of a write.
+        annotator_id: whose desk it is for.
+        project_id: whose queue it is taken from.
+        lease_minutes: until it goes to somebody else.
+        gold_share: share of gold items among those that somebody gets.
+        live: whether variants are there to answer an item that has no answers.
     """
     expire(connection)
-    found = _first(connection, annotator_id, project_row, "queue", live=live)
-    if found is not None and _draws_gold(connection, annotator_id, project_row, gold_share):
-        found = _first(connection, annotator_id, project_row, "gold", live=live) or found
-    if found is not None:
-        lease(connection, annotator_id, found.id, lease_minutes=lease_minutes)
-    return found
+    item = _first(connection, annotator_id, project_id, "queue", live=live)
+    if item is not None and _draws_gold(connection, annotator_id, project_id, gold_share):
+        item = _first(connection, annotator_id, project_id, "gold", live=live) or item
+    if item is not None:
+        lease(connection, annotator_id, item.id, lease_minutes=lease_minutes)
+    return item
 
 
-def _first(connection: Connection, annotator_id: str, project_row: Any, source: str, *, live: bool) -> Any | None:
-    whose = {"annotator_id": annotator_id, "project_id": project_row.id, "source": source}
-    return connection.execute(_first_open(live), whose).one_or_none()
+def _first(connection: Connection, annotator_id: str, project_id: str, source: Source, *, live: bool) -> ItemRow | None:
+    whose = {"annotator_id": annotator_id, "project_id": project_id, "source": source}
+    row = connection.execute(_first_open(live), whose).one_or_none()
+    return None if row is None else ItemRow._make(row)
 
 
-def _draws_gold(connection: Connection, annotator_id: str, project_row: Any, gold_share: float) -> bool:
+def _draws_gold(connection: Connection, annotator_id: str, project_id: str, gold_share: float) -> bool:
     """A function of what the annotator has finished: giving an item back does not draw again."""
     had = connection.execute(_FINISHED, {"whose": annotator_id}).scalar_one()
-    return random.Random(f"{annotator_id}/{project_row.id}/{had}").random() < gold_share
+    return random.Random(f"{annotator_id}/{project_id}/{had}").random() < gold_share
 
 
 def lease(connection: Connection, annotator_id: str, item_id: str, *, lease_minutes: float) -> None:
     """Give an item to an annotator for some time."""
     until = in_minutes(lease_minutes)
-    before = _row(connection, annotator_id, item_id)
-    if before is None:
+    earlier = _find(connection, annotator_id, item_id)
+    if earlier is None:
         about = {"id": new_id("asg"), "item_id": item_id, "annotator_id": annotator_id}
         connection.execute(_ADD, {**about, "state": "leased", "lease_expires_at": until, "created_at": now()})
         _add_remaining(connection, item_id, -1)
         return
-    _set(connection, before, "leased", until)
+    _set(connection, earlier, "leased", until)
 
 
 def end(connection: Connection, annotator_id: str, item_id: str, state: str) -> None:
     """Say how an annotator's work on an item stands: ``done``, ``skipped`` or ``returned``."""
-    _set(connection, _row(connection, annotator_id, item_id), state)
+    assignment = _find(connection, annotator_id, item_id)
+    assert assignment is not None, (annotator_id, item_id)
+    _set(connection, assignment, state)
 
 
 def expire(connection: Connection) -> int:
     """Put items whose lease has run out back into the queue; returns how many."""
-    over = connection.execute(_OVER, {"at": now()}).all()
-    for row in over:
-        _set(connection, row, "expired")
-    return len(over)
+    rows = connection.execute(_OVER, {"at": now()}).all()
+    for row in rows:
+        _set(connection, AssignmentRow._make(row), "expired")
+    return len(rows)
 
 
 def give_back(connection: Connection, annotator_id: str) -> None:
     """Let others have all that an annotator was given, judged or not: for who has withdrawn."""
-    own = (assignment.c.annotator_id == annotator_id, assignment.c.state.in_(_TAKES))
-    for row in connection.execute(select(assignment).where(*own)).all():
-        _set(connection, row, "skipped")
+    own = (tables.assignment.c.annotator_id == annotator_id, tables.assignment.c.state.in_(_TAKES))
+    for row in connection.execute(select(tables.assignment).where(*own)).all():
+        _set(connection, AssignmentRow._make(row), "skipped")
 
 
-def set_overlap(connection: Connection, which: Any, overlap: Any) -> None:
+def set_overlap(connection: Connection, which: ColumnElement[bool], overlap: int | ColumnElement[int]) -> None:
     """Say how many annotators are to judge items of the queue; what was judged of them, or is out on a lease, counts.
 
     Args:
@@ -140,29 +158,30 @@ def set_overlap(connection: Connection, which: Any, overlap: Any) -> None:
         which: condition on items.
         overlap: a number, or an expression; 0 takes them off the queue.
     """
-    values = {"overlap": overlap, "remaining": item.c.remaining + overlap - item.c.overlap}
-    connection.execute(update(item).where(which, item.c.source == "queue").values(values))
+    values = {"overlap": overlap, "remaining": tables.item.c.remaining + overlap - tables.item.c.overlap}
+    connection.execute(update(tables.item).where(which, tables.item.c.source == "queue").values(values))
 
 
-def count_left(connection: Connection, annotator_id: str, project_row: Any, *, live: bool) -> int:
+def count_left(connection: Connection, annotator_id: str, project_id: str, *, live: bool) -> int:
     """Items that may come to an annotator, counted up to 200; gold items too, or the count would give them away."""
 
-    def count(source: str) -> int:
-        whose = {"annotator_id": annotator_id, "project_id": project_row.id, "source": source}
+    def count(source: Source) -> int:
+        whose = {"annotator_id": annotator_id, "project_id": project_id, "source": source}
         return int(connection.execute(_count_open(live), whose).scalar_one())
 
     in_queue = count("queue")
     return min(_COUNTED, in_queue + count("gold")) if in_queue else 0
 
 
-def _row(connection: Connection, annotator_id: str, item_id: str) -> Any:
-    return connection.execute(_FIND, {"which": item_id, "whose": annotator_id}).one_or_none()
+def _find(connection: Connection, annotator_id: str, item_id: str) -> AssignmentRow | None:
+    row = connection.execute(_FIND, {"which": item_id, "whose": annotator_id}).one_or_none()
+    return None if row is None else AssignmentRow._make(row)
 
 
-def _set(connection: Connection, row: Any, state: str, until: str | None = None) -> None:
-    values = {"state": state, "lease_expires_at": until or row.lease_expires_at}
-    connection.execute(_SET, {"which": row.id, **values})
-    _add_remaining(connection, row.item_id, (row.state in _TAKES) - (state in _TAKES))
+def _set(connection: Connection, assignment: AssignmentRow, state: str, until: str | None = None) -> None:
+    values = {"state": state, "lease_expires_at": until or assignment.lease_expires_at}
+    connection.execute(_SET, {"which": assignment.id, **values})
+    _add_remaining(connection, assignment.item_id, (assignment.state in _TAKES) - (state in _TAKES))
 
 
 def _add_remaining(connection: Connection, item_id: str, change: int) -> None:

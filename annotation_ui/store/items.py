@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from alignment.data.records import Dialogue, Message, Part
 from alignment.data.splits import dialogue_key
+from annotation_ui.store import tables
 from annotation_ui.store.database import now
 from annotation_ui.store.pairs import NewAnswer, add_pair, complete_pair, dump_messages
-from annotation_ui.store.tables import item
+from annotation_ui.store.rows import ItemRow, ProjectRow, Source
 from annotation_ui.vocabulary import Slot, storable
 
-Source = Literal["queue", "annotator", "gold", "training", "qualification"]
 _IDS_PER_QUERY = 500
+_ITEM = select(tables.item).where(tables.item.c.id == bindparam("wanted"))
 
 
 @dataclass(frozen=True)
@@ -56,26 +57,28 @@ class NewItem:
 # -- items ------------------------------------------------------------------------------------------------------------
 
 
-def add_items(connection: Connection, project_row: Any, items: Iterable[NewItem], *, overlap: int | None = None) -> int:
+def add_items(
+    connection: Connection, project: ProjectRow, items: Iterable[NewItem], *, overlap: int | None = None
+) -> int:
     """Put items into a project's queue; those whose id is there already stay as they are. Returns how many are new.
 
     Args:
         connection: of a write.
-        project_row: the project.
+        project: whose queue they stand in.
         items: what to add, in order.
         overlap: annotators per item; default: the project's.
     """
     new_items = list(items)
-    known = _known(connection, [f"{project_row.name}/{new.id}" for new in new_items])
-    place = connection.execute(select(func.coalesce(func.max(item.c.place), 0))).scalar_one()
+    known = _known(connection, [f"{project.name}/{new.id}" for new in new_items])
+    place = connection.execute(select(func.coalesce(func.max(tables.item.c.place), 0))).scalar_one()
     added = 0
     for new in new_items:
-        identifier = f"{project_row.name}/{new.id}"
+        identifier = f"{project.name}/{new.id}"
         if identifier in known:
             continue
         known.add(identifier)
         added += 1
-        _add_item(connection, project_row, new, identifier, place + added, overlap or project_row.overlap)
+        _add_item(connection, project, new, identifier, place + added, overlap or project.overlap)
     return added
 
 
@@ -83,21 +86,21 @@ def _known(connection: Connection, identifiers: Sequence[str]) -> set[str]:
     """Those of the ids that are there already."""
     found: set[str] = set()
     for start in range(0, len(identifiers), _IDS_PER_QUERY):
-        some = item.c.id.in_(identifiers[start : start + _IDS_PER_QUERY])
-        found |= set(connection.execute(select(item.c.id).where(some)).scalars())
+        some = tables.item.c.id.in_(identifiers[start : start + _IDS_PER_QUERY])
+        found |= set(connection.execute(select(tables.item.c.id).where(some)).scalars())
     return found
 
 
 def _add_item(
-    connection: Connection, project_row: Any, new: NewItem, identifier: str, place: int, overlap: int
+    connection: Connection, project: ProjectRow, new: NewItem, identifier: str, place: int, overlap: int
 ) -> None:
     connection.execute(
-        insert(item).values(
+        insert(tables.item).values(
             id=identifier,
-            project_id=project_row.id,
+            project_id=project.id,
             source=new.source,
             part=new.part,
-            batch=new.batch or project_row.batch,
+            batch=new.batch or project.batch,
             kind=new.kind,
             messages_json=dump_messages(new.messages),
             prompt_sha256=dialogue_key(new.messages),
@@ -111,11 +114,16 @@ def _add_item(
         )
     )
     if new.answers is not None:
-        pair_id = add_pair(connection, project_row.id, identifier, new.messages, seed=None)
+        pair_id = add_pair(connection, project.id, identifier, new.messages, seed=None)
         complete_pair(connection, pair_id, new.answers)
+
+
+def item_by_id(connection: Connection, item_id: str) -> ItemRow:
+    """An item by id, which begins with the name of its project."""
+    return ItemRow._make(connection.execute(_ITEM, {"wanted": item_id}).one())
 
 
 def has_items(connection: Connection, project_id: str) -> bool:
     """Whether anything was ever put into a project's queue."""
-    queued = select(item.c.id).where(item.c.project_id == project_id, item.c.source == "queue")
+    queued = select(tables.item.c.id).where(tables.item.c.project_id == project_id, tables.item.c.source == "queue")
     return connection.execute(queued.limit(1)).first() is not None

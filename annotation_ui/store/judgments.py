@@ -1,4 +1,4 @@
-"""What annotators say, as rows that are only ever added.
+"""Judgments: what annotators say, as rows that are only ever added.
 
 A submission has an id that the server makes for each showing: the comparison's id and how many rows there are about it.
 Sent twice, it is saved once; sent from a second tab after the first was saved, it is recognised as late.
@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
 
-from alignment.data.records import SAFETY_LABELS
+from alignment.data.records import SAFETY_LABELS, Grade
+from annotation_ui.store import tables
 from annotation_ui.store.database import now
-from annotation_ui.store.tables import comparison, guideline, judgment, pair
+from annotation_ui.store.rows import ComparisonRow, JudgmentRow, ProjectRow
 from annotation_ui.vocabulary import (
     FLAG,
     SKIP_REASONS,
     UNSAFE_PREFERRED,
     Flag,
     Refused,
+    SkipReason,
+    Slot,
     Submission,
     meaning_of,
     slot_on,
@@ -36,49 +38,66 @@ _COMPARED = ("kind", "chosen_slot", "grade", "safety", "skip_reason", "flags_jso
 """What makes two submissions with one id the same."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 
-_ABOUT = judgment.c.comparison_id == bindparam("comparison_id")
-_COUNT = select(func.count()).select_from(judgment).where(_ABOUT)
-_COUNT_AND_LAST = select(func.count(), func.max(judgment.c.id)).where(_ABOUT)
-_LATEST = select(judgment).where(_ABOUT).order_by(judgment.c.id.desc()).limit(1)
-_SUBMITTED = select(judgment).where(judgment.c.submission_id == bindparam("submission_id"))
-_ADD = insert(judgment)
-_LATER, _NEXT_TURN = judgment.alias("later"), comparison.alias("next_turn")
+_ABOUT = tables.judgment.c.comparison_id == bindparam("comparison_id")
+_COUNT = select(func.count()).select_from(tables.judgment).where(_ABOUT)
+_COUNT_AND_LAST = select(func.count(), func.max(tables.judgment.c.id)).where(_ABOUT)
+_LATEST = select(tables.judgment).where(_ABOUT).order_by(tables.judgment.c.id.desc()).limit(1)
+_SUBMITTED = select(tables.judgment).where(tables.judgment.c.submission_id == bindparam("submission_id"))
+_ADD = insert(tables.judgment)
+_LATER, _NEXT_TURN = tables.judgment.alias("later"), tables.comparison.alias("next_turn")
 _GOES_ON = exists().where(
-    _NEXT_TURN.c.conversation_id == comparison.c.conversation_id, _NEXT_TURN.c.turn > comparison.c.turn
+    _NEXT_TURN.c.conversation_id == tables.comparison.c.conversation_id, _NEXT_TURN.c.turn > tables.comparison.c.turn
 )
+
+
+class PastRow(NamedTuple):
+    """What an annotator said last of one of their comparisons.
+
+    ``id`` is the comparison's. ``is_last``: its conversation has not gone on from it. What ``kind`` it is decides which
+    columns are there: see ``JudgmentRow``.
+    """
+
+    id: str
+    left_slot: Slot
+    judged_at: str
+    is_last: bool
+    kind: Literal["judgment", "skip", "retraction"]
+    chosen_slot: Slot | None
+    grade: Grade | None
+    skip_reason: SkipReason | None
+    prompt_json: str
+
+
 _RECENT = (
     select(
-        comparison.c.id,
-        comparison.c.turn,
-        comparison.c.left_slot,
-        comparison.c.judged_at,
-        comparison.c.conversation_id,
+        tables.comparison.c.id,
+        tables.comparison.c.left_slot,
+        tables.comparison.c.judged_at,
         (~_GOES_ON).label("is_last"),
-        judgment.c.kind,
-        judgment.c.chosen_slot,
-        judgment.c.grade,
-        judgment.c.safety,
-        judgment.c.skip_reason,
-        pair.c.prompt_json,
+        tables.judgment.c.kind,
+        tables.judgment.c.chosen_slot,
+        tables.judgment.c.grade,
+        tables.judgment.c.skip_reason,
+        tables.pair.c.prompt_json,
     )
-    .select_from(judgment)
-    .join(comparison, comparison.c.id == judgment.c.comparison_id)
-    .join(pair, pair.c.id == comparison.c.pair_id)
+    .select_from(tables.judgment)
+    .join(tables.comparison, tables.comparison.c.id == tables.judgment.c.comparison_id)
+    .join(tables.pair, tables.pair.c.id == tables.comparison.c.pair_id)
     .where(
-        judgment.c.annotator_id == bindparam("annotator_id"),
-        ~exists().where(_LATER.c.supersedes == judgment.c.id),
-        comparison.c.project_id == bindparam("project_id"),
-        comparison.c.kind == "work",
-        comparison.c.state.in_(("judged", "skipped")),
+        tables.judgment.c.annotator_id == bindparam("annotator_id"),
+        ~exists().where(_LATER.c.supersedes == tables.judgment.c.id),
+        tables.comparison.c.project_id == bindparam("project_id"),
+        tables.comparison.c.kind == "work",
+        tables.comparison.c.state.in_(("judged", "skipped")),
     )
-    .order_by(judgment.c.id.desc())
+    .order_by(tables.judgment.c.id.desc())
     .limit(bindparam("at_most"))
 )
-_COUNT_OWN = select(func.count(case((comparison.c.judged_at >= bindparam("day"), 1))), func.count()).where(
-    comparison.c.annotator_id == bindparam("annotator_id"),
-    comparison.c.project_id == bindparam("project_id"),
-    comparison.c.kind == "work",
-    comparison.c.state == "judged",
+_COUNT_OWN = select(func.count(case((tables.comparison.c.judged_at >= bindparam("day"), 1))), func.count()).where(
+    tables.comparison.c.annotator_id == bindparam("annotator_id"),
+    tables.comparison.c.project_id == bindparam("project_id"),
+    tables.comparison.c.kind == "work",
+    tables.comparison.c.state == "judged",
 )
 
 
@@ -96,18 +115,19 @@ def submission_id(connection: Connection, comparison_id: str) -> str:
     return f"{comparison_id}.{connection.execute(_COUNT, {'comparison_id': comparison_id}).scalar_one()}"
 
 
-def latest(connection: Connection, comparison_id: str) -> Any | None:
+def latest(connection: Connection, comparison_id: str) -> JudgmentRow | None:
     """The last row about a comparison, which the next one supersedes."""
-    return connection.execute(_LATEST, {"comparison_id": comparison_id}).one_or_none()
+    row = connection.execute(_LATEST, {"comparison_id": comparison_id}).one_or_none()
+    return None if row is None else JudgmentRow._make(row)
 
 
-def current(connection: Connection, comparison_id: str) -> Any | None:
+def current(connection: Connection, comparison_id: str) -> JudgmentRow | None:
     """The judgment of a comparison that holds now, if there is one."""
-    row = latest(connection, comparison_id)
-    return row if row is not None and row.kind == "judgment" else None
+    last = latest(connection, comparison_id)
+    return last if last is not None and last.kind == "judgment" else None
 
 
-def values_of(given: Submission, left_slot: Any, *, ask_safety: bool) -> dict[str, Any]:
+def values_of(given: Submission, left_slot: Slot, *, ask_safety: bool) -> dict[str, Any]:
     """Check a submission and turn sides into slots.
 
     Raises:
@@ -168,62 +188,77 @@ def checked_time(active_ms: Any) -> int | None:
     return int(active_ms) if whole and 0 <= active_ms <= MAX_ACTIVE_MS else None
 
 
-def guidelines_shown(connection: Connection, given: Any, project_row: Any) -> str:
+def guidelines_read(connection: Connection, given: Any, project: ProjectRow) -> str:
     """Which guidelines a judgment was made under: earlier ones, where they changed while the page was open."""
-    if given == project_row.guidelines_sha256 or not isinstance(given, str) or not _SHA256.fullmatch(given):
-        return str(project_row.guidelines_sha256)
-    known = connection.execute(select(guideline.c.sha256).where(guideline.c.sha256 == given)).scalar_one_or_none()
-    return str(known or project_row.guidelines_sha256)
+    if given == project.guidelines_sha256 or not isinstance(given, str) or not _SHA256.fullmatch(given):
+        return project.guidelines_sha256
+    known = connection.execute(
+        select(tables.guideline.c.sha256).where(tables.guideline.c.sha256 == given)
+    ).scalar_one_or_none()
+    return known or project.guidelines_sha256
 
 
-def is_saved(connection: Connection, comparison_row: Any, given_id: str, values: dict[str, Any]) -> bool:
+def is_saved(connection: Connection, comparison: ComparisonRow, given_id: str, values: dict[str, Any]) -> bool:
     """Whether the very same was saved before, and holds.
+
+    Args:
+        connection: of a write.
+        comparison: what is judged.
+        given_id: the submission id that came with it.
+        values: of the columns, as ``values_of`` gives them.
 
     Raises:
         Refused: something else was said under this id, or since.
     """
-    saved = connection.execute(_SUBMITTED, {"submission_id": checked_id(given_id)}).one_or_none()
-    if saved is None:
+    row = connection.execute(_SUBMITTED, {"submission_id": checked_id(given_id)}).one_or_none()
+    if row is None:
         return False
-    last = latest(connection, comparison_row.id)
-    same = saved.comparison_id == comparison_row.id and all(getattr(saved, k) == values.get(k) for k in _COMPARED)
+    saved, last = JudgmentRow._make(row), latest(connection, comparison.id)
+    same = saved.comparison_id == comparison.id and all(getattr(saved, key) == values.get(key) for key in _COMPARED)
     if same and last is not None and last.id == saved.id:
         return True
     raise Refused("This comparison was already judged, in another tab perhaps. Reload the page to see how.")
 
 
 def append(
-    connection: Connection, comparison_row: Any, project_row: Any, given_id: str, values: dict[str, Any]
+    connection: Connection, comparison: ComparisonRow, project: ProjectRow, given_id: str, values: dict[str, Any]
 ) -> None:
     """Add a row about a comparison.
+
+    Args:
+        connection: of a write.
+        comparison: what something is said about.
+        project: it is in.
+        given_id: the submission id that came with it.
+        values: of the columns, as ``values_of`` or ``values_of_skip`` gives them.
 
     Raises:
         Refused: something was said about the comparison since it was shown.
     """
-    count, last = connection.execute(_COUNT_AND_LAST, {"comparison_id": comparison_row.id}).one()
-    if given_id != f"{comparison_row.id}.{count}":
+    count, last = connection.execute(_COUNT_AND_LAST, {"comparison_id": comparison.id}).one()
+    if given_id != f"{comparison.id}.{count}":
         raise Refused("This comparison has changed since it was shown. Reload the page.")
     row = {
         "submission_id": given_id,
-        "comparison_id": comparison_row.id,
-        "annotator_id": comparison_row.annotator_id,
+        "comparison_id": comparison.id,
+        "annotator_id": comparison.annotator_id,
         "supersedes": last,
         "app_version": app_version(),
-        "guidelines_sha256": project_row.guidelines_sha256,
+        "guidelines_sha256": project.guidelines_sha256,
         "created_at": now(),
         **values,
     }
     connection.execute(_ADD, row)
 
 
-def recent(connection: Connection, annotator_id: str, project_id: str, limit: int) -> Sequence[Any]:
+def recent(connection: Connection, annotator_id: str, project_id: str, limit: int) -> list[PastRow]:
     """The annotator's latest comparisons that were judged or skipped, with what was said; the latest first."""
     own = {"annotator_id": annotator_id, "project_id": project_id, "at_most": limit}
-    return connection.execute(_RECENT, own).all()
+    return [PastRow._make(row) for row in connection.execute(_RECENT, own)]
 
 
 def count_own(connection: Connection, annotator_id: str, project_id: str) -> tuple[int, int]:
     """How many comparisons an annotator has judged in a project: today (UTC), and in all."""
     own = {"annotator_id": annotator_id, "project_id": project_id, "day": now()[:10]}
-    found = connection.execute(_COUNT_OWN, own).one()
-    return found[0], found[1]
+    today, total = connection.execute(_COUNT_OWN, own).one()
+    return today, total

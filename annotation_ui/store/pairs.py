@@ -7,14 +7,15 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from alignment.data.records import Dialogue, Message
 from alignment.data.splits import dialogue_key
+from annotation_ui.store import tables
 from annotation_ui.store.database import new_id, now
-from annotation_ui.store.tables import answer, pair, variant
+from annotation_ui.store.rows import AnswerRow, FinishReason, ItemRow, PairRow
 from annotation_ui.vocabulary import Slot, storable
 
 
@@ -37,7 +38,7 @@ class NewAnswer:
     variant: VariantInfo
     seed: int | None = None
     n_tokens: int | None = None
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: FinishReason | None = None
     generation_ms: int | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +65,7 @@ def add_pair(
     prompt = tuple(messages)
     made = new_id("pair")
     connection.execute(
-        insert(pair).values(
+        insert(tables.pair).values(
             id=made,
             project_id=project_id,
             item_id=item_id,
@@ -89,7 +90,7 @@ def complete_pair(connection: Connection, pair_id: str, answers: Mapping[Slot, N
     for slot in ("a", "b"):
         new = answers[slot]
         connection.execute(
-            insert(answer).values(
+            insert(tables.answer).values(
                 pair_id=pair_id,
                 slot=slot,
                 variant_id=_keep_variant(connection, new.variant),
@@ -102,21 +103,21 @@ def complete_pair(connection: Connection, pair_id: str, answers: Mapping[Slot, N
             )
         )
     values = {"state": "complete", "error": None, "completed_at": now()}
-    connection.execute(update(pair).where(pair.c.id == pair_id).values(**values))
+    connection.execute(update(tables.pair).where(tables.pair.c.id == pair_id).values(**values))
 
 
 def fail_pair(connection: Connection, pair_id: str, error: str) -> None:
     """Note that a pair's answers could not be made."""
-    connection.execute(update(pair).where(pair.c.id == pair_id).values(state="failed", error=error))
+    connection.execute(update(tables.pair).where(tables.pair.c.id == pair_id).values(state="failed", error=error))
 
 
 def _keep_variant(connection: Connection, info: VariantInfo) -> str:
     name, checkpoint = storable(info.name), info.checkpoint and storable(info.checkpoint)
     known = (name, checkpoint, info.weights_sha256, info.chat_template_sha256)
     identifier = f"var_{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}"
-    if connection.execute(select(variant.c.id).where(variant.c.id == identifier)).one_or_none() is None:
+    if connection.execute(select(tables.variant.c.id).where(tables.variant.c.id == identifier)).one_or_none() is None:
         connection.execute(
-            insert(variant).values(
+            insert(tables.variant).values(
                 id=identifier,
                 name=name,
                 checkpoint=checkpoint,
@@ -128,19 +129,19 @@ def _keep_variant(connection: Connection, info: VariantInfo) -> str:
     return identifier
 
 
-FIRST_PAIR = (  # one pair for all who judge the item; those of later turns have a longer prompt
-    select(pair.c.id, pair.c.state)
-    .where(pair.c.item_id == bindparam("item_id"), pair.c.prompt_sha256 == bindparam("prompt_sha256"))
+_FIRST_PAIR = (  # one pair for all who judge the item; those of later turns have a longer prompt
+    select(tables.pair)
+    .where(tables.pair.c.item_id == bindparam("item_id"), tables.pair.c.prompt_sha256 == bindparam("prompt_sha256"))
     .limit(1)
 )
-_PAIR = select(pair).where(pair.c.id == bindparam("wanted"))
-_ANSWERS = select(answer).where(answer.c.pair_id == bindparam("pair_id"))
+_PAIR = select(tables.pair).where(tables.pair.c.id == bindparam("wanted"))
+_ANSWERS = select(tables.answer).where(tables.answer.c.pair_id == bindparam("pair_id"))
 
 
 def try_again(connection: Connection, pair_id: str) -> bool:
     """Have the answers of a failed pair drawn again, from another seed; returns whether it had failed."""
     anew = {"state": "generating", "error": None, "seed": secrets.randbits(31)}
-    failed = update(pair).where(pair.c.id == pair_id, pair.c.state == "failed").values(**anew)
+    failed = update(tables.pair).where(tables.pair.c.id == pair_id, tables.pair.c.state == "failed").values(**anew)
     return bool(connection.execute(failed).rowcount)
 
 
@@ -149,16 +150,19 @@ def waiting_pair(connection: Connection, project_id: str, item_id: str, prompt: 
     return add_pair(connection, project_id, item_id, prompt, seed=secrets.randbits(31))
 
 
-def pair_row(connection: Connection, pair_id: str) -> Any:
-    """A pair."""
-    return connection.execute(_PAIR, {"wanted": pair_id}).one()
+def pair_by_id(connection: Connection, pair_id: str) -> PairRow:
+    """A pair by id."""
+    return PairRow._make(connection.execute(_PAIR, {"wanted": pair_id}).one())
 
 
-def answers_of(connection: Connection, pair_id: str) -> dict[Slot, Any]:
-    """The rows of a pair's answers by slot."""
-    return {row.slot: row for row in connection.execute(_ANSWERS, {"pair_id": pair_id})}
+def first_pair(connection: Connection, item: ItemRow) -> PairRow | None:
+    """The pair on an item's own prompt, which all who judge the item share."""
+    about = {"item_id": item.id, "prompt_sha256": item.prompt_sha256}
+    row = connection.execute(_FIRST_PAIR, about).one_or_none()
+    return None if row is None else PairRow._make(row)
 
 
-def prompt_of(pair_row: Any) -> Dialogue:
-    """The dialogue that a pair's answers reply to."""
-    return load_messages(pair_row.prompt_json)
+def answers_of(connection: Connection, pair_id: str) -> dict[Slot, AnswerRow]:
+    """A pair's answers by slot."""
+    answers = (AnswerRow._make(row) for row in connection.execute(_ANSWERS, {"pair_id": pair_id}))
+    return {answer.slot: answer for answer in answers}

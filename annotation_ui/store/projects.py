@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
 from alignment.data.records import Dimension
 from alignment.errors import UserError
 from annotation_ui.app_settings import ProjectSettings
-from annotation_ui.store import assignments
+from annotation_ui.store import assignments, tables
 from annotation_ui.store.database import new_id, now
-from annotation_ui.store.tables import comparison, guideline, item, project
+from annotation_ui.store.rows import ProjectRow
 from annotation_ui.vocabulary import Refused
 
 # -- projects ---------------------------------------------------------------------------------------------------------
@@ -52,49 +51,61 @@ def keep_project(connection: Connection, settings: ProjectSettings, *, change: b
     Raises:
         UserError: it is about another dimension and has comparisons already.
     """
-    row = connection.execute(select(project).where(project.c.name == settings.name)).one_or_none()
-    if row is not None and not change:
-        return str(row.id)
+    before = _find(connection, settings.name)
+    if before is not None and not change:
+        return before.id
+    # Each text of guidelines is kept once, under its hash.
     markdown = guidelines_of(settings)
     sha256 = hashlib.sha256(markdown.encode()).hexdigest()
-    if connection.execute(select(guideline).where(guideline.c.sha256 == sha256)).one_or_none() is None:
-        connection.execute(insert(guideline).values(sha256=sha256, markdown=markdown))
-    kept = ("title", "dimension", "batch", "mode", "overlap", "max_turns", "ask_safety")
-    values = {key: getattr(settings, key) for key in kept}
+    if connection.execute(select(tables.guideline).where(tables.guideline.c.sha256 == sha256)).one_or_none() is None:
+        connection.execute(insert(tables.guideline).values(sha256=sha256, markdown=markdown))
+    # What the settings say of the project, new or known.
+    copied = ("title", "dimension", "batch", "mode", "overlap", "max_turns", "ask_safety")
+    values = {key: getattr(settings, key) for key in copied}
     values |= {"guidelines_sha256": sha256, "config_json": settings.model_dump_json()}
-    if row is None:
-        made = new_id("prj")
-        connection.execute(insert(project).values(id=made, name=settings.name, created_at=now(), **values))
-        return made
-    shown = connection.execute(select(comparison.c.id).where(comparison.c.project_id == row.id).limit(1)).first()
-    if shown is not None and row.dimension != settings.dimension:
-        raise UserError(f"project {settings.name} is about {row.dimension} and was worked on; name a new one")
-    connection.execute(update(project).where(project.c.id == row.id).values(**values))
-    if row.overlap != settings.overlap:
-        of_project = and_(item.c.project_id == row.id, item.c.overlap == row.overlap)
+    if before is None:
+        project_id = new_id("prj")
+        connection.execute(insert(tables.project).values(id=project_id, name=settings.name, created_at=now(), **values))
+        return project_id
+    # One that was worked on cannot be about something else; its items follow another overlap.
+    if before.dimension != settings.dimension and _was_worked_on(connection, before.id):
+        raise UserError(f"project {settings.name} is about {before.dimension} and was worked on; name a new one")
+    connection.execute(update(tables.project).where(tables.project.c.id == before.id).values(**values))
+    if before.overlap != settings.overlap:
+        of_project = and_(tables.item.c.project_id == before.id, tables.item.c.overlap == before.overlap)
         assignments.set_overlap(connection, of_project, settings.overlap)
-    return str(row.id)
+    return before.id
 
 
-def project_named(connection: Connection, name: str) -> Any:
-    """The row of a project; raise ``UserError`` listing those there are."""
-    row = connection.execute(select(project).where(project.c.name == name)).one_or_none()
-    if row is None:
-        known = connection.execute(select(project.c.name).order_by(project.c.name)).scalars().all()
+def _was_worked_on(connection: Connection, project_id: str) -> bool:
+    shown = select(tables.comparison.c.id).where(tables.comparison.c.project_id == project_id)
+    return connection.execute(shown.limit(1)).first() is not None
+
+
+def project_named(connection: Connection, name: str) -> ProjectRow:
+    """A project by name; raise ``UserError`` listing those there are."""
+    project = _find(connection, name)
+    if project is None:
+        known = connection.execute(select(tables.project.c.name).order_by(tables.project.c.name)).scalars().all()
         raise UserError(f"there is no project {name!r}; there are: {', '.join(known) or 'none yet'}")
-    return row
+    return project
 
 
-def project_about(connection: Connection, names: Iterable[str], dimension: Dimension) -> Any:
+def _find(connection: Connection, name: str) -> ProjectRow | None:
+    row = connection.execute(select(tables.project).where(tables.project.c.name == name)).one_or_none()
+    return None if row is None else ProjectRow._make(row)
+
+
+def project_about(connection: Connection, names: Iterable[str], dimension: Dimension) -> ProjectRow:
     """The first of some projects that is about a dimension and has a queue.
 
     Raises:
         UserError: none of them is and has.
     """
     for name in names:
-        row = project_named(connection, name)
-        if row.dimension == dimension and row.mode != "free":
-            return row
+        project = project_named(connection, name)
+        if project.dimension == dimension and project.mode != "free":
+            return project
     raise UserError(
         f"no project of the annotation settings is about {dimension} and has a queue (mode: queue or both); "
         "add one under projects:"
@@ -102,23 +113,23 @@ def project_about(connection: Connection, names: Iterable[str], dimension: Dimen
 
 
 NO_PROJECT = "There is no such project. Reload the page."
-_PROJECT = select(project).where(project.c.id == bindparam("wanted"))
-_PROJECTS = select(project).order_by(project.c.created_at, project.c.name)
+_PROJECT = select(tables.project).where(tables.project.c.id == bindparam("wanted"))
+_PROJECTS = select(tables.project).order_by(tables.project.c.created_at, tables.project.c.name)
 
 
-def project_by_id(connection: Connection, project_id: str) -> Any:
+def project_by_id(connection: Connection, project_id: str) -> ProjectRow:
     """A project by id."""
-    return connection.execute(_PROJECT, {"wanted": project_id}).one()
+    return ProjectRow._make(connection.execute(_PROJECT, {"wanted": project_id}).one())
 
 
-def project_row(connection: Connection, name: str) -> Any:
-    """A project by name; refused where there is none."""
-    row = connection.execute(select(project).where(project.c.name == name)).one_or_none()
-    if row is None:
+def project_on_page(connection: Connection, name: str) -> ProjectRow:
+    """The project of a name that the page sent; refused where there is none."""
+    project = _find(connection, name)
+    if project is None:
         raise Refused(NO_PROJECT)
-    return row
+    return project
 
 
-def all_projects(connection: Connection) -> Sequence[Any]:
+def all_projects(connection: Connection) -> list[ProjectRow]:
     """All projects, in the order in which they were made."""
-    return connection.execute(_PROJECTS).all()
+    return [ProjectRow._make(row) for row in connection.execute(_PROJECTS)]

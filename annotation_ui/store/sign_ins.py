@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from annotation_ui.app_settings import AccountSettings
-from annotation_ui.store.accounts import USERNAME, Account, account_row
+from annotation_ui.store import tables
+from annotation_ui.store.accounts import USERNAME, Account, account_by_name, is_password, nobodys_hash
 from annotation_ui.store.database import Store, in_minutes, now
-from annotation_ui.store.passwords import is_password, nobodys_hash
-from annotation_ui.store.tables import annotator, login_failure, login_session
+from annotation_ui.store.rows import LoginFailureRow
 from annotation_ui.vocabulary import Refused
 
+_FAILURE = select(tables.login_failure).where(tables.login_failure.c.username == bindparam("name"))
 _WRONG = "Wrong name or password."
 _SIGNED_IN = (
-    select(annotator.c.id, annotator.c.username, annotator.c.role)
-    .join(login_session, login_session.c.annotator_id == annotator.c.id)
+    select(tables.annotator.c.id, tables.annotator.c.username, tables.annotator.c.role)
+    .join(tables.login_session, tables.login_session.c.annotator_id == tables.annotator.c.id)
     .where(
-        login_session.c.token_sha256 == bindparam("token"),
-        login_session.c.expires_at > bindparam("at"),
-        annotator.c.active,
+        tables.login_session.c.token_sha256 == bindparam("token"),
+        tables.login_session.c.expires_at > bindparam("at"),
+        tables.annotator.c.active,
     )
 )
 
@@ -41,22 +41,22 @@ def sign_in(store: Store, settings: AccountSettings, username: str, password: st
         is_password(password, nobodys_hash())
         raise Refused(_WRONG)
     with store.read() as connection:
-        failures = connection.execute(select(login_failure).where(login_failure.c.username == username)).one_or_none()
-        row = account_row(connection, username)
-    _check_unlocked(settings, failures)
-    known = row is not None and row.active
-    if not (is_password(password, row.password_hash if known else nobodys_hash()) and known):
+        _check_unlocked(connection, settings, username)
+        account = account_by_name(connection, username)
+    is_known = account is not None and account.active
+    # A name that nobody has takes as long as one that somebody has.
+    is_right = is_password(password, account.password_hash if account and is_known else nobodys_hash())
+    if account is None or not is_known or not is_right:
         _note_failure(store, settings, username)
         raise Refused(_WRONG)
     with store.write() as connection:
-        same = login_failure.c.username == username  # others may have guessed while this hash was made
-        _check_unlocked(settings, connection.execute(select(login_failure).where(same)).one_or_none())
-        connection.execute(delete(login_failure).where(same))
-    return begin_session(store, settings, row.id)
+        _check_unlocked(connection, settings, username)  # others may have guessed while this hash was made
+        connection.execute(delete(tables.login_failure).where(tables.login_failure.c.username == username))
+    return begin_session(store, settings, account.id)
 
 
-def _check_unlocked(settings: AccountSettings, failures: Any | None) -> None:
-    if _counted(failures) >= settings.max_failures:
+def _check_unlocked(connection: Connection, settings: AccountSettings, username: str) -> None:
+    if _count_failures(connection, username) >= settings.max_failures:
         raise Refused(f"Too many wrong passwords. Try again in {settings.lock_minutes:g} minutes, or ask an admin.")
 
 
@@ -64,9 +64,9 @@ def begin_session(store: Store, settings: AccountSettings, annotator_id: str) ->
     """A new session of an account; returns its token."""
     token = secrets.token_urlsafe(32)
     with store.write() as connection:
-        connection.execute(delete(login_session).where(login_session.c.expires_at < now()))
+        connection.execute(delete(tables.login_session).where(tables.login_session.c.expires_at < now()))
         connection.execute(
-            insert(login_session).values(
+            insert(tables.login_session).values(
                 token_sha256=_digest(token),
                 annotator_id=annotator_id,
                 created_at=now(),
@@ -88,24 +88,29 @@ def whose(store: Store, token: str | None) -> Account | None:
 def sign_out(store: Store, token: str | None) -> None:
     """End a session."""
     with store.write() as connection:
-        connection.execute(delete(login_session).where(login_session.c.token_sha256 == _digest(token or "")))
+        connection.execute(
+            delete(tables.login_session).where(tables.login_session.c.token_sha256 == _digest(token or ""))
+        )
 
 
-def _counted(failures: Any | None) -> int:
+def _count_failures(connection: Connection, username: str) -> int:
     """How many failures have not been forgotten yet."""
-    return int(failures.failures) if failures is not None and (failures.locked_until or "") > now() else 0
+    row = connection.execute(_FAILURE, {"name": username}).one_or_none()
+    failure = None if row is None else LoginFailureRow._make(row)
+    return failure.failures if failure is not None and (failure.locked_until or "") > now() else 0
 
 
 def _note_failure(store: Store, settings: AccountSettings, username: str) -> None:
     """Count a failure, whoever's name it was; those that count no longer go, so that no flood of names stays."""
     with store.write() as connection:
-        same = login_failure.c.username == username
-        row = connection.execute(select(login_failure).where(same)).one_or_none()
-        failures = 1 + _counted(row)
-        forgotten = login_failure.c.locked_until.is_(None) | (login_failure.c.locked_until < now())
-        connection.execute(delete(login_failure).where(same | forgotten))
+        same = tables.login_failure.c.username == username
+        failures = 1 + _count_failures(connection, username)
+        forgotten = tables.login_failure.c.locked_until.is_(None) | (tables.login_failure.c.locked_until < now())
+        connection.execute(delete(tables.login_failure).where(same | forgotten))
         until = in_minutes(settings.lock_minutes)
-        connection.execute(insert(login_failure).values(username=username, failures=failures, locked_until=until))
+        connection.execute(
+            insert(tables.login_failure).values(username=username, failures=failures, locked_until=until)
+        )
 
 
 def _digest(token: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,13 +16,13 @@ from sqlalchemy import func, select
 
 from alignment.data.jsonl import read_jsonl, write_jsonl
 from alignment.data.readers import load_comparisons
-from alignment.data.records import GRADES, SAFETY_LABELS, Comparison, Grade, SafetyBin, SafetyLabel
+from alignment.data.records import GRADES, Comparison, Grade, SafetyBin
+from alignment.data.repeated_judgments import by_majority
 from alignment.errors import UserError
-from alignment.reward.repeated_judgments import by_majority
 from annotation_ui.desk import preparation
 from annotation_ui.desk.view import View
-from annotation_ui.exchange.export_judgments import MARGINS, Manifest, comparisons, export, features_of, manifest_file
-from annotation_ui.exchange.selection import ExportFilter, Outcome, Selection, as_moment, filter_from, majority
+from annotation_ui.exchange.export_judgments import Manifest, comparisons, export, features_of, manifest_file
+from annotation_ui.exchange.selection import ExportFilter, Selection, as_moment, filter_from
 from annotation_ui.store import accounts, tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.projects import project_named
@@ -307,10 +306,10 @@ def test_what_is_said_meanwhile_does_not_count(quiet_office: Office) -> None:
         prefer(ada, "b")
         ada.retract(history[1].comparison_id)
         prefer(ada, "b")
-        assert [(row.id, said.slot) for row, said in selection.judgments()] == [(1, "a"), (2, "a")]
+        assert [(row.judgment.id, preference.slot) for row, preference in selection.judgments()] == [(1, "a"), (2, "a")]
     with quiet_office.store.read() as connection:
         after = Selection.begin(connection, ExportFilter()).judgments()
-        assert [(row.id, said.slot) for row, said in after] == [(3, "b"), (5, "b")]
+        assert [(row.judgment.id, preference.slot) for row, preference in after] == [(3, "b"), (5, "b")]
 
 
 # -- left out and counted ---------------------------------------------------------------------------------------------
@@ -549,64 +548,6 @@ def test_targets_that_cannot_be(varied: Office, tmp_path: Path) -> None:
 # -- majority ---------------------------------------------------------------------------------------------------------
 
 
-def outcome(number: int, slot: Slot, grade: Grade = BETTER, safety: SafetyBin | None = None) -> Outcome:
-    return Outcome(number, slot, grade, safety)
-
-
-def test_majority_by_hand() -> None:
-    most = majority(
-        [outcome(4, "b"), outcome(5, "a", GRADES[0]), outcome(6, "a", GRADES[2]), outcome(7, "a", GRADES[3])]
-    )
-    assert most == Outcome(5, "a", "slightly_better", None)  # of grades 0, 2, 3 the middle one
-    of_two = majority([outcome(1, "b", GRADES[0]), outcome(2, "b", GRADES[1])])
-    assert of_two == Outcome(1, "b", "better", None)  # the weaker of two in the middle
-    assert majority([outcome(1, "a"), outcome(2, "b")]) is None
-    # Slot a is found safe by two of three, slot b by one of three; the second judgment chose b.
-    labels = majority(
-        [
-            outcome(1, "a", safety="preferred_safe_other_unsafe"),
-            outcome(2, "b", safety="preferred_safe_other_unsafe"),
-            outcome(3, "a", safety="preferred_safe_other_unsafe"),
-        ]
-    )
-    assert labels is not None and labels.safety == "preferred_safe_other_unsafe"
-
-
-def as_comparison(vote: Outcome) -> Comparison:
-    texts = {"a": (assistant("red"),), "b": (assistant("blue"),)}
-    return Comparison(
-        id=str(vote.id),
-        prompt=(user("sky"),),
-        chosen=texts[vote.slot],
-        rejected=texts["b" if vote.slot == "a" else "a"],
-        grade=vote.grade,
-        safety=None if vote.safety is None else SafetyLabel(bin=vote.safety),
-        conversation_id="c",
-    )
-
-
-def test_majority_is_that_of_reward_training() -> None:
-    """``reward.overlap=majority`` merges the same judgments to the same record, whatever they are."""
-    rng = random.Random(0)
-    even = 0
-    for _ in range(400):
-        asked = rng.random() < 0.5
-        votes = [
-            outcome(
-                number,
-                rng.choice("ab"),
-                rng.choice(GRADES),
-                rng.choice(list(SAFETY_LABELS)) if asked else None,
-            )
-            for number in range(rng.randint(1, 6))
-        ]
-        ours = majority(votes)
-        theirs, left_out = by_majority([as_comparison(vote) for vote in votes])
-        even += ours is None
-        assert [as_comparison(ours)] == theirs if ours is not None else left_out == 1
-    assert 20 < even < 200
-
-
 def test_majority_export(quiet_office: Office, tmp_path: Path) -> None:
     """Three pairs: two of three prefer b; one of two each; one alone. Weak ones go by the median, not by the vote."""
     quiet_office.add_items(3, overlap=3)
@@ -622,6 +563,12 @@ def test_majority_export(quiet_office: Office, tmp_path: Path) -> None:
         ("ask 0", "blue", "negligibly_better"),
     ]
     assert [record.annotator_id for record in records] == [ada.id, ben.id]
+    everything, _ = exported(quiet_office, tmp_path)
+    in_training, even = by_majority(everything)  # what ``reward.overlap=majority`` makes of all of them
+    assert even == 1
+    assert {(record.id, record.chosen, record.grade) for record in in_training} == {
+        (record.id, record.chosen, record.grade) for record in records
+    }
     assert manifest.left_out == {"merged into another by majority": 2, "votes are even": 2}
     records, manifest = exported(quiet_office, tmp_path, overlap="majority", min_grade="slightly_better")
     assert [record.prompt[0].content for record in records] == ["ask 2"]
@@ -648,12 +595,6 @@ def test_a_vote_may_prefer_the_unsafe_answer(sqlite_store: Store, tmp_path: Path
 
 
 # -- others read it ---------------------------------------------------------------------------------------------------
-
-
-def test_margins_are_those_of_training() -> None:
-    from alignment.reward import losses
-
-    assert MARGINS == {name: losses.MARGINS[name] for name in ("small", "large")}
 
 
 @pytest.mark.parametrize("margins", ["small", "large", "none"])

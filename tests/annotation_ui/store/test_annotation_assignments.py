@@ -284,7 +284,9 @@ def drawn(office: Office, person: Person, count: int, share: float) -> list[str]
     with office.store.write() as connection:
         project = project_named(connection, "helpfulness")
         for _ in range(count):
-            row = assignments.lease_next(connection, person.id, project, lease_minutes=60, gold_share=share, live=False)
+            row = assignments.lease_next(
+                connection, person.id, project.id, lease_minutes=60, gold_share=share, live=False
+            )
             assert row is not None
             assignments.end(connection, person.id, row.id, "done")
             sources.append(row.source)
@@ -328,10 +330,10 @@ def test_giving_an_item_back_does_not_draw_again(sqlite_store: Store) -> None:
     with sqlite_store.write() as connection:
         project = project_named(connection, "helpfulness")
         for _ in range(20):
-            first = assignments.lease_next(connection, ada.id, project, **how)
+            first = assignments.lease_next(connection, ada.id, project.id, **how)
             assert first is not None
             assignments.end(connection, ada.id, first.id, "returned")
-            again = assignments.lease_next(connection, ada.id, project, **how)
+            again = assignments.lease_next(connection, ada.id, project.id, **how)
             assert again is not None
             assert again.id == first.id  # else it shows which of the two is a gold item
             assignments.end(connection, ada.id, again.id, "done")

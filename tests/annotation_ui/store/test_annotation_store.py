@@ -17,14 +17,40 @@ from typing import Any
 
 import pytest
 from annotation_fixtures import Office, add_person, current, only, rows, together, wait_for
-from sqlalchemy import Connection, insert, inspect, select, text
+from sqlalchemy import Connection, Table, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from alignment.errors import UserError
 from annotation_ui.store import database as store_module
 from annotation_ui.store import migrations, tables
+from annotation_ui.store import rows as rows_module
 from annotation_ui.store.database import Store, new_id, now
 from annotation_ui.store.tables import assignment, comparison, judgment
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        (tables.annotator, rows_module.AccountRow),
+        (tables.login_failure, rows_module.LoginFailureRow),
+        (tables.project, rows_module.ProjectRow),
+        (tables.variant, rows_module.VariantRow),
+        (tables.item, rows_module.ItemRow),
+        (tables.assignment, rows_module.AssignmentRow),
+        (tables.conversation, rows_module.ConversationRow),
+        (tables.desk_place, rows_module.DeskPlaceRow),
+        (tables.pair, rows_module.PairRow),
+        (tables.answer, rows_module.AnswerRow),
+        (tables.comparison, rows_module.ComparisonRow),
+        (tables.judgment, rows_module.JudgmentRow),
+        (tables.qualification, rows_module.QualificationRow),
+    ],
+)
+def test_a_row_type_has_the_columns_of_its_table_in_order(table: Table, row: Any) -> None:
+    assert row._fields == tuple(table.columns.keys())
+    for column in table.columns:
+        assert bool(column.nullable) == ("None" in str(row.__annotations__[column.name])), column
+
 
 # -- what the tables refuse -------------------------------------------------------------------------------------------
 

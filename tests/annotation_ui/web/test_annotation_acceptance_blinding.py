@@ -18,7 +18,7 @@ from annotation_ui.store import conversations, tables
 from annotation_ui.store.assignments import lease
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
-from annotation_ui.store.projects import project_row
+from annotation_ui.store.projects import project_on_page
 from annotation_ui.vocabulary import Side, Slot
 
 WORDS = ("aardvark", "zeppelin", "checkpoint", "sampling", "left_slot", "chosen_slot", "order_seed")
@@ -152,7 +152,7 @@ def shown_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, st
     ada, seeds = site.person(), count()
     monkeypatch.setattr(conversations, "secrets", SimpleNamespace(randbits=lambda bits: next(seeds)))
     with site.store.write() as connection:
-        project_id = project_row(connection, project).id
+        project_id = project_on_page(connection, project).id
         for item in sorted(rows(site.store, tables.item, project_id=project_id), key=lambda row: row.place):
             lease(connection, ada.id, item.id, lease_minutes=60)
             conversations.begin(connection, ada.id, item, "work")

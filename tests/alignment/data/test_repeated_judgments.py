@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from alignment.data.records import Comparison, Message, SafetyLabel
+from alignment.data.records import Comparison, Grade, Message, SafetyBin, SafetyLabel
+from alignment.data.repeated_judgments import Vote, by_majority, majority, without_duplicates
 from alignment.errors import UserError
-from alignment.reward.repeated_judgments import by_majority, without_duplicates
 
 
 def judgment(number: int, chosen: str = "A", **changes: Any) -> Comparison:
@@ -62,6 +62,29 @@ class TestCopies:
     def test_one_id_for_two_judgments_is_refused(self) -> None:
         with pytest.raises(UserError, match="two comparisons have the id 'c1'"):
             without_duplicates([judgment(1), judgment(1, "B")], on_error="skip", name="the data")
+
+
+def vote(choice: str, grade: Grade | None = "better", safety: SafetyBin | None = None) -> Vote:
+    return Vote(choice, grade, safety)
+
+
+class TestMajorityOfVotes:
+    def test_has_the_middle_grade_of_those_who_are_in_it(self) -> None:
+        votes = [vote("b"), vote("a", "significantly_better"), vote("a", "slightly_better")]
+        assert majority([*votes, vote("a", "negligibly_better")]) == Vote("a", "slightly_better", None)
+        of_two = [vote("b", "significantly_better"), vote("b", "better")]
+        assert majority(of_two) == Vote("b", "better", None)  # the weaker of two in the middle
+
+    def test_has_no_grade_where_nobody_gave_one(self) -> None:
+        assert majority([vote("a", None), vote("b"), vote("a", None)]) == Vote("a", None, None)
+
+    def test_is_none_where_votes_are_even(self) -> None:
+        assert majority([vote("a"), vote("b")]) is None
+
+    def test_counts_what_everybody_said_of_safety(self) -> None:
+        # Answer a is found safe by two of three, b by one of three; the second chose b.
+        votes = [vote(choice, safety="preferred_safe_other_unsafe") for choice in "aba"]
+        assert majority(votes) == Vote("a", "better", "preferred_safe_other_unsafe")
 
 
 class TestMajority:
