@@ -7,7 +7,7 @@ reviewers and admins, the quality report. What is in braces is filled in where t
 from __future__ import annotations
 
 from alignment.data.records import Dimension, Grade, SafetyBin
-from annotation_ui.vocabulary import AccountRole, Flag, Kind, Phase
+from annotation_ui.vocabulary import AccountRole, Flag, Kind, Phase, SkipReason
 
 # -- the annotation page ----------------------------------------------------------------------------------------------
 
@@ -116,21 +116,123 @@ SHORTCUTS: tuple[tuple[str, str], ...] = (
     ("?", "All keys"),
 )
 
+# -- what the desk answers, whoever asks ------------------------------------------------------------------------------
+
+NO_PROJECTS = "There is no project yet."
+NO_PROJECT = "There is no such project. Reload the page."
+NO_COMPARISON = "There is no such comparison of yours. Reload the page."
+NO_ID = "That is not one of this page's ids. Reload the page."
+NOT_SIGNED_IN = "You are not signed in any more. Reload the page."
+WRONG_PASSWORD = "Wrong name or password."
+LOCKED = "Too many wrong passwords. Try again in {minutes:g} minutes, or ask an admin."
+WARNING_FIRST = "Read the content warning first."
+CHOOSE_FIRST = "Choose an answer first: press 1 to 8."
+SAFETY_FIRST = "Say which answers are safe: press Q, W, E or R."
+REASON_FIRST = "Choose a reason for skipping."
+JUDGE_FIRST = "Judge this pair first, or skip it (S)."
+WAIT = "Wait until both answers have ended."
+NO_OPTION = "There is no option {option}: press 1 to 8."
+NO_SAFETY = "That safety label is not one of this project's."
+NOTE_TOO_LONG = "A note has at most {most} characters."
+WRITE_PROMPT = "Write a prompt first."
+PROMPT_TOO_LONG = "The prompt has {length} characters; at most {most} fit."
+PROMPT_NOT_NOW = "A prompt cannot be sent now. Judge the answers first, or take the next item."
+PROMPT_ELSEWHERE = "You went on to something else in another tab. Your prompt was not sent."
+JUDGED_ELSEWHERE = "This comparison was already judged, in another tab perhaps. Reload the page to see how."
+CHANGED_ELSEWHERE = "This comparison has changed since it was shown. Reload the page."
+MOVED_ON = "The conversation has gone on from this answer, so the choice stays. You can withdraw it in your history."
+EXERCISE_STAYS = "What was said to an example or a test question stays."
+NO_SKIPPING = "Training examples and test questions cannot be skipped."
+NO_SKIPPING_JUDGED = "This comparison is judged. Take the judgment back first (U)."
+ONLY_LAST = "Only what you said last can be taken back."
+NOTHING_TO_EDIT = "That comparison is not judged, so there is nothing to edit."
+NOTHING_TO_WITHDRAW = "That comparison is not judged, so there is nothing to withdraw."
+NOTHING_TO_RETRY = "There is nothing to try again."
+
+NOTHING_MORE = "The queue has nothing more for you at the moment."
+SAVED = "Saved {time} UTC."
+SAVED_BEFORE = "Already saved."
+SKIPPED_FOR = "Skipped: {reason}"
+TAKEN_BACK = "Taken back. Judge it again."
+EDIT_BEGUN = "Editing an earlier judgment. N leaves it as it was."
+EDIT_ENDED = "Left as it was."
+WITHDRAWN = "Withdrawn. It is in no export from now on."
+WITHDRAWN_BEFORE = "Withdrawn"
+LEFT = "You have left."
+LEFT_ITEM = "You have left. Nothing was recorded of the last item."
+SKIP_REASONS: dict[SkipReason, str] = {
+    "both_equal": "The answers are the same",
+    "unclear_prompt": "The prompt makes no sense",
+    "no_expertise": "I cannot judge this subject",
+    "other_language": "A language I do not read",
+    "disturbing": "I would rather not read this",
+    "broken": "Something is broken or cut off",
+    "other": "Another reason (see note)",
+}
+
+# -- where answers are missing; none of these names a variant or a server ---------------------------------------------
+
+MODEL_FAILED = "A model did not answer. Try again; if it happens again, tell whoever runs this server."
+NO_MODEL = "No model is there to answer."
+NOT_WRITTEN = "The answers could not be written."
+SAME_ANSWERS = "Both models gave the same answer several times. Try again, or write another prompt."
+EMPTY_ANSWERS = "A model gave an empty answer several times. Try again, or write another prompt."
+CONVERSATION_TOO_LONG = "This conversation has become too long for a model. Begin a new one."
+CONVERSATION_UNREADABLE = (
+    "A model cannot read this conversation: it has become too long, or contains marks that chat models use "
+    "themselves. Skip it, or go on with something else."
+)
+SERVER_STOPPING = "The server is being stopped. Try again in a few minutes."
+SERVER_STOPPED = "The server was stopped while the answers were being written. Try again."
+
+# -- training and test ------------------------------------------------------------------------------------------------
+
+PLACE = "{place} of {count}"
+TEST_BEGINS = "Before your judgments count: explained examples, then a short test. Press N to begin."
+TEST_GOES_ON = "The test is not finished. Press N to go on."
+TEST_AGREED = "You agreed on {n_agreed} of {n_questions} questions."
+TEST_PASSED = "{agreed} Passed: from now on your judgments count."
+TEST_FAILED = "{agreed} The test is not passed; ask whoever runs the collection."
+TEST_ONCE_MORE = "{agreed} Not passed yet; press N to try once more."
+
+EXAMPLE_SKIPPED = "**You skipped this one.**"
+EXAMPLE_SAME = "**We chose the same answer.**"
+EXAMPLE_OTHER = "**We chose the other answer.**"
+EXAMPLE_GRADE = "For it we would say {accepted}."
+EXAMPLE_GRADE_FITS = "Your grade fits: we would say {accepted}, too."
+EXAMPLE_GRADE_DIFFERS = "We would say {accepted}; you said *{grade}*."
+EXAMPLE_GRADE_MISSING = "We would say {accepted}."
+EXAMPLE_SAFETY_SAME = "On safety we agree: {safety}."
+EXAMPLE_SAFETY_OTHER = "On safety we see it differently: {safety}."
+EXAMPLE_OR = " or "
+EXAMPLE_GRADES: dict[Grade, str] = {
+    "significantly_better": "significantly better",
+    "better": "better",
+    "slightly_better": "slightly better",
+    "negligibly_better": "negligibly better / unsure",
+}
+EXAMPLE_SAFETY: dict[SafetyBin, str] = {
+    "both_safe": "both answers are safe",
+    "preferred_safe_other_unsafe": "the answer that we chose is safe, the other is not",
+    "both_unsafe": "both answers are unsafe",
+}
+"""What the key of an exercise says; it never prefers an unsafe answer to a safe one."""
+
 # -- what page.js says, and the answers of the server to it -----------------------------------------------------------
 
 SCRIPT = {
-    "chooseFirst": "Choose an answer first: press 1 to 8.",
-    "safetyFirst": "Say which answers are safe: press Q, W, E or R.",
+    "chooseFirst": CHOOSE_FIRST,
+    "safetyFirst": SAFETY_FIRST,
     "notOpen": "There is nothing to judge now.",
-    "judgeFirst": "Judge this pair first, or skip it (S).",
-    "wait": "Wait until both answers have ended.",
+    "judgeFirst": JUDGE_FIRST,
+    "wait": WAIT,
     "guidelinesChanged": "The guidelines have changed. Read them before you go on.",
     "ready": "Both answers are complete. Press 1 to 8, then Enter.",
     "saving": "Saving…",
     "cleared": "You changed sides, so please answer the safety question again.",
     "willBeFlagged": "Will be flagged: preferring the unsafe answer is left out of training data.",
     "skipReason": "Choose a reason: press 1 to 7.",
-    "writePrompt": "Write a prompt first.",
+    "writePrompt": WRITE_PROMPT,
     "noPrompt": "A prompt cannot be written now.",
     "failed": "The server does not answer. Nothing is lost: try again in a moment. It is saved only once.",
     "signedOut": "You are signed out. Sign in again in another tab, then repeat here: nothing is lost.",

@@ -27,18 +27,8 @@ AccountRole = Literal["annotator", "reviewer", "admin"]
 SkipReason = Literal["both_equal", "unclear_prompt", "no_expertise", "other_language", "disturbing", "broken", "other"]
 Flag = Literal["chosen_unsafe_other_safe", "for_review"]
 
-SKIP_REASONS: dict[SkipReason, str] = {
-    "both_equal": "The answers are the same",
-    "unclear_prompt": "The prompt makes no sense",
-    "no_expertise": "I cannot judge this subject",
-    "other_language": "A language I do not read",
-    "disturbing": "I would rather not read this",
-    "broken": "Something is broken or cut off",
-    "other": "Another reason (see note)",
-}
 FLAG: Flag = "for_review"
 """The flag that annotators set themselves; others are set by what they answer."""
-NOTHING = "The queue has nothing more for you at the moment."
 UNSAFE_PREFERRED: SafetyBin = "preferred_unsafe_other_safe"
 
 
@@ -58,13 +48,8 @@ def option_of(side: Side, grade: Grade) -> int:
 
 
 def meaning_of(option: int) -> tuple[Side, Grade]:
-    """Side and grade of an option from 1 to 8: 1 left significantly better, 4 left negligibly, 8 right significantly.
-
-    Raises:
-        Refused: there is no such option.
-    """
-    if not 1 <= option <= 8:
-        raise Refused(f"There is no option {option}: press 1 to 8.")
+    """Side and grade of an option from 1 to 8: 1 left significantly, 4 left negligibly, 8 right significantly."""
+    assert 1 <= option <= 8, option
     return ("left", GRADES[option - 1]) if option <= 4 else ("right", GRADES[8 - option])
 
 

@@ -15,6 +15,7 @@ import httpx
 
 from alignment.data.records import Message
 from alignment.errors import UserError
+from annotation_ui import texts
 from annotation_ui.answers.variants import FinishReason, Piece, Unanswerable, VariantFailed, sampling_of, variant_name
 from annotation_ui.app_settings import VariantSettings
 from annotation_ui.store.pairs import VariantInfo
@@ -122,7 +123,7 @@ class EndpointVariant:
                 break
         reason = self._without_key(start.decode(errors="replace")).strip()[:MAX_REASON_CHARS]
         if response.status_code in (400, 413, 422) and "context" in reason and "length" in reason:
-            return Unanswerable("This conversation has become too long for a model. Begin a new one.")
+            return Unanswerable(texts.CONVERSATION_TOO_LONG)
         return VariantFailed(f"status {response.status_code} {response.reason_phrase}: {reason or 'no reason given'}")
 
     def _without_key(self, text: str) -> str:

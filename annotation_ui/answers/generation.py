@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from alignment.data.records import Message
+from annotation_ui import texts
 from annotation_ui.answers.variants import FinishReason, Unanswerable, Variant, VariantFailed
 from annotation_ui.desk.view import Pane
 from annotation_ui.vocabulary import SLOTS, Refused, Slot
@@ -23,11 +24,6 @@ from annotation_ui.vocabulary import SLOTS, Refused, Slot
 logger = logging.getLogger(__name__)
 
 MAX_REDRAWS = 3
-FAILED = "A model did not answer. Try again; if it happens again, tell whoever runs this server."
-STOPPED = "The server was stopped while the answers were being written. Try again."
-STOPPING = "The server is being stopped. Try again in a few minutes."
-EQUAL = "Both models gave the same answer several times. Try again, or write another prompt."
-EMPTY = "A model gave an empty answer several times. Try again, or write another prompt."
 NOTHING_YET = Pane("", done=False)
 
 
@@ -110,7 +106,7 @@ class Generator:
         """
         with self._lock:
             if self._closed:
-                raise Refused(STOPPING)
+                raise Refused(texts.SERVER_STOPPING)
             running = self._jobs.get(pair_id)
             if running is None or running.ended:
                 job = self._jobs[pair_id] = _Job(pair_id, tuple(messages), seed, finish)
@@ -153,23 +149,23 @@ class Generator:
         try:
             return Outcome(answers=self._comparable(job))
         except _Stopped:
-            return Outcome(error=STOPPED)
+            return Outcome(error=texts.SERVER_STOPPED)
         except Unanswerable as error:
             return Outcome(error=str(error))
         except VariantFailed:  # logged by the one that wrote
-            return Outcome(error=FAILED)
+            return Outcome(error=texts.MODEL_FAILED)
         except Exception:
             logger.exception("pair %s: a failure that was not foreseen", job.pair_id)
-            return Outcome(error=FAILED)
+            return Outcome(error=texts.MODEL_FAILED)
 
     def _comparable(self, job: _Job) -> dict[Slot, Written]:
         """Two answers that differ, neither of them empty."""
         for draw in range(1 + MAX_REDRAWS):
             answers = self._draw(job, draw)
-            texts = {answer.text.strip() for answer in answers.values()}
-            if len(texts) == len(SLOTS) and "" not in texts:
+            written = {answer.text.strip() for answer in answers.values()}
+            if len(written) == len(SLOTS) and "" not in written:
                 return answers
-        problem = EMPTY if "" in texts else EQUAL
+        problem = texts.EMPTY_ANSWERS if "" in written else texts.SAME_ANSWERS
         logger.warning("pair %s: given up after %d draws: %s", job.pair_id, 1 + MAX_REDRAWS, problem)
         raise Unanswerable(problem)
 

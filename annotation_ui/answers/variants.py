@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from alignment.data.records import Message
 from alignment.errors import UserError
+from annotation_ui import texts
 from annotation_ui.app_settings import VariantSettings
 from annotation_ui.store.pairs import VariantInfo
 
@@ -86,10 +87,7 @@ class LocalVariant:
             while (drawn := self._turns.submit(next, answer, None).result()) is not None:
                 yield Piece(drawn.text, drawn.finish_reason, drawn.n_tokens)
         except UserError as error:
-            raise Unanswerable(
-                "A model cannot read this conversation: it has become too long, or contains marks that chat models use "
-                "themselves. Skip it, or go on with something else."
-            ) from error
+            raise Unanswerable(texts.CONVERSATION_UNREADABLE) from error
 
 
 def variant_name(model: str, wanted: VariantSettings) -> str:

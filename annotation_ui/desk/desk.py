@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from alignment.data.records import Message
-from annotation_ui.answers.generation import STOPPED, Generator, Outcome
+from annotation_ui import texts
+from annotation_ui.answers.generation import Generator, Outcome
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
 from annotation_ui.desk.transaction import DeskTransaction
@@ -22,7 +23,7 @@ from annotation_ui.store import conversations, judgments, pairs, projects
 from annotation_ui.store.database import Store, in_minutes, now
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
 from annotation_ui.store.rows import ComparisonRow
-from annotation_ui.vocabulary import SKIP_REASONS, SLOTS, Refused, Submission, slot_on, storable
+from annotation_ui.vocabulary import SLOTS, Refused, Submission, slot_on, storable
 
 
 class Desk:
@@ -125,9 +126,9 @@ class Desk:
             transaction.check_warned()
             view = make_view(transaction.connection, self.settings, self.generator, annotator_id, project)
             if not view.may_prompt:
-                raise Refused("A prompt cannot be sent now. Judge the answers first, or take the next item.")
+                raise Refused(texts.PROMPT_NOT_NOW)
             if view.comparison_id != comparison_id:
-                raise Refused("You went on to something else in another tab. Your prompt was not sent.")
+                raise Refused(texts.PROMPT_ELSEWHERE)
             if view.phase == "judged":
                 transaction.next_turn(turn)
             else:
@@ -137,9 +138,9 @@ class Desk:
     def _checked_prompt(self, text: str) -> str:
         longest = self.settings.max_prompt_chars
         if not isinstance(text, str) or not text.strip():
-            raise Refused("Write a prompt first.")
+            raise Refused(texts.WRITE_PROMPT)
         if len(text) > longest:
-            raise Refused(f"The prompt has {len(text)} characters; at most {longest} fit.")
+            raise Refused(texts.PROMPT_TOO_LONG.format(length=len(text), most=longest))
         return storable(text).strip()
 
     def retry(self, annotator_id: str, project: str) -> View:
@@ -147,10 +148,10 @@ class Desk:
         with self._in(annotator_id, project) as transaction:
             place = transaction.place
             if place is None or place.conversation_id is None:
-                raise Refused("There is nothing to try again.")
+                raise Refused(texts.NOTHING_TO_RETRY)
             pair_id = conversations.last_comparison(transaction.connection, place.conversation_id).pair_id
             if not pairs.try_again(transaction.connection, pair_id):
-                raise Refused("There is nothing to try again.")
+                raise Refused(texts.NOTHING_TO_RETRY)
         return self._after(transaction)
 
     def leave(self, annotator_id: str, project: str) -> View:
@@ -158,8 +159,7 @@ class Desk:
         with self._in(annotator_id, project) as transaction:
             gave_back = transaction.clear()
             transaction.put(conversation_id=None, editing=None, warned_until=None)
-        message = "You have left. Nothing was recorded of the last item." if gave_back else "You have left."
-        return self._after(transaction, message)
+        return self._after(transaction, texts.LEFT_ITEM if gave_back else texts.LEFT)
 
     def train(self, annotator_id: str, project: str) -> View:
         """Go through the training examples, for the first time or again."""
@@ -189,7 +189,7 @@ class Desk:
                 judgments.append(transaction.connection, comparison, transaction.project, given.submission_id, values)
                 transaction.settle(comparison, "judged")
                 message = transaction.move_on(comparison)
-        result = "Already saved." if is_known else f"Saved {now()[11:19]} UTC."
+        result = texts.SAVED_BEFORE if is_known else texts.SAVED.format(time=now()[11:19])
         return replace(self._after(transaction, f"{result} {message}".strip()), level="saved")
 
     def skip(
@@ -205,16 +205,16 @@ class Desk:
         values = judgments.values_of_skip(reason, note, active_ms)
         with self._about(annotator_id, comparison_id) as (transaction, comparison):
             if comparison.kind != "work":
-                raise Refused("Training examples and test questions cannot be skipped.")
+                raise Refused(texts.NO_SKIPPING)
             if judgments.current(transaction.connection, comparison.id) is not None:
-                raise Refused("This comparison is judged. Take the judgment back first (U).")
+                raise Refused(texts.NO_SKIPPING_JUDGED)
             message = ""
             if not judgments.is_saved(transaction.connection, comparison, submission_id, values):
                 judgments.append(transaction.connection, comparison, transaction.project, submission_id, values)
                 transaction.settle(comparison, "skipped")
                 message = transaction.advance()
-        result = f"Skipped: {SKIP_REASONS[values['skip_reason']].lower()}."
-        return self._after(transaction, f"{result} {message}".strip())
+        result = texts.SKIPPED_FOR.format(reason=texts.SKIP_REASONS[values["skip_reason"]].lower())
+        return self._after(transaction, f"{result}. {message}".strip())
 
     def undo(self, annotator_id: str, comparison_id: str) -> View:
         """Take the last judgment or skip back: its comparison is on the desk again, to be judged anew.
@@ -228,12 +228,12 @@ class Desk:
             recent = judgments.recent(transaction.connection, annotator_id, transaction.project.id, HISTORY)
             last = next((past.id for past in recent if past.kind != "retraction"), None)
             if comparison.state != "open" and last != comparison.id:
-                raise Refused("Only what you said last can be taken back.")
+                raise Refused(texts.ONLY_LAST)
             if comparison.state != "open":
                 transaction.check_last(comparison)
                 transaction.take_back(comparison)
                 transaction.reopen(comparison)
-        return self._after(transaction, "Taken back. Judge it again.")
+        return self._after(transaction, texts.TAKEN_BACK)
 
     def edit(self, annotator_id: str, comparison_id: str) -> View:
         """Put an earlier comparison on the desk with what was said of it, to say something else.
@@ -242,25 +242,23 @@ class Desk:
             Refused: it was not judged, or its conversation has gone on from it.
         """
         with self._about(annotator_id, comparison_id) as (transaction, comparison):
-            self._check_judged(transaction, comparison, "edit")
+            self._check_judged(transaction, comparison, texts.NOTHING_TO_EDIT)
             transaction.check_last(comparison)
             transaction.put(editing=comparison.id)
-        message = "Editing an earlier judgment. N leaves it as it was."
-        return self._after(transaction, message)
+        return self._after(transaction, texts.EDIT_BEGUN)
 
     def retract(self, annotator_id: str, comparison_id: str) -> View:
         """Withdraw one's judgment for good; later turns of its conversation are marked in exports."""
         with self._about(annotator_id, comparison_id) as (transaction, comparison):
-            self._check_judged(transaction, comparison, "withdraw")
+            self._check_judged(transaction, comparison, texts.NOTHING_TO_WITHDRAW)
             transaction.take_back(comparison)
             transaction.settle(comparison, "skipped")
             transaction.put_away(comparison)
-        message = "Withdrawn. It is in no export from now on."
-        return self._after(transaction, message)
+        return self._after(transaction, texts.WITHDRAWN)
 
-    def _check_judged(self, transaction: DeskTransaction, comparison: ComparisonRow, verb: str) -> None:
+    def _check_judged(self, transaction: DeskTransaction, comparison: ComparisonRow, otherwise: str) -> None:
         if comparison.kind != "work" or judgments.current(transaction.connection, comparison.id) is None:
-            raise Refused(f"That comparison is not judged, so there is nothing to {verb}.")
+            raise Refused(otherwise)
 
     # -- answers -------------------------------------------------------------------------------------------------
 
@@ -271,7 +269,7 @@ class Desk:
         if pair.state != "generating":
             return
         if self.generator is None:
-            self._finished(pair_id, Outcome(error="No model is there to answer."))
+            self._finished(pair_id, Outcome(error=texts.NO_MODEL))
             return
         messages = pairs.load_messages(pair.prompt_json)
         self.generator.start(
@@ -283,13 +281,13 @@ class Desk:
 
         A job that a stopping server ended is no failure: the pair waits for the next server.
         """
-        if outcome.error == STOPPED:
+        if outcome.error == texts.SERVER_STOPPED:
             return
         with self.store.write() as connection:
             if pairs.pair_by_id(connection, pair_id).state != "generating":
                 return
             if outcome.answers is None or self.generator is None:
-                fail_pair(connection, pair_id, outcome.error or "The answers could not be written.")
+                fail_pair(connection, pair_id, outcome.error or texts.NOT_WRITTEN)
                 return
             answers = {
                 slot: NewAnswer(

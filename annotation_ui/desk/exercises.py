@@ -35,17 +35,13 @@ from alignment.data.jsonl import explain, iter_json_lines
 from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, Prompt, Record, SafetyBin
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
+from annotation_ui import texts
 from annotation_ui.vocabulary import UNSAFE_PREFERRED, Slot
 
 Use = Literal["training", "qualification", "attention"]
 Text = Annotated[str, Field(pattern=r"\S")]
 
 _FOLDER = Path(__file__).resolve().parents[1] / "training"
-_SAFETY_SAID = {
-    (True, True): "both answers are safe",
-    (True, False): "the answer that we chose is safe, the other is not",
-    (False, False): "both answers are unsafe",
-}
 
 
 class Answers(Record):
@@ -284,25 +280,23 @@ def feedback(exercise: Exercise, choice: Slot | None, grade: Grade | None, safet
 
 def _about_choice(marked: Mark, choice: Slot | None) -> str:
     if choice is None:
-        return "**You skipped this one.**"
-    return "**We chose the same answer.**" if marked.choice else "**We chose the other answer.**"
+        return texts.EXAMPLE_SKIPPED
+    return texts.EXAMPLE_SAME if marked.choice else texts.EXAMPLE_OTHER
 
 
 def _about_grade(exercise: Exercise, marked: Mark, grade: Grade | None) -> str:
-    accepted = " or ".join(f"*{_in_words(each)}*" for each in exercise.expected.grades)
+    accepted = texts.EXAMPLE_OR.join(f"*{texts.EXAMPLE_GRADES[each]}*" for each in exercise.expected.grades)
     if not marked.choice:
-        return f"For it we would say {accepted}."
+        return texts.EXAMPLE_GRADE.format(accepted=accepted)
     if marked.grade:
-        return f"Your grade fits: we would say {accepted}, too."
-    return f"We would say {accepted}; you said *{_in_words(grade)}*." if grade else f"We would say {accepted}."
+        return texts.EXAMPLE_GRADE_FITS.format(accepted=accepted)
+    if grade is None:
+        return texts.EXAMPLE_GRADE_MISSING.format(accepted=accepted)
+    return texts.EXAMPLE_GRADE_DIFFERS.format(accepted=accepted, grade=texts.EXAMPLE_GRADES[grade])
 
 
 def _about_safety(exercise: Exercise, marked: Mark, safety: SafetyBin | None) -> str:
     if exercise.expected.safety is None or safety is None:
         return ""
-    ours = _SAFETY_SAID[SAFETY_LABELS[exercise.expected.safety]]
-    return f"On safety we agree: {ours}." if marked.safety else f"On safety we see it differently: {ours}."
-
-
-def _in_words(grade: Grade) -> str:
-    return "negligibly better / unsure" if grade == GRADES[-1] else grade.replace("_", " ")
+    ours = texts.EXAMPLE_SAFETY[exercise.expected.safety]
+    return (texts.EXAMPLE_SAFETY_SAME if marked.safety else texts.EXAMPLE_SAFETY_OTHER).format(safety=ours)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
+from annotation_ui import texts
 from annotation_ui.app_settings import AppSettings, ProjectSettings, QualificationSettings
 from annotation_ui.desk.exercises import Exercise, Reply, Score, questions_for, read_exercises, score
 from annotation_ui.store import tables
@@ -41,7 +42,6 @@ _ITEMS = (
     .order_by(tables.item.c.place)
 )
 _AUTHORS = VariantInfo("exercise")
-_BEGIN = "Before your judgments count: explained examples, then a short test. Press N to begin."
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _test_step(connection: Connection, settings: QualificationSettings, annotato
             return Step(waiting[0], "qualification")
         result = _finish_attempt(connection, settings, annotator_id, project, attempts[-1])
         if result.passed:
-            return Step(message=f"{_agreed(result)} Passed: from now on your judgments count.")
+            return Step(message=texts.TEST_PASSED.format(agreed=_agreed(result)))
         attempts = _attempts(connection, annotator_id, project)
     message, may_go_on = before_work(connection, settings, annotator_id, project)
     if went_on or not may_go_on:  # let them read how it went before the next try begins
@@ -132,16 +132,16 @@ def before_work(
     attempts = _attempts(connection, annotator_id, project)
     last = attempts[-1] if attempts else None
     if last is None:
-        return _BEGIN, True
+        return texts.TEST_BEGINS, True
     if last.passed is None:
-        return "The test is not finished. Press N to go on.", True
+        return texts.TEST_GOES_ON, True
     if sum(attempt.waived_by is None for attempt in attempts) >= settings.attempts:
-        return f"{_agreed(last)} The test is not passed; ask whoever runs the collection.", False
-    return f"{_agreed(last)} Not passed yet; press N to try once more.", True
+        return texts.TEST_FAILED.format(agreed=_agreed(last)), False
+    return texts.TEST_ONCE_MORE.format(agreed=_agreed(last)), True
 
 
 def _agreed(result: QualificationRow | Score) -> str:
-    return f"You agreed on {result.n_agreed} of {result.n_questions} questions."
+    return texts.TEST_AGREED.format(n_agreed=result.n_agreed, n_questions=result.n_questions)
 
 
 def begin_training(connection: Connection, annotator_id: str, project: ProjectRow) -> list[ItemRow]:
@@ -242,7 +242,7 @@ def place_in(connection: Connection, annotator_id: str, project: ProjectRow, ite
     prefix = item.id.rpartition("/")[0] + "/"
     own = _items(connection, annotator_id, project, item.source)
     run = [each.id for each in own if each.id.startswith(prefix)]
-    return f"{run.index(item.id) + 1} of {len(run)}"
+    return texts.PLACE.format(place=run.index(item.id) + 1, count=len(run))
 
 
 def _items(connection: Connection, annotator_id: str, project: ProjectRow, source: Source) -> list[ItemRow]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from alignment.data.records import Message
+from annotation_ui import texts
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
 from annotation_ui.store import assignments, conversations, judgments, pairs
@@ -18,9 +19,7 @@ from annotation_ui.store.accounts import find_by_id
 from annotation_ui.store.database import new_id, now
 from annotation_ui.store.items import NewItem, add_items, item_by_id
 from annotation_ui.store.rows import ComparisonRow, DeskPlaceRow, ItemRow, ProjectRow
-from annotation_ui.vocabulary import NOTHING, Kind, Refused
-
-MOVED_ON = "The conversation has gone on from this answer, so the choice stays. You can withdraw it in your history."
+from annotation_ui.vocabulary import Kind, Refused
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class DeskTransaction:
     def check_warned(self) -> None:
         """Refuse to go on before the content warning was read."""
         if preparation.needs_warning(self.project, self.place):
-            raise Refused("Read the content warning first.")
+            raise Refused(texts.WARNING_FIRST)
 
     def check_put_away(self, *, from_turn: int = 1) -> None:
         """Refuse to put something else on the desk while a pair on it, of this turn or a later one, is not judged."""
@@ -83,20 +82,20 @@ class DeskTransaction:
             return
         last = conversations.last_comparison(self.connection, place.conversation_id)
         if last.state == "open" and last.turn >= from_turn:
-            raise Refused("Judge this pair first, or skip it (S).")
+            raise Refused(texts.JUDGE_FIRST)
 
     def check_judgeable(self, comparison: ComparisonRow) -> None:
         """Refuse a judgment before both answers have ended, of a test a second time, or once there is a later turn."""
         if comparison.kind != "work" and judgments.current(self.connection, comparison.id) is not None:
-            raise Refused("What was said to an example or a test question stays.")
+            raise Refused(texts.EXERCISE_STAYS)
         if pairs.pair_by_id(self.connection, comparison.pair_id).state != "complete":
-            raise Refused("Wait until both answers have ended.")
+            raise Refused(texts.WAIT)
         self.check_last(comparison)
 
     def check_last(self, comparison: ComparisonRow) -> None:
         """Refuse to change a choice that later turns are built on."""
         if conversations.last_comparison(self.connection, comparison.conversation_id).id != comparison.id:
-            raise Refused(MOVED_ON)
+            raise Refused(texts.MOVED_ON)
 
     # -- getting something ---------------------------------------------------------------------------------------
 
@@ -105,7 +104,7 @@ class DeskTransaction:
         place = self.place
         if place is not None and place.editing is not None:
             self.put(editing=None)
-            return "Left as it was."
+            return texts.EDIT_ENDED
         if place is not None and place.conversation_id is not None:
             self.check_put_away()
             conversations.set_state(self.connection, place.conversation_id, "finished")
@@ -124,7 +123,7 @@ class DeskTransaction:
         # Work is taken once nothing is left to do before it.
         if item is None and not step.blocked and self.project.mode != "free":
             item, kind = self._lease_next(), "work"
-            message = message if item is not None else f"{message} {NOTHING}".strip()
+            message = message if item is not None else f"{message} {texts.NOTHING_MORE}".strip()
         if item is not None:
             self.take(item, kind)
         else:

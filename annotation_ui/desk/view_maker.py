@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, bindparam, select
 
+from annotation_ui import texts
 from annotation_ui.answers.generation import Generator
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
@@ -17,7 +18,7 @@ from annotation_ui.store.accounts import Account, find_by_id
 from annotation_ui.store.items import item_by_id
 from annotation_ui.store.judgments import PastRow
 from annotation_ui.store.rows import ComparisonRow, ItemRow, ProjectRow
-from annotation_ui.vocabulary import FLAG, NOTHING, SKIP_REASONS, Refused, Slot, option_of, side_of, slot_on
+from annotation_ui.vocabulary import FLAG, Refused, Slot, option_of, side_of, slot_on
 
 HISTORY = 8
 """Judgments that the page lists."""
@@ -58,13 +59,13 @@ def _chosen_project(
     connection: Connection, known: Sequence[ProjectRow], annotator_id: str, name: str | None
 ) -> ProjectRow:
     if not known:
-        raise Refused("There is no project yet.")
+        raise Refused(texts.NO_PROJECTS)
     if name is None:
         last = conversations.last_project(connection, annotator_id)
         return next((project for project in known if project.id == last), known[0])
     chosen = next((project for project in known if project.name == name), None)
     if chosen is None:
-        raise Refused(projects.NO_PROJECT)
+        raise Refused(texts.NO_PROJECT)
     return chosen
 
 
@@ -116,9 +117,9 @@ def _past(past: PastRow) -> PastJudgment:
 
 def _in_words(past: PastRow) -> str:
     if past.skip_reason is not None:
-        return f"Skipped: {SKIP_REASONS[past.skip_reason].lower()}"
+        return texts.SKIPPED_FOR.format(reason=texts.SKIP_REASONS[past.skip_reason].lower())
     if past.chosen_slot is None or past.grade is None:
-        return "Withdrawn"
+        return texts.WITHDRAWN_BEFORE
     name = "A" if side_of(past.chosen_slot, past.left_slot) == "left" else "B"
     return f"{name} {past.grade.replace('_', ' ')}"
 
@@ -137,7 +138,7 @@ def _idle(
     can_write = project.mode != "queue" and generator is not None
     has_more = project.mode != "free" and view.progress.left_in_queue > 0
     if not can_write and not has_more:
-        return replace(view, phase="empty", may_fetch=project.mode != "free", message=NOTHING)
+        return replace(view, phase="empty", may_fetch=project.mode != "free", message=texts.NOTHING_MORE)
     return replace(view, may_prompt=can_write, may_fetch=project.mode != "free")
 
 

@@ -16,7 +16,6 @@ from alignment.report.number_formats import NONE, SPACE, Formatter, decimal, per
 from annotation_ui import texts
 from annotation_ui.quality.agreement import Measure
 from annotation_ui.quality.quality_report import AgreementFigures, QualityReport, WorkFigures
-from annotation_ui.vocabulary import SKIP_REASONS
 
 COEFFICIENT_FORMS: dict[str, Formatter] = {
     "choice": percent,
@@ -53,7 +52,7 @@ def as_text(report: QualityReport, names: Mapping[str, str] | None = None, *, wi
             console.print(table)
         console.print(Text("\n" + texts.LEGEND.format(few=report.few, space=SPACE, none=NONE)))
     for reason, n in report.overall.work.skips.items():
-        console.print(Text(texts.SKIPPED_BECAUSE.format(n=n, reason=SKIP_REASONS[reason])))
+        console.print(Text(texts.SKIPPED_BECAUSE.format(n=n, reason=texts.SKIP_REASONS[reason])))
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 

@@ -13,6 +13,7 @@ from functools import cache
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from alignment.errors import UserError
+from annotation_ui import texts
 from annotation_ui.store import assignments, tables
 from annotation_ui.store.database import Store, new_id, now
 from annotation_ui.store.rows import AccountRow
@@ -124,7 +125,7 @@ def find_by_id(connection: Connection, annotator_id: str) -> Account:
     """The active account with that id; raise ``Refused`` where there is none."""
     row = connection.execute(_ACTIVE, {"wanted": annotator_id}).one_or_none()
     if row is None:
-        raise Refused("You are not signed in any more. Reload the page.")
+        raise Refused(texts.NOT_SIGNED_IN)
     return Account(row.id, row.username, row.role)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from alignment.data.records import Message
+from annotation_ui import texts
 from annotation_ui.store import tables
 from annotation_ui.store.database import new_id, now
 from annotation_ui.store.pairs import first_pair, load_messages, try_again, waiting_pair
@@ -144,7 +145,7 @@ def own_comparison(connection: Connection, annotator_id: str, comparison_id: str
     own = {"wanted": comparison_id, "annotator_id": annotator_id}
     row = connection.execute(_OWN_COMPARISON, own).one_or_none()
     if row is None:
-        raise Refused("There is no such comparison of yours. Reload the page.")
+        raise Refused(texts.NO_COMPARISON)
     return ComparisonRow._make(row)
 
 

@@ -15,12 +15,12 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
 
 from alignment.data.records import SAFETY_LABELS, Grade
+from annotation_ui import texts
 from annotation_ui.store import tables
 from annotation_ui.store.database import now
 from annotation_ui.store.rows import ComparisonRow, JudgmentRow, ProjectRow
 from annotation_ui.vocabulary import (
     FLAG,
-    SKIP_REASONS,
     UNSAFE_PREFERRED,
     Flag,
     Refused,
@@ -134,13 +134,15 @@ def values_of(given: Submission, left_slot: Slot, *, ask_safety: bool) -> dict[s
         Refused: something in it is missing, unknown or out of range.
     """
     if not isinstance(given.option, int) or isinstance(given.option, bool):
-        raise Refused("Choose an answer first: press 1 to 8.")
+        raise Refused(texts.CHOOSE_FIRST)
+    if not 1 <= given.option <= 8:
+        raise Refused(texts.NO_OPTION.format(option=given.option))
     side, grade = meaning_of(given.option)
     if ask_safety and given.safety is None:
-        raise Refused("Say which answers are safe: press Q, W, E or R.")
+        raise Refused(texts.SAFETY_FIRST)
     known = isinstance(given.safety, str) and given.safety in SAFETY_LABELS
     if given.safety is not None and not (ask_safety and known):
-        raise Refused("That safety label is not one of this project's.")
+        raise Refused(texts.NO_SAFETY)
     flags: list[Flag] = [FLAG] if given.flagged else []
     if given.safety == UNSAFE_PREFERRED:
         flags.append("chosen_unsafe_other_safe")
@@ -160,10 +162,10 @@ def values_of_skip(reason: str, note: str, active_ms: int | None) -> dict[str, A
     """Check a skip.
 
     Raises:
-        Refused: the reason is not one of ``SKIP_REASONS``.
+        Refused: there is no such reason.
     """
-    if not isinstance(reason, str) or reason not in SKIP_REASONS:
-        raise Refused("Choose a reason for skipping.")
+    if not isinstance(reason, str) or reason not in texts.SKIP_REASONS:
+        raise Refused(texts.REASON_FIRST)
     values = {"kind": "skip", "skip_reason": reason, "flags_json": "[]"}
     return {**values, "note": checked_note(note), "active_ms": checked_time(active_ms)}
 
@@ -171,14 +173,14 @@ def values_of_skip(reason: str, note: str, active_ms: int | None) -> dict[str, A
 def checked_id(value: Any) -> str:
     """An id from the browser that a database can look up; what cannot be one is refused."""
     if not isinstance(value, str) or not value.isascii() or "\0" in value or len(value) > 100:
-        raise Refused("That is not one of this page's ids. Reload the page.")
+        raise Refused(texts.NO_ID)
     return value
 
 
 def checked_note(note: str) -> str | None:
     """A note that fits, without white space around it."""
     if not isinstance(note, str) or len(note) > MAX_NOTE_CHARS:
-        raise Refused(f"A note has at most {MAX_NOTE_CHARS} characters.")
+        raise Refused(texts.NOTE_TOO_LONG.format(most=MAX_NOTE_CHARS))
     return storable(note).strip() or None
 
 
@@ -217,7 +219,7 @@ def is_saved(connection: Connection, comparison: ComparisonRow, given_id: str, v
     same = saved.comparison_id == comparison.id and all(getattr(saved, key) == values.get(key) for key in _COMPARED)
     if same and last is not None and last.id == saved.id:
         return True
-    raise Refused("This comparison was already judged, in another tab perhaps. Reload the page to see how.")
+    raise Refused(texts.JUDGED_ELSEWHERE)
 
 
 def append(
@@ -237,7 +239,7 @@ def append(
     """
     count, last = connection.execute(_COUNT_AND_LAST, {"comparison_id": comparison.id}).one()
     if given_id != f"{comparison.id}.{count}":
-        raise Refused("This comparison has changed since it was shown. Reload the page.")
+        raise Refused(texts.CHANGED_ELSEWHERE)
     row = {
         "submission_id": given_id,
         "comparison_id": comparison.id,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
 from alignment.data.records import Dimension
 from alignment.errors import UserError
+from annotation_ui import texts
 from annotation_ui.app_settings import ProjectSettings
 from annotation_ui.store import assignments, tables
 from annotation_ui.store.database import new_id, now
@@ -112,7 +113,6 @@ def project_about(connection: Connection, names: Iterable[str], dimension: Dimen
     )
 
 
-NO_PROJECT = "There is no such project. Reload the page."
 _PROJECT = select(tables.project).where(tables.project.c.id == bindparam("wanted"))
 _PROJECTS = select(tables.project).order_by(tables.project.c.created_at, tables.project.c.name)
 
@@ -126,7 +126,7 @@ def project_on_page(connection: Connection, name: str) -> ProjectRow:
     """The project of a name that the page sent; refused where there is none."""
     project = _find(connection, name)
     if project is None:
-        raise Refused(NO_PROJECT)
+        raise Refused(texts.NO_PROJECT)
     return project
 
 

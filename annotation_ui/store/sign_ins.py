@@ -7,6 +7,7 @@ import secrets
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
+from annotation_ui import texts
 from annotation_ui.app_settings import AccountSettings
 from annotation_ui.store import tables
 from annotation_ui.store.accounts import USERNAME, Account, account_by_name, is_password, nobodys_hash
@@ -15,7 +16,6 @@ from annotation_ui.store.rows import LoginFailureRow
 from annotation_ui.vocabulary import Refused
 
 _FAILURE = select(tables.login_failure).where(tables.login_failure.c.username == bindparam("name"))
-_WRONG = "Wrong name or password."
 _SIGNED_IN = (
     select(tables.annotator.c.id, tables.annotator.c.username, tables.annotator.c.role)
     .join(tables.login_session, tables.login_session.c.annotator_id == tables.annotator.c.id)
@@ -39,7 +39,7 @@ def sign_in(store: Store, settings: AccountSettings, username: str, password: st
     """
     if not USERNAME.fullmatch(username):  # nobody's, and not to be stored
         is_password(password, nobodys_hash())
-        raise Refused(_WRONG)
+        raise Refused(texts.WRONG_PASSWORD)
     with store.read() as connection:
         _check_unlocked(connection, settings, username)
         account = account_by_name(connection, username)
@@ -48,7 +48,7 @@ def sign_in(store: Store, settings: AccountSettings, username: str, password: st
     is_right = is_password(password, account.password_hash if account and is_known else nobodys_hash())
     if account is None or not is_known or not is_right:
         _note_failure(store, settings, username)
-        raise Refused(_WRONG)
+        raise Refused(texts.WRONG_PASSWORD)
     with store.write() as connection:
         _check_unlocked(connection, settings, username)  # others may have guessed while this hash was made
         connection.execute(delete(tables.login_failure).where(tables.login_failure.c.username == username))
@@ -57,7 +57,7 @@ def sign_in(store: Store, settings: AccountSettings, username: str, password: st
 
 def _check_unlocked(connection: Connection, settings: AccountSettings, username: str) -> None:
     if _count_failures(connection, username) >= settings.max_failures:
-        raise Refused(f"Too many wrong passwords. Try again in {settings.lock_minutes:g} minutes, or ask an admin.")
+        raise Refused(texts.LOCKED.format(minutes=settings.lock_minutes))
 
 
 def begin_session(store: Store, settings: AccountSettings, annotator_id: str) -> str:

@@ -22,7 +22,7 @@ from alignment.report.number_formats import decimal, interval, number, percent
 from annotation_ui import texts
 from annotation_ui.desk.view import Pane, PastJudgment, View
 from annotation_ui.store.judgments import MAX_NOTE_CHARS
-from annotation_ui.vocabulary import SKIP_REASONS, Side, meaning_of
+from annotation_ui.vocabulary import Side, meaning_of
 from annotation_ui.web import safe_html
 
 CONTENT_WARNING = Path(__file__).parents[1] / "guidelines" / "content_warning.md"
@@ -130,7 +130,7 @@ def shortcut_list() -> str:
 def foot() -> str:
     """What never changes: the prompt box, the judging bar with its eight options, the status line, the help."""
     options = [(letter, [_option(first + step) for step in range(4)]) for letter, first in (("A", 1), ("B", 5))]
-    return str(_pieces().foot(options, SKIP_REASONS, MAX_NOTE_CHARS))
+    return str(_pieces().foot(options, texts.SKIP_REASONS, MAX_NOTE_CHARS))
 
 
 def _option(number: int) -> tuple[int, int, str]:

@@ -25,7 +25,6 @@ from annotation_ui.quality.quality_report import (
     ProjectFigures,
     QualityReport,
 )
-from annotation_ui.vocabulary import SKIP_REASONS
 from annotation_ui.web.page_maker import make_page
 
 GRADE_COLOURS = ("ppo", "sft", "helpfulness", "tie")
@@ -72,7 +71,7 @@ def as_html(report: QualityReport, names: Mapping[str, str] | None = None, *, ba
         parts=report.projects if len(report.projects) == 1 else (report.overall, *report.projects),
         forms=words.COEFFICIENT_FORMS,
         grades=[(grade, texts.SHORT_GRADES[grade]) for grade in GRADES],
-        skip_labels=SKIP_REASONS,
+        skip_labels=texts.SKIP_REASONS,
         lowest=_lowest(report.overall.agreement.kappas),
         plots={name: Markup(svg) for name, svg in draw_plots(report, labels).items()},
     )

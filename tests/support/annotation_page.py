@@ -21,7 +21,8 @@ from annotation_fixtures import COLOURS
 from annotation_server import Site, Visitor
 from browser import Chromium, Tab
 
-from annotation_ui.vocabulary import SKIP_REASONS, Side, Slot
+from annotation_ui import texts
+from annotation_ui.vocabulary import Side, Slot
 from annotation_ui.web.security import COOKIE
 
 if TYPE_CHECKING:
@@ -330,7 +331,7 @@ class DeskPage:
         self.press("s")
         assert self.find(REASONS).is_visible()
         self.press(str(number), "Enter")
-        return self.wait_for_status(f"Skipped: {list(SKIP_REASONS.values())[number - 1].lower()}.")
+        return self.wait_for_status(f"Skipped: {list(texts.SKIP_REASONS.values())[number - 1].lower()}.")
 
     def undo(self) -> DeskPage:
         """Take the last judgment back, and wait until it was, or until it is refused."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alignment.data.records import Message
-from annotation_ui.answers.generation import EMPTY, EQUAL, FAILED, STOPPED, Generator, Outcome, Written, seed_of
+from annotation_ui import texts
+from annotation_ui.answers.generation import Generator, Outcome, Written, seed_of
 from annotation_ui.answers.variants import FinishReason, LocalVariant, Piece, Unanswerable, VariantFailed
 from annotation_ui.desk.view import Pane
 from annotation_ui.store.pairs import VariantInfo
@@ -235,7 +236,7 @@ class TestJobs:
         until(lambda: generator.peek("p") == (Pane("y", done=False), Pane("no")))
         held.set()
         assert ends.texts() == ("yes", "no")
-        assert failures == [FAILED]
+        assert failures == [texts.MODEL_FAILED]
         until(lambda: generator.peek("p") is None)
 
     def test_only_so_many_run_at_once_and_the_others_wait(self, running: Running) -> None:
@@ -287,7 +288,9 @@ class TestAnswersThatNobodyCouldCompare:
         held.set()
         assert ends.texts() == ("maybe", "no")
 
-    @pytest.mark.parametrize(("text_a", "text_b", "error"), [("yes", "yes", EQUAL), ("yes", " \n", EMPTY)])
+    @pytest.mark.parametrize(
+        ("text_a", "text_b", "error"), [("yes", "yes", texts.SAME_ANSWERS), ("yes", " \n", texts.EMPTY_ANSWERS)]
+    )
     def test_after_three_more_draws_that_is_said(
         self, running: Running, ends: Ends, text_a: str, text_b: str, error: str
     ) -> None:
@@ -296,7 +299,7 @@ class TestAnswersThatNobodyCouldCompare:
         assert (len(a.calls), len(b.calls)) == (4, 4)
 
     def test_two_empty_ones_are_called_empty(self, running: Running, ends: Ends) -> None:
-        assert run(running(Script("x", []), Script("y", [])), ends) == Outcome(error=EMPTY)
+        assert run(running(Script("x", []), Script("y", [])), ends) == Outcome(error=texts.EMPTY_ANSWERS)
 
 
 class TestFailures:
@@ -307,8 +310,8 @@ class TestFailures:
         scripts = [Script("x", ["yes"]), Script("y", ["no"])]
         scripts[slot].takes = (["begun", VariantFailed(f"{URL} cannot be reached")],)
         outcome = run(running(*scripts), ends)
-        assert outcome == Outcome(error=FAILED)
-        assert not re.search(r"secret|http|10\.1|Traceback|Error", FAILED)
+        assert outcome == Outcome(error=texts.MODEL_FAILED)
+        assert not re.search(r"secret|http|10\.1|Traceback|Error", texts.MODEL_FAILED)
         assert f"{scripts[slot].info.name} did not answer" in caplog.text and URL in caplog.text
         assert "Traceback" not in caplog.text, "the reason says enough"
 
@@ -316,7 +319,7 @@ class TestFailures:
         self, running: Running, ends: Ends, caplog: pytest.LogCaptureFixture
     ) -> None:
         outcome = run(running(Script("x", ["begun", KeyError("weights")]), Script("y", ["no"])), ends)
-        assert outcome == Outcome(error=FAILED)
+        assert outcome == Outcome(error=texts.MODEL_FAILED)
         assert "secret-x did not answer: KeyError" in caplog.text
         assert "Traceback" in caplog.text and "weights" in caplog.text
 
@@ -338,19 +341,21 @@ class TestFailures:
         fail.set()
         until(lambda: "secret-x did not answer" in caplog.text)
         go_on.set()
-        assert ends.only() == Outcome(error=FAILED)
+        assert ends.only() == Outcome(error=texts.MODEL_FAILED)
         assert b.ended == 0
         assert b.active == 0
 
     def test_an_answer_without_an_end_is_one(
         self, running: Running, ends: Ends, caplog: pytest.LogCaptureFixture
     ) -> None:
-        assert run(running(Script("x", ["yes"], finish=None), Script("y", ["no"])), ends) == Outcome(error=FAILED)
+        assert run(running(Script("x", ["yes"], finish=None), Script("y", ["no"])), ends) == Outcome(
+            error=texts.MODEL_FAILED
+        )
         assert "secret-x did not answer: VariantFailed: it stopped without an end" in caplog.text
 
     def test_one_pair_fails_alone(self, running: Running, ends: Ends) -> None:
         generator = running(Script("x", [VariantFailed("busy")], ["yes"]), Script("y", ["no"]))
-        assert run(generator, ends, pair="p1").error == FAILED
+        assert run(generator, ends, pair="p1").error == texts.MODEL_FAILED
         others = Ends()
         assert run(generator, others, pair="p2").answers is not None
 
@@ -371,7 +376,7 @@ class TestClosing:
         held.set()
         closing.join(10)
         assert not closing.is_alive()
-        assert [ends.outcomes for ends in all_ends] == [[Outcome(error=STOPPED)]] * 3
+        assert [ends.outcomes for ends in all_ends] == [[Outcome(error=texts.SERVER_STOPPED)]] * 3
         assert len(a.calls) == 1, "what waits is not begun any more"
         assert [generator.peek(f"p{number}") for number in range(3)] == [None] * 3
 
@@ -437,9 +442,9 @@ class TestTinyModels:
     def test_the_same_seed_writes_the_same_pair(
         self, running: Running, variants: tuple[LocalVariant, LocalVariant]
     ) -> None:
-        generator, texts = running(*variants), []
+        generator, pairs = running(*variants), []
         for number, seed in enumerate((1, 2, 1)):
             ends = Ends()
             generator.start(f"p{number}", ASK, seed=seed, finish=ends)
-            texts.append(ends.texts())
-        assert texts[0] == texts[2] != texts[1]
+            pairs.append(ends.texts())
+        assert pairs[0] == pairs[2] != pairs[1]

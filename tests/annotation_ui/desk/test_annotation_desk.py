@@ -31,14 +31,14 @@ from annotation_fixtures import (
 )
 
 from alignment.data.records import GRADES, SAFETY_LABELS
-from annotation_ui.answers.generation import FAILED
+from annotation_ui import texts
 from annotation_ui.desk.view import Draft, Pane, View
 from annotation_ui.store import accounts, conversations, tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.judgments import MAX_ACTIVE_MS, MAX_NOTE_CHARS
 from annotation_ui.store.pairs import load_messages
 from annotation_ui.store.tables import answer, assignment, comparison, conversation, item, judgment, pair
-from annotation_ui.vocabulary import SKIP_REASONS, Refused, Slot, Submission, draw_left_slot
+from annotation_ui.vocabulary import Refused, Slot, Submission, draw_left_slot
 
 OTHER: dict[Slot, Slot] = {"a": "b", "b": "a"}
 SAFETY = {"dimension": "safety", "ask_safety": True}
@@ -853,22 +853,22 @@ def test_retracting_while_editing(quiet_office: Office) -> None:
 
 def test_each_reason_to_skip(sqlite_store: Store) -> None:
     office = Office(sqlite_store, live=False)
-    office.add_items(len(SKIP_REASONS) + 1)
+    office.add_items(len(texts.SKIP_REASONS) + 1)
     ada = office.person("ada")
     ada.fetch()
     for junk in ("", "boring", None, ["other"], 1):
         assert "reason" in refusal(ada.skip, junk)
     assert rows(sqlite_store, judgment) == []
-    for reason, words in SKIP_REASONS.items():
+    for reason, words in texts.SKIP_REASONS.items():
         view = ada.skip(reason, note=f"note {reason}", active_ms=5)
         assert view.message.startswith(f"Skipped: {words.lower()}.")
     said = rows(sqlite_store, judgment)
     assert [(row.kind, row.skip_reason, row.note) for row in said] == [
-        ("skip", reason, f"note {reason}") for reason in SKIP_REASONS
+        ("skip", reason, f"note {reason}") for reason in texts.SKIP_REASONS
     ]
     assert {(row.chosen_slot, row.grade, row.active_ms) for row in said} == {(None, None, 5)}
     assert current(sqlite_store) == []
-    assert (view.progress.total, view.prompt) == (0, f"ask {len(SKIP_REASONS)}")
+    assert (view.progress.total, view.prompt) == (0, f"ask {len(texts.SKIP_REASONS)}")
 
 
 def test_skipped_twice_is_skipped_once(quiet_office: Office) -> None:
@@ -1020,7 +1020,7 @@ def test_a_variant_that_fails_is_tried_again(office: Office) -> None:
     ada = office.person("ada")
     office.variants["b"].failures = 1
     view = ada.ask("one")
-    assert (view.phase, view.message, view.level) == ("failed", FAILED, "error")
+    assert (view.phase, view.message, view.level) == ("failed", texts.MODEL_FAILED, "error")
     assert (view.left, view.right, view.submission_id and "set") in [(None, None, None), (None, None, "set")]
     assert rows(office.store, answer) == []
     assert "both answers" in refusal(ada.submit, Submission(str(view.comparison_id), f"{view.comparison_id}.0", 1))

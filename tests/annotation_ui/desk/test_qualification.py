@@ -17,6 +17,7 @@ import annotation_ui
 from alignment.data.records import GRADES, Dimension
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
+from annotation_ui import texts
 from annotation_ui.app_settings import QualificationSettings
 from annotation_ui.desk.exercises import (
     Exercise,
@@ -29,7 +30,6 @@ from annotation_ui.desk.exercises import (
     read_exercises,
     score,
 )
-from annotation_ui.vocabulary import SKIP_REASONS
 
 DIMENSIONS: tuple[Dimension, ...] = ("helpfulness", "safety")
 USES: tuple[Use, ...] = ("training", "qualification", "attention")
@@ -84,8 +84,8 @@ def test_no_id_and_no_prompt_is_there_twice() -> None:
     everything = [exercise for dimension in DIMENSIONS for exercise in shipped(dimension)]
     assert len({exercise.id for exercise in everything}) == len(everything) == 40
     assert len({dialogue_key(exercise.messages[-1:]) for exercise in everything}) == 40
-    texts = [text for exercise in everything for text in (exercise.answers.a, exercise.answers.b)]
-    assert len(set(texts)) == 80
+    answers = [text for exercise in everything for text in (exercise.answers.a, exercise.answers.b)]
+    assert len(set(answers)) == 80
 
 
 @BY_DIMENSION
@@ -141,7 +141,7 @@ def test_the_attention_check_says_itself_what_to_choose(dimension: Dimension) ->
 def test_guidelines_take_less_than_four_minutes_and_explain_every_grade_and_reason(dimension: Dimension) -> None:
     text = (GUIDELINES / f"{dimension}.md").read_text(encoding="utf-8")
     assert len(text.split()) < 4 * 230  # words a minute
-    for reason in SKIP_REASONS.values():
+    for reason in texts.SKIP_REASONS.values():
         assert f"**{reason.removesuffix(' (see note)')}**" in text
     for grade in GRADES:
         (line,) = [line for line in text.splitlines() if line.startswith(f"- **{grade.replace('_', ' ').capitalize()}")]
@@ -151,7 +151,7 @@ def test_guidelines_take_less_than_four_minutes_and_explain_every_grade_and_reas
 def test_the_content_warning_takes_less_than_a_minute_and_names_the_way_out() -> None:
     text = (GUIDELINES / "content_warning.md").read_text(encoding="utf-8")
     assert len(text.split()) < 230
-    assert "voluntary" in text and "way out" in text and SKIP_REASONS["disturbing"] in text
+    assert "voluntary" in text and "way out" in text and texts.SKIP_REASONS["disturbing"] in text
 
 
 # -- files of one's own -----------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from annotation_server import Models, Site, Visitor, running_site
 from browser import OpenPage
 from sqlalchemy import select
 
+from annotation_ui import texts
 from annotation_ui.store import tables
 from annotation_ui.store.items import add_items
 from annotation_ui.store.projects import project_named
-from annotation_ui.vocabulary import SKIP_REASONS
 
 
 def queue(site: Site, n_items: int, **settings: Any) -> str:
@@ -60,16 +60,18 @@ def test_guidelines_that_change_reach_an_open_page_and_judgments_name_what_was_r
 
 
 def test_16_each_reason_for_a_skip_is_kept_and_none_counts(site: Site, desk: DeskPage) -> None:
-    ada, project = site.person(), queue(site, len(SKIP_REASONS) + 1)
+    ada, project = site.person(), queue(site, len(texts.SKIP_REASONS) + 1)
     desk.enter(ada, project).fetch()
-    for number, reason in enumerate(SKIP_REASONS):
+    for number, reason in enumerate(texts.SKIP_REASONS):
         desk.wait_for_prompt(f"ask {number}")
         desk.press("s")
-        assert SKIP_REASONS[reason] in desk.find(REASON).nth(number).inner_text()
+        assert texts.SKIP_REASONS[reason] in desk.find(REASON).nth(number).inner_text()
         desk.press("Escape").skip(number + 1)
-    desk.wait_for_prompt(f"ask {len(SKIP_REASONS)}")
+    desk.wait_for_prompt(f"ask {len(texts.SKIP_REASONS)}")
     said = rows(site.store, tables.judgment, annotator_id=ada.id)
-    assert [(row.kind, row.skip_reason, row.grade) for row in said] == [("skip", one, None) for one in SKIP_REASONS]
+    assert [(row.kind, row.skip_reason, row.grade) for row in said] == [
+        ("skip", one, None) for one in texts.SKIP_REASONS
+    ]
     assert desk.progress == (0, 0, 0)
     assert "ask 6 Skipped: another reason" in desk.history[0]
     desk.judge(1, "f").wait_for_phase("empty")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from alignment.data.records import Message
 from annotation_ui import texts
 from annotation_ui.desk.view import Draft, Pane, PastJudgment, Progress, ProjectChoice, View
-from annotation_ui.vocabulary import SKIP_REASONS, Phase, Refused, option_of
+from annotation_ui.vocabulary import Phase, Refused, option_of
 from annotation_ui.web import gradio_app, page_actions, page_maker
 
 ASSETS = Path(gradio_app.__file__).parents[1] / "assets"
@@ -302,7 +302,7 @@ def test_safety_keys_and_reasons_are_in_the_order_in_which_the_script_counts_the
     assert values == ["preferred_safe_other_unsafe", "both_safe", "both_unsafe", "preferred_unsafe_other_safe"]
     assert "".join(letter for letter, _, _ in texts.SAFETY_CHOICES).lower() == "qwer"
     assert 'SAFETY_KEYS = "qwer"' in (ASSETS / "page.js").read_text()
-    assert [radio["value"] for radio in radios(bar, "reason")] == list(SKIP_REASONS)
+    assert [radio["value"] for radio in radios(bar, "reason")] == list(texts.SKIP_REASONS)
 
 
 def test_the_bar_starts_disabled() -> None:
