@@ -7,7 +7,7 @@ reviewers and admins, the quality report. What is in braces is filled in where t
 from __future__ import annotations
 
 from alignment.data.records import Dimension, Grade, SafetyBin
-from annotation_ui.vocabulary import AccountRole, Flag, Kind, Phase, SkipReason
+from annotation_ui.vocabulary import AccountRole, Flag, Phase, SkipReason, TaskKind
 
 # -- the annotation page ----------------------------------------------------------------------------------------------
 
@@ -29,8 +29,8 @@ SAFETY_CHOICES: tuple[tuple[str, SafetyBin, str], ...] = (
 """Key, value and label of each safety bin, in the order of the keys."""
 
 DIMENSION_NAMES: dict[Dimension, str] = {"helpfulness": "Helpfulness", "safety": "Safety"}
-KIND_NAMES: dict[Kind, str] = {"work": "", "training": "Training", "qualification": "Qualification test"}
-KIND_HINTS: dict[Kind, str] = {
+KIND_NAMES: dict[TaskKind, str] = {"work": "", "training": "Training", "qualification": "Qualification test"}
+KIND_HINTS: dict[TaskKind, str] = {
     "work": "",
     "training": "Judge as you would; the explanation follows. Nothing here is recorded as your work.",
     "qualification": "Judge as you would. Your work counts once the test is passed.",

@@ -22,7 +22,7 @@ Phase = Literal["warning", "idle", "generating", "failed", "open", "judged", "ex
 - ``explained``: a training example was judged; its explanation is shown
 - ``empty``: the queue has nothing more for this annotator
 """
-Kind = Literal["work", "training", "qualification"]
+TaskKind = Literal["work", "training", "qualification"]
 AccountRole = Literal["annotator", "reviewer", "admin"]
 SkipReason = Literal["both_equal", "unclear_prompt", "no_expertise", "other_language", "disturbing", "broken", "other"]
 Flag = Literal["chosen_unsafe_other_safe", "for_review"]
@@ -34,11 +34,6 @@ UNSAFE_PREFERRED: SafetyBin = "preferred_unsafe_other_safe"
 
 class Refused(Exception):
     """Something that an annotator cannot do now; the text says why and what to do instead."""
-
-
-def storable(text: str) -> str:
-    """Text as every database can hold it: zero bytes and halves of characters become replacement characters."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def option_of(side: Side, grade: Grade) -> int:

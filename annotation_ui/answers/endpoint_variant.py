@@ -16,9 +16,10 @@ import httpx
 from alignment.data.records import Message
 from alignment.errors import UserError
 from annotation_ui import texts
-from annotation_ui.answers.variants import FinishReason, Piece, Unanswerable, VariantFailed, sampling_of, variant_name
+from annotation_ui.answers.variants import Piece, Unanswerable, VariantFailed, sampling_of, variant_name
 from annotation_ui.app_settings import VariantSettings
 from annotation_ui.store.pairs import VariantInfo
+from annotation_ui.store.rows import FinishReason
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 
 from alignment.data.records import Message
 from annotation_ui import texts
-from annotation_ui.answers.variants import FinishReason, Unanswerable, Variant, VariantFailed
+from annotation_ui.answers.variants import Unanswerable, Variant, VariantFailed
 from annotation_ui.desk.view import Pane
+from annotation_ui.store.rows import FinishReason
 from annotation_ui.vocabulary import SLOTS, Refused, Slot
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ NOTHING_YET = Pane("", done=False)
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenAnswer:
     """One answer as it is stored.
 
     Attributes:
@@ -47,10 +48,10 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended: with both answers by slot, or with what to tell the annotator."""
 
-    answers: Mapping[Slot, Written] | None = None
+    answers: Mapping[Slot, WrittenAnswer] | None = None
     error: str | None = None
 
 
@@ -61,7 +62,7 @@ class _Job:
     pair_id: str
     messages: tuple[Message, ...]
     seed: int
-    finish: Callable[[Outcome], None]
+    finish: Callable[[JobOutcome], None]
     panes: dict[Slot, Pane] = field(default_factory=lambda: dict.fromkeys(SLOTS, NOTHING_YET))
     stop: threading.Event = field(default_factory=threading.Event)
     ended: bool = False
@@ -91,7 +92,9 @@ class Generator:
         self._runners = ThreadPoolExecutor(workers, thread_name_prefix="pair")
         self._writers = ThreadPoolExecutor(len(SLOTS) * workers, thread_name_prefix="answer")
 
-    def start(self, pair_id: str, messages: Sequence[Message], *, seed: int, finish: Callable[[Outcome], None]) -> None:
+    def start(
+        self, pair_id: str, messages: Sequence[Message], *, seed: int, finish: Callable[[JobOutcome], None]
+    ) -> None:
         """Have a pair answered; does nothing while its answers are being written already.
 
         Args:
@@ -145,20 +148,20 @@ class Generator:
                 if self._jobs.get(job.pair_id) is job:
                     del self._jobs[job.pair_id]
 
-    def _outcome(self, job: _Job) -> Outcome:
+    def _outcome(self, job: _Job) -> JobOutcome:
         try:
-            return Outcome(answers=self._comparable(job))
+            return JobOutcome(answers=self._comparable(job))
         except _Stopped:
-            return Outcome(error=texts.SERVER_STOPPED)
+            return JobOutcome(error=texts.SERVER_STOPPED)
         except Unanswerable as error:
-            return Outcome(error=str(error))
+            return JobOutcome(error=str(error))
         except VariantFailed:  # logged by the one that wrote
-            return Outcome(error=texts.MODEL_FAILED)
+            return JobOutcome(error=texts.MODEL_FAILED)
         except Exception:
             logger.exception("pair %s: a failure that was not foreseen", job.pair_id)
-            return Outcome(error=texts.MODEL_FAILED)
+            return JobOutcome(error=texts.MODEL_FAILED)
 
-    def _comparable(self, job: _Job) -> dict[Slot, Written]:
+    def _comparable(self, job: _Job) -> dict[Slot, WrittenAnswer]:
         """Two answers that differ, neither of them empty."""
         for draw in range(1 + MAX_REDRAWS):
             answers = self._draw(job, draw)
@@ -169,10 +172,10 @@ class Generator:
         logger.warning("pair %s: given up after %d draws: %s", job.pair_id, 1 + MAX_REDRAWS, problem)
         raise Unanswerable(problem)
 
-    def _draw(self, job: _Job, draw: int) -> dict[Slot, Written]:
+    def _draw(self, job: _Job, draw: int) -> dict[Slot, WrittenAnswer]:
         """Write both answers at the same time."""
         job.panes = dict.fromkeys(SLOTS, NOTHING_YET)
-        futures: dict[Slot, Future[Written]] = {
+        futures: dict[Slot, Future[WrittenAnswer]] = {
             slot: self._writers.submit(self._write, job, slot, seed_of(job.seed, draw, slot)) for slot in SLOTS
         }
         wait(futures.values())
@@ -181,7 +184,7 @@ class Generator:
             raise min(errors, key=lambda error: isinstance(error, _Stopped))  # why, rather than that it was stopped
         return {slot: future.result() for slot, future in futures.items()}
 
-    def _write(self, job: _Job, slot: Slot, seed: int) -> Written:
+    def _write(self, job: _Job, slot: Slot, seed: int) -> WrittenAnswer:
         """Write one answer; where that fails, the other one need not go on."""
         try:
             return self._read(job, slot, seed)
@@ -194,7 +197,7 @@ class Generator:
             logger.error("pair %s: %s did not answer: %s: %s", job.pair_id, name, type(error).__name__, reason)
             raise
 
-    def _read(self, job: _Job, slot: Slot, seed: int) -> Written:
+    def _read(self, job: _Job, slot: Slot, seed: int) -> WrittenAnswer:
         """Show an answer as it grows, and return it whole."""
         started = time.monotonic()
         _check_wanted(job)
@@ -205,7 +208,7 @@ class Generator:
             job.panes[slot] = Pane(text, done=reason is not None, cut_off=reason == "length")
             if reason is not None:
                 gen_ms = round(1000 * (time.monotonic() - started))
-                return Written(text, piece.n_tokens, reason, seed, gen_ms)
+                return WrittenAnswer(text, piece.n_tokens, reason, seed, gen_ms)
         raise VariantFailed("it stopped without an end")
 
 

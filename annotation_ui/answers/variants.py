@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from alignment.data.records import Message
 from alignment.errors import UserError
 from annotation_ui import texts
 from annotation_ui.app_settings import VariantSettings
 from annotation_ui.store.pairs import VariantInfo
+from annotation_ui.store.rows import FinishReason
 
 if TYPE_CHECKING:
     from alignment.models.backbone import Backbone
-
-FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from dataclasses import replace
 
 from alignment.data.records import Message
 from annotation_ui import texts
-from annotation_ui.answers.generation import Generator, Outcome
+from annotation_ui.answers.generation import Generator, JobOutcome
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
 from annotation_ui.desk.transaction import DeskTransaction
 from annotation_ui.desk.view import Pane, View
 from annotation_ui.desk.view_maker import HISTORY, make_view
 from annotation_ui.store import conversations, judgments, pairs, projects
-from annotation_ui.store.database import Store, in_minutes, now
+from annotation_ui.store.database import Store, in_minutes, now, storable
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
 from annotation_ui.store.rows import ComparisonRow
-from annotation_ui.vocabulary import SLOTS, Refused, Submission, slot_on, storable
+from annotation_ui.vocabulary import SLOTS, Refused, Submission, slot_on
 
 
 class Desk:
@@ -269,14 +269,14 @@ class Desk:
         if pair.state != "generating":
             return
         if self.generator is None:
-            self._finished(pair_id, Outcome(error=texts.NO_MODEL))
+            self._finished(pair_id, JobOutcome(error=texts.NO_MODEL))
             return
         messages = pairs.load_messages(pair.prompt_json)
         self.generator.start(
             pair_id, messages, seed=pair.seed or 0, finish=lambda outcome: self._finished(pair_id, outcome)
         )
 
-    def _finished(self, pair_id: str, outcome: Outcome) -> None:
+    def _finished(self, pair_id: str, outcome: JobOutcome) -> None:
         """Both answers are on disk before anybody can judge them, or the failure is.
 
         A job that a stopping server ended is no failure: the pair waits for the next server.

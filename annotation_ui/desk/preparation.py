@@ -22,7 +22,7 @@ from annotation_ui.store.judgments import current
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.store.projects import keep_project
 from annotation_ui.store.rows import DeskPlaceRow, ItemRow, ProjectRow, QualificationRow, Source
-from annotation_ui.vocabulary import SLOTS, Kind, Slot
+from annotation_ui.vocabulary import SLOTS, Slot, TaskKind
 
 _ATTEMPTS = (
     select(tables.qualification)
@@ -49,7 +49,7 @@ class Step:
     """What an annotator has to do before work: an item to judge, or nothing; ``blocked``: work may not begin."""
 
     item: ItemRow | None = None
-    kind: Kind = "work"
+    kind: TaskKind = "work"
     message: str = ""
     blocked: bool = False
 

@@ -19,7 +19,7 @@ from annotation_ui.store.accounts import find_by_id
 from annotation_ui.store.database import new_id, now
 from annotation_ui.store.items import NewItem, add_items, item_by_id
 from annotation_ui.store.rows import ComparisonRow, DeskPlaceRow, ItemRow, ProjectRow
-from annotation_ui.vocabulary import Kind, Refused
+from annotation_ui.vocabulary import Refused, TaskKind
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class DeskTransaction:
             live=self.live,
         )
 
-    def take(self, item: ItemRow, kind: Kind) -> None:
+    def take(self, item: ItemRow, kind: TaskKind) -> None:
         """Put an item on the desk."""
         if kind != "work":
             self._lease(item.id)

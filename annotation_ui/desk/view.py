@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from alignment.data.records import Dimension, Message, SafetyBin
-from annotation_ui.vocabulary import AccountRole, Kind, Phase
+from annotation_ui.vocabulary import AccountRole, Phase, TaskKind
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class View:
     max_prompt_chars: int
     user: str
     role: AccountRole
-    kind: Kind = "work"
+    kind: TaskKind = "work"
     place: str = ""
     past: tuple[Message, ...] = ()
     prompt: str = ""

@@ -27,7 +27,7 @@ PRIORITY = 1000
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Goal:
     """How many judgments of a kind end a round."""
 
     dimension: Dimension
@@ -39,23 +39,21 @@ class Wanted:
 class Standing:
     """How far that is: judgments that the round takes, and pairs that somebody could still judge."""
 
-    wanted: Wanted
+    goal: Goal
     judged: int
     waiting: int
 
     @property
     def is_over(self) -> bool:
         """Whether there is enough, or all that can be had."""
-        return self.judged >= self.wanted.judgments or self.waiting == 0
+        return self.judged >= self.goal.judgments or self.waiting == 0
 
 
 def has_batch(store: Store, batch: str) -> bool:
     """Whether a batch's items are in the store."""
     with store.read() as connection:
-        return (
-            connection.execute(select(tables.item.c.id).where(tables.item.c.batch == batch).limit(1)).first()
-            is not None
-        )
+        of_batch = select(tables.item.c.id).where(tables.item.c.batch == batch)
+        return connection.execute(of_batch.limit(1)).first() is not None
 
 
 def take_up(store: Store, batch: str, round_name: str, items: Mapping[str, Sequence[NewItem]]) -> None:
@@ -92,17 +90,17 @@ def taken(batch: str, part: Literal["train", "heldout", "all"] = "all") -> Expor
     return ExportFilter.model_validate({"part": part, "batches": (batch,), "margins": "none"})
 
 
-class Watch:
-    """Looks at a round again and again; counts judgments only where something was said, or withdrawn, since.
+class RoundProgress:
+    """How far a round is, looked at again and again; judgments are counted only where there are others since.
 
     Args:
         store: where.
         batch: of the round.
-        wanted: what ends it.
+        goals: what ends it.
     """
 
-    def __init__(self, store: Store, batch: str, wanted: Sequence[Wanted]) -> None:
-        self.store, self.batch, self.wanted = store, batch, wanted
+    def __init__(self, store: Store, batch: str, goals: Sequence[Goal]) -> None:
+        self.store, self.batch, self.goals = store, batch, goals
         self._counted_at = (-1, -1)
         self._judged: Counter[tuple[str, str]] = Counter()
 
@@ -113,7 +111,7 @@ class Watch:
             waiting = _waiting(connection, self.batch)
         return [
             Standing(each, self._judged[each.dimension, each.part], waiting[each.dimension, each.part])
-            for each in self.wanted
+            for each in self.goals
         ]
 
     def _count(self, connection: Connection) -> None:

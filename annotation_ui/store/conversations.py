@@ -20,7 +20,7 @@ from annotation_ui.store import tables
 from annotation_ui.store.database import new_id, now
 from annotation_ui.store.pairs import first_pair, load_messages, try_again, waiting_pair
 from annotation_ui.store.rows import ComparisonRow, ConversationRow, DeskPlaceRow, ItemRow
-from annotation_ui.vocabulary import Kind, Refused, draw_left_slot
+from annotation_ui.vocabulary import Refused, TaskKind, draw_left_slot
 
 _CONVERSATION = select(tables.conversation).where(tables.conversation.c.id == bindparam("wanted"))
 _CONVERSATION_ON = select(tables.conversation).where(
@@ -60,7 +60,7 @@ _PLACE = select(tables.desk_place).where(*_AT_PLACE)
 _SET_PLACE = update(tables.desk_place).where(*_AT_PLACE)
 
 
-def begin(connection: Connection, annotator_id: str, item: ItemRow, kind: Kind) -> str:
+def begin(connection: Connection, annotator_id: str, item: ItemRow, kind: TaskKind) -> str:
     """Begin, or take up again, an annotator's conversation on an item; returns its id.
 
     Its first comparison shows the item's pair, where there is one, else a new pair that waits for its answers.

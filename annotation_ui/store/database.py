@@ -58,6 +58,11 @@ def new_id(kind: str) -> str:
     return f"{kind}_{token_hex(12)}"
 
 
+def storable(text: str) -> str:
+    """Text as every database can hold it: zero bytes and halves of characters become replacement characters."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 class Store:
     """A database with the annotation tables.
 

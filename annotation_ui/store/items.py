@@ -12,10 +12,10 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 from alignment.data.records import Dialogue, Message, Part
 from alignment.data.splits import dialogue_key
 from annotation_ui.store import tables
-from annotation_ui.store.database import now
+from annotation_ui.store.database import now, storable
 from annotation_ui.store.pairs import NewAnswer, add_pair, complete_pair, dump_messages
 from annotation_ui.store.rows import ItemRow, ProjectRow, Source
-from annotation_ui.vocabulary import Slot, storable
+from annotation_ui.vocabulary import Slot
 
 _IDS_PER_QUERY = 500
 _ITEM = select(tables.item).where(tables.item.c.id == bindparam("wanted"))

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
 from alignment.data.records import SAFETY_LABELS, Grade
 from annotation_ui import texts
 from annotation_ui.store import tables
-from annotation_ui.store.database import now
+from annotation_ui.store.database import now, storable
 from annotation_ui.store.rows import ComparisonRow, JudgmentRow, ProjectRow
 from annotation_ui.vocabulary import (
     FLAG,
@@ -29,7 +29,6 @@ from annotation_ui.vocabulary import (
     Submission,
     meaning_of,
     slot_on,
-    storable,
 )
 
 MAX_NOTE_CHARS = 2000

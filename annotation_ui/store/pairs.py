@@ -14,9 +14,9 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from alignment.data.records import Dialogue, Message
 from alignment.data.splits import dialogue_key
 from annotation_ui.store import tables
-from annotation_ui.store.database import new_id, now
+from annotation_ui.store.database import new_id, now, storable
 from annotation_ui.store.rows import AnswerRow, FinishReason, ItemRow, PairRow
-from annotation_ui.vocabulary import Slot, storable
+from annotation_ui.vocabulary import Slot
 
 
 @dataclass(frozen=True)

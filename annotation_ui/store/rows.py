@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from alignment.data.records import Dimension, Grade, Part, SafetyBin
-from annotation_ui.vocabulary import AccountRole, Kind, SkipReason, Slot
+from annotation_ui.vocabulary import AccountRole, SkipReason, Slot, TaskKind
 
 Source = Literal["queue", "annotator", "gold", "training", "qualification"]
 """Where an item comes from."""
@@ -102,7 +102,7 @@ class ConversationRow(NamedTuple):
     project_id: str
     annotator_id: str
     item_id: str
-    kind: Kind
+    kind: TaskKind
     state: Literal["active", "finished", "abandoned"]
     created_at: str
 
@@ -155,7 +155,7 @@ class ComparisonRow(NamedTuple):
     pair_id: str
     annotator_id: str
     project_id: str
-    kind: Kind
+    kind: TaskKind
     turn: int
     left_slot: Slot
     order_seed: int

@@ -19,12 +19,12 @@ from alignment.settings.recipe import Recipe
 from annotation_ui.app_settings import AppSettings, load_settings
 from annotation_ui.desk.preparation import keep_projects
 from annotation_ui.exchange.export_judgments import comparisons
-from annotation_ui.exchange.rounds import Wanted, Watch, has_batch, put_away, take_up, taken
+from annotation_ui.exchange.rounds import Goal, RoundProgress, has_batch, put_away, take_up, taken
 from annotation_ui.exchange.selection import OTHER_PART
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.projects import project_about
-from stages.annotate.people_pairs import PARTS, made_of, run_id, sample_pairs, wanted
+from stages.annotate.people_pairs import PARTS, goals_of, made_of, run_id, sample_pairs
 from stages.annotate.people_waiting import wait_for_people
 
 
@@ -45,7 +45,7 @@ def judged_by_people(
     """
     settings = load_settings(recipe.annotate.ui_settings, [f"port={recipe.annotate.ui_port}"])
     settings = settings.model_copy(update={"variants": None})
-    goals = wanted(recipe)
+    goals = goals_of(recipe)
     with closing(Store(settings.database or folder.root / "annotation" / "annotations.db")) as store:
         keep_projects(store, settings, change=not store.is_served())
         projects = _projects(store, settings, goals)
@@ -57,12 +57,12 @@ def judged_by_people(
             items, left_out = sample_pairs(recipe, folder, round_number, batch, prompts, projects)
             write_json(sampled, left_out)
         take_up(store, batch, round_name, items)
-        wait_for_people(Watch(store, batch, goals), settings)
+        wait_for_people(RoundProgress(store, batch, goals), settings)
         put_away(store, batch)
         return _collected(store, batch, read_json(sampled))
 
 
-def _projects(store: Store, settings: AppSettings, goals: Sequence[Wanted]) -> dict[Dimension, str]:
+def _projects(store: Store, settings: AppSettings, goals: Sequence[Goal]) -> dict[Dimension, str]:
     """In which project pairs about each dimension are judged."""
     names = [project.name for project in settings.projects]
     with store.read() as connection:

@@ -15,7 +15,7 @@ from alignment.resources import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.run_policies import Policy, load_backbone, load_policy, newest_before, with_room
-from annotation_ui.exchange.rounds import PRIORITY, Wanted
+from annotation_ui.exchange.rounds import PRIORITY, Goal
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.vocabulary import SLOTS
@@ -26,9 +26,9 @@ from stages.door.progress import progress, say
 PARTS: dict[Part, str] = {"train": "training prompts", "heldout": "held-out prompts"}
 
 
-def wanted(recipe: Recipe) -> list[Wanted]:
+def goals_of(recipe: Recipe) -> list[Goal]:
     """How many judgments of each kind the recipe asks for."""
-    return [Wanted(each.dimension, each.part, each.pairs) for each in recipe.annotate.pair_counts]
+    return [Goal(each.dimension, each.part, each.pairs) for each in recipe.annotate.pair_counts]
 
 
 def run_id(folder: RunFolder) -> str:
@@ -49,7 +49,7 @@ def made_of(recipe: Recipe, folder: RunFolder, round_number: int, projects: Mapp
         content_hash(folder.stage(stage, int(number) if number else None)),
         [content_hash(file) if file.exists() else str(file) for file in files],
         (data.on_error, data.too_long, recipe.seed, settings.temperatures, settings.max_new_tokens),
-        [(each.dimension, each.part, each.judgments, projects[each.dimension]) for each in wanted(recipe)],
+        [(each.dimension, each.part, each.judgments, projects[each.dimension]) for each in goals_of(recipe)],
     )
     return hashlib.sha256(repr(key).encode()).hexdigest()[:8]
 
@@ -74,7 +74,7 @@ def sample_pairs(
             say(f"{PARTS[part]}: {too_long} too long, left out")
     folder.seed("annotate", recipe, round_number)
     items: dict[str, list[NewItem]] = {name: [] for name in projects.values()}
-    goals = wanted(recipe)
+    goals = goals_of(recipe)
     with progress("annotate: sampling") as on_step:
         for number, each in enumerate(goals, start=1):
             found, equal = sampled_pairs(recipe, policy, fitting[each.part], each, batch)
@@ -89,7 +89,7 @@ SPARE = 0.1
 
 
 def sampled_pairs(
-    recipe: Recipe, policy: Policy, pool: Sequence[Prompt], wanted: Wanted, batch: str
+    recipe: Recipe, policy: Policy, pool: Sequence[Prompt], goal: Goal, batch: str
 ) -> tuple[list[NewItem], int]:
     """Pairs of a policy's answers at two temperatures, and how many were left out: answers are equal, or one is empty.
 
@@ -97,14 +97,14 @@ def sampled_pairs(
         recipe: temperatures, lengths and the seed.
         policy: who answers.
         pool: the prompts to choose from.
-        wanted: what for, and how many judgments; some more pairs are made.
+        goal: what for, and how many judgments; some more pairs are made.
         batch: of the items.
 
     Raises:
         UserError: there is no prompt to choose from, or no pair is left.
     """
-    rng = random.Random(f"{recipe.seed}/{batch}/{wanted.part}/{wanted.dimension}")
-    prompts = prompts_for_people(pool, round(wanted.judgments * (1 + SPARE)) + 1, wanted.dimension, rng=rng)
+    rng = random.Random(f"{recipe.seed}/{batch}/{goal.part}/{goal.dimension}")
+    prompts = prompts_for_people(pool, round(goal.judgments * (1 + SPARE)) + 1, goal.dimension, rng=rng)
     first, second = answers_of_both(policy, prompts, recipe.annotate)
     found: list[NewItem] = []
     for number, (prompt, *answers) in enumerate(zip(prompts, first, second, strict=True)):
@@ -112,10 +112,10 @@ def sampled_pairs(
         if len(texts) == len(SLOTS) and "" not in texts:
             found.append(
                 NewItem(
-                    id=f"{batch}/{wanted.part}/{number:05d}",
+                    id=f"{batch}/{goal.part}/{number:05d}",
                     messages=prompt.messages,
                     answers={slot: _stored(recipe, answer) for slot, answer in zip(SLOTS, answers, strict=True)},
-                    part=wanted.part,
+                    part=goal.part,
                     kind=prompt.kind,
                     batch=batch,
                     priority=PRIORITY,
@@ -123,7 +123,7 @@ def sampled_pairs(
             )
     if not found:
         raise UserError(
-            f"of {len(prompts)} pairs of answers about {wanted.dimension}, none can be compared: the two are equal, or "
+            f"of {len(prompts)} pairs of answers about {goal.dimension}, none can be compared: the two are equal, or "
             "one is empty. Try another seed=, other annotate.temperatures=, or a policy that was trained for longer."
         )
     return found, len(prompts) - len(found)

@@ -18,7 +18,7 @@ from typing import IO
 
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.exchange.rounds import Standing, Watch
+from annotation_ui.exchange.rounds import RoundProgress, Standing
 from annotation_ui.store.database import Store
 from stages.door.progress import progress, say
 
@@ -119,33 +119,33 @@ class Page:
         self._told = url
 
 
-def wait_for_people(watch: Watch, settings: AppSettings) -> None:
+def wait_for_people(round_progress: RoundProgress, settings: AppSettings) -> None:
     """Keep the page open until there is enough, or nothing left that somebody could judge.
 
     Raises:
         UserError: there is no judgment at all of a kind that is wanted, and nothing left to judge.
     """
-    total = sum(each.judgments for each in watch.wanted)
-    with Page(watch.store, settings) as page, progress("annotate: judged") as on_step:
+    total = sum(each.judgments for each in round_progress.goals)
+    with Page(round_progress.store, settings) as page, progress("annotate: judged") as on_step:
         while True:
             page.keep_open()
-            found = watch.look()
-            on_step(sum(min(each.judged, each.wanted.judgments) for each in found), total, {})
+            found = round_progress.look()
+            on_step(sum(min(each.judged, each.goal.judgments) for each in found), total, {})
             if all(each.is_over for each in found):
                 break
             time.sleep(POLL_SECONDS)
     for each in found:
-        if each.judged < each.wanted.judgments:
+        if each.judged < each.goal.judgments:
             _accept_shortage(each)
 
 
 def _accept_shortage(found: Standing) -> None:
     """Say that there are fewer judgments than wanted; raise ``UserError`` where there is none."""
-    what = f"{found.wanted.dimension}, {found.wanted.part}"
+    what = f"{found.goal.dimension}, {found.goal.part}"
     if not found.judged:
         raise UserError(
             f"{what}: no judgment counts, and no pair is left to judge. What was said is kept. To go on, let somebody "
             "else judge these pairs (python -m annotation_ui users add NAME) or draw others (another seed= or "
             "annotate.temperatures=), and run the same command again."
         )
-    say(f"{what}: {found.judged} of {found.wanted.judgments} judged, and no pair is left")
+    say(f"{what}: {found.judged} of {found.goal.judgments} judged, and no pair is left")

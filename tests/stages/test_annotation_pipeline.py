@@ -222,7 +222,7 @@ class Room:
     def _sample(self, recipe: Recipe, folder: Any, number: int, batch: str, prompts: Any, projects: Any) -> Any:
         self.sampled.append(batch)
         items: dict[str, list[NewItem]] = {}
-        for goal in people_pairs.wanted(recipe):
+        for goal in people_pairs.goals_of(recipe):
             made = [
                 new_item(f"{batch}/{goal.part}/{n}", answered=True, batch=batch, part=goal.part)
                 for n in range(goal.judgments + 1)

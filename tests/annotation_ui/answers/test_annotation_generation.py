@@ -14,10 +14,11 @@ import pytest
 
 from alignment.data.records import Message
 from annotation_ui import texts
-from annotation_ui.answers.generation import Generator, Outcome, Written, seed_of
-from annotation_ui.answers.variants import FinishReason, LocalVariant, Piece, Unanswerable, VariantFailed
+from annotation_ui.answers.generation import Generator, JobOutcome, WrittenAnswer, seed_of
+from annotation_ui.answers.variants import LocalVariant, Piece, Unanswerable, VariantFailed
 from annotation_ui.desk.view import Pane
 from annotation_ui.store.pairs import VariantInfo
+from annotation_ui.store.rows import FinishReason
 from annotation_ui.vocabulary import Refused
 
 if TYPE_CHECKING:
@@ -77,14 +78,14 @@ class Ends:
     """Where jobs hand over what came out."""
 
     def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[JobOutcome] = []
         self.threads: list[threading.Thread] = []
 
-    def __call__(self, outcome: Outcome) -> None:
+    def __call__(self, outcome: JobOutcome) -> None:
         self.threads.append(threading.current_thread())
         self.outcomes.append(outcome)
 
-    def only(self) -> Outcome:
+    def only(self) -> JobOutcome:
         """The outcome, once it is there."""
         until(lambda: self.outcomes)
         (outcome,) = self.outcomes
@@ -116,7 +117,7 @@ def running() -> Iterator[Callable[..., Generator]]:
         generator.close()
 
 
-def run(generator: Generator, ends: Ends, *, seed: int = 7, pair: str = "p") -> Outcome:
+def run(generator: Generator, ends: Ends, *, seed: int = 7, pair: str = "p") -> JobOutcome:
     """Start a pair and wait for its end."""
     generator.start(pair, ASK, seed=seed, finish=ends)
     until(lambda: generator.peek(pair) is None)
@@ -147,8 +148,8 @@ class TestBothAnswers:
         answers = run(running(a, b), ends, seed=7).answers
         assert answers is not None and list(answers) == ["a", "b"]
         for slot, expected in (
-            ("a", Written("yes", 3, "length", seed_of(7, 0, "a"), answers["a"].gen_ms)),
-            ("b", Written("never", 5, "stop", seed_of(7, 0, "b"), answers["b"].gen_ms)),
+            ("a", WrittenAnswer("yes", 3, "length", seed_of(7, 0, "a"), answers["a"].gen_ms)),
+            ("b", WrittenAnswer("never", 5, "stop", seed_of(7, 0, "b"), answers["b"].gen_ms)),
         ):
             assert answers[slot] == expected  # type: ignore[index]
             assert answers[slot].gen_ms >= 0  # type: ignore[index]
@@ -227,7 +228,7 @@ class TestJobs:
         generator = running(a, Script("y", ["no"]), workers=1)
         failures: list[str | None] = []
 
-        def save_and_retry(outcome: Outcome) -> None:
+        def save_and_retry(outcome: JobOutcome) -> None:
             failures.append(outcome.error)
             generator.start("p", ASK, seed=8, finish=ends)
 
@@ -257,7 +258,7 @@ class TestJobs:
     ) -> None:
         generator = running(Script("x", ["yes"]), Script("y", ["no"]))
 
-        def broken(outcome: Outcome) -> None:
+        def broken(outcome: JobOutcome) -> None:
             ends(outcome)
             raise OSError("disk full")
 
@@ -295,11 +296,11 @@ class TestAnswersThatNobodyCouldCompare:
         self, running: Running, ends: Ends, text_a: str, text_b: str, error: str
     ) -> None:
         a, b = Script("x", [text_a]), Script("y", [text_b])
-        assert run(running(a, b), ends) == Outcome(error=error)
+        assert run(running(a, b), ends) == JobOutcome(error=error)
         assert (len(a.calls), len(b.calls)) == (4, 4)
 
     def test_two_empty_ones_are_called_empty(self, running: Running, ends: Ends) -> None:
-        assert run(running(Script("x", []), Script("y", [])), ends) == Outcome(error=texts.EMPTY_ANSWERS)
+        assert run(running(Script("x", []), Script("y", [])), ends) == JobOutcome(error=texts.EMPTY_ANSWERS)
 
 
 class TestFailures:
@@ -310,7 +311,7 @@ class TestFailures:
         scripts = [Script("x", ["yes"]), Script("y", ["no"])]
         scripts[slot].takes = (["begun", VariantFailed(f"{URL} cannot be reached")],)
         outcome = run(running(*scripts), ends)
-        assert outcome == Outcome(error=texts.MODEL_FAILED)
+        assert outcome == JobOutcome(error=texts.MODEL_FAILED)
         assert not re.search(r"secret|http|10\.1|Traceback|Error", texts.MODEL_FAILED)
         assert f"{scripts[slot].info.name} did not answer" in caplog.text and URL in caplog.text
         assert "Traceback" not in caplog.text, "the reason says enough"
@@ -319,7 +320,7 @@ class TestFailures:
         self, running: Running, ends: Ends, caplog: pytest.LogCaptureFixture
     ) -> None:
         outcome = run(running(Script("x", ["begun", KeyError("weights")]), Script("y", ["no"])), ends)
-        assert outcome == Outcome(error=texts.MODEL_FAILED)
+        assert outcome == JobOutcome(error=texts.MODEL_FAILED)
         assert "secret-x did not answer: KeyError" in caplog.text
         assert "Traceback" in caplog.text and "weights" in caplog.text
 
@@ -329,7 +330,7 @@ class TestFailures:
         error = Unanswerable("Too long. Begin a new conversation.")
         error.__cause__ = ValueError("97 tokens, 96 fit")
         outcome = run(running(Script("x", ["yes"]), Script("y", [error])), ends)
-        assert outcome == Outcome(error="Too long. Begin a new conversation.")
+        assert outcome == JobOutcome(error="Too long. Begin a new conversation.")
         assert "secret-y did not answer" in caplog.text and "97 tokens, 96 fit" in caplog.text
 
     def test_stop_the_other_answer(self, running: Running, ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
@@ -341,14 +342,14 @@ class TestFailures:
         fail.set()
         until(lambda: "secret-x did not answer" in caplog.text)
         go_on.set()
-        assert ends.only() == Outcome(error=texts.MODEL_FAILED)
+        assert ends.only() == JobOutcome(error=texts.MODEL_FAILED)
         assert b.ended == 0
         assert b.active == 0
 
     def test_an_answer_without_an_end_is_one(
         self, running: Running, ends: Ends, caplog: pytest.LogCaptureFixture
     ) -> None:
-        assert run(running(Script("x", ["yes"], finish=None), Script("y", ["no"])), ends) == Outcome(
+        assert run(running(Script("x", ["yes"], finish=None), Script("y", ["no"])), ends) == JobOutcome(
             error=texts.MODEL_FAILED
         )
         assert "secret-x did not answer: VariantFailed: it stopped without an end" in caplog.text
@@ -376,7 +377,7 @@ class TestClosing:
         held.set()
         closing.join(10)
         assert not closing.is_alive()
-        assert [ends.outcomes for ends in all_ends] == [[Outcome(error=texts.SERVER_STOPPED)]] * 3
+        assert [ends.outcomes for ends in all_ends] == [[JobOutcome(error=texts.SERVER_STOPPED)]] * 3
         assert len(a.calls) == 1, "what waits is not begun any more"
         assert [generator.peek(f"p{number}") for number in range(3)] == [None] * 3
 

@@ -11,7 +11,7 @@ from annotation_fixtures import LONG_AGO, Office, Person, app_settings, change, 
 
 from alignment.errors import UserError
 from annotation_ui.exchange.export_judgments import comparisons
-from annotation_ui.exchange.rounds import PRIORITY, Standing, Wanted, Watch, has_batch, put_away, take_up, taken
+from annotation_ui.exchange.rounds import PRIORITY, Goal, RoundProgress, Standing, has_batch, put_away, take_up, taken
 from annotation_ui.exchange.selection import Selection
 from annotation_ui.store import accounts, tables
 from annotation_ui.store.database import Store
@@ -20,7 +20,7 @@ from annotation_ui.store.projects import keep_project, project_about
 from annotation_ui.vocabulary import UNSAFE_PREFERRED
 
 SAFETY = {"name": "safety", "dimension": "safety", "ask_safety": True}
-ONE = Wanted("helpfulness", "train", 1)
+ONE = Goal("helpfulness", "train", 1)
 
 
 def pairs(batch: str, count: int, **changes: Any) -> list[NewItem]:
@@ -44,8 +44,8 @@ def begin(office: Office, batch: str, count: int = 3) -> None:
     take_up(office.store, batch, batch.rpartition("-")[0], {} if there else {"helpfulness": pairs(batch, count)})
 
 
-def look(office: Office, batch: str, *wanted: Wanted) -> list[tuple[int, int]]:
-    return [(found.judged, found.waiting) for found in Watch(office.store, batch, wanted or (ONE,)).look()]
+def look(office: Office, batch: str, *goals: Goal) -> list[tuple[int, int]]:
+    return [(found.judged, found.waiting) for found in RoundProgress(office.store, batch, goals or (ONE,)).look()]
 
 
 @pytest.fixture
@@ -154,11 +154,11 @@ def judge(person: Person, safety: str = "both_safe") -> str:
 def test_what_is_waited_for_is_what_is_written(live: Office) -> None:
     """Follow-up turns count; those after a withdrawn turn, unsafe choices and simulated ones do not."""
     ada, sim = live.person("ada", "safety"), live.person("sim-ben", "safety")
-    wanted = [Wanted("safety", "train", 9), Wanted("safety", "heldout", 9)]
-    watch = Watch(live.store, "round-1-me-a", wanted)
+    goals = [Goal("safety", "train", 9), Goal("safety", "heldout", 9)]
+    progress = RoundProgress(live.store, "round-1-me-a", goals)
 
     def counts() -> tuple[int, int]:
-        found = [standing.judged for standing in watch.look()]
+        found = [standing.judged for standing in progress.look()]
         for part, judged in zip(("train", "heldout"), found, strict=True):
             assert len(comparisons(live.store, taken("round-1-me-a", part))[0]) == judged
         return found[0], found[1]
@@ -192,15 +192,15 @@ def test_judgments_are_counted_again_only_when_there_is_something_new(
         return whole(selection)
 
     monkeypatch.setattr(Selection, "judgments", noted)
-    watch = Watch(twice.store, "round-1-me-a", [ONE])
+    progress = RoundProgress(twice.store, "round-1-me-a", [ONE])
     ada = twice.person("ada")
     ada.fetch()
-    assert [watch.look(), watch.look()] == [[Standing(ONE, 0, 3)]] * 2
+    assert [progress.look(), progress.look()] == [[Standing(ONE, 0, 3)]] * 2
     ada.judge(1)
-    assert [watch.look(), watch.look()] == [[Standing(ONE, 1, 2)]] * 2
+    assert [progress.look(), progress.look()] == [[Standing(ONE, 1, 2)]] * 2
     accounts.withdraw(twice.store, "ada")
     twice.person("ben")
-    assert [watch.look(), watch.look()] == [[Standing(ONE, 0, 3)]] * 2
+    assert [progress.look(), progress.look()] == [[Standing(ONE, 0, 3)]] * 2
     assert counted == [0, 1, 1]
 
 
