@@ -16,7 +16,6 @@ from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_recipe
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.sampling import streaming
 from alignment.models.sampling.streaming import Partial
 from alignment.run.run_folder import RunFolder
 from alignment.settings.model_sections import SamplingSection
@@ -123,9 +122,8 @@ def test_a_conversation_that_is_too_long_is_said_and_chatting_goes_on(
 def test_markup_that_people_type_or_models_say_is_shown_as_it_is(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        streaming, "stream_answer", lambda *_, seed: iter([Partial("[bold]no[/bold] [/nothing]", 1, "stop")])
-    )
+    pieces = [Partial("[bold]no[/bold] [/nothing]", 1, "stop")]
+    monkeypatch.setattr(chat, "stream_answer", lambda *_, seed: iter(pieces))
     typed(monkeypatch, "[/oops]")
     chat.main(recipe_of(run), ["sft"])
     assert "sft: [bold]no[/bold] [/nothing]" in capsys.readouterr().out
