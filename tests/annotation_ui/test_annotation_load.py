@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import child_process
 import pytest
 from annotation_fixtures import Office, Person, app_settings, only
 from load_kit import BENCHMARKS, clients, load, served
@@ -31,7 +31,7 @@ def counts(compared: Any) -> dict[str, int]:
 
 def bench(*options: str) -> dict[str, Any]:
     command = [sys.executable, str(BENCHMARKS / "annotation_load.py"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = child_process.run(command)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -189,7 +189,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket(sock
 def test_attempts_to_leave_this_machine_are_noted(tmp_path: Path) -> None:
     log = tmp_path / "outgoing.log"
     watched = {"PYTHONPATH": str(BENCHMARKS / "outgoing"), "OUTGOING_LOG": str(log)}
-    subprocess.run([sys.executable, "-c", SENDS], env={**os.environ, **watched}, check=True)
+    child_process.run([sys.executable, "-c", SENDS], env={**os.environ, **watched}, check=True)
     assert log.read_text().splitlines() == [
         "socket.getaddrinfo 198.51.100.1",
         "socket.connect 198.51.100.2",

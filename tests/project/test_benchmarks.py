@@ -9,13 +9,13 @@ import importlib
 import io
 import json
 import random
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import child_process
 import pytest
 import torch
 from tiny import tiny_prompts
@@ -256,7 +256,7 @@ def test_losses_and_speeds_are_compared_repeat_by_repeat() -> None:
 @pytest.mark.skipif(not (PEER / "trl").is_dir(), reason="`make bench-ppo` has not installed the peer")
 def test_both_sides_in_processes_of_their_own() -> None:
     command = [sys.executable, str(BENCHMARKS / "ppo_speed.py"), "--quick", "--rows=fixed,memory"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = child_process.run(command, check=True, limit_seconds=1800)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["fixed_ratio"] > 0
     assert found["memory_ratio"] > 0

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import browser
+import postgres as postgres_server
 import pytest
 from browser import Chromium, OpenPage, find_chromium, free_port, serving
 from postgres import Postgres
@@ -50,19 +51,19 @@ def test_other_event_loops_run_beside_the_browser(chromium: Chromium) -> None:
     assert asyncio.run(asyncio.sleep(0, "ran")) == "ran"
 
 
-def test_without_any_chromium_the_reason_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tried: list[tuple[str, ...]] = []
-
-    def offline(*command: str) -> str:
-        tried.append(command)
-        return "no network"
-
-    monkeypatch.setattr(browser, "run_quietly", offline)
-    monkeypatch.setattr(browser, "apt_install", lambda package: f"no {package}")
+def test_without_chromium_the_test_is_skipped_and_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(browser, "system_chromium", lambda: None)
     playwright: Any = SimpleNamespace(chromium=SimpleNamespace(executable_path=str(tmp_path / "none")))
-    with pytest.raises(pytest.skip.Exception, match=r"package \(no chromium\) and Playwright's own \(no network\)"):
+    with pytest.raises(pytest.skip.Exception, match="no Chromium: install"):
         find_chromium(playwright)
-    assert tried[-1][1:] == ("-m", "playwright", "install", "--no-shell", "chromium")
+
+
+def test_without_postgresql_the_test_is_skipped_and_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_server, "find_binaries", lambda: None)
+    with pytest.raises(pytest.skip.Exception, match="no PostgreSQL server: install"):
+        postgres_server.need_binaries()
 
 
 def test_a_server_that_ends_or_fails_shows_what_it_printed(tmp_path: Path) -> None:

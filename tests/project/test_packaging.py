@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import child_process
 import pytest
 
 from alignment import resources
@@ -66,7 +66,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("hatchling is not installed; it comes with the dev extra")
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*command, "-w", folder, ROOT], capture_output=True, text=True)
+    done = child_process.run([*command, "-w", folder, ROOT])
     assert done.returncode == 0, done.stderr
     (built,) = folder.glob("tandem_rlhf-*.whl")
     return built
@@ -93,14 +93,7 @@ def test_installed_wheel_finds_its_files_from_any_folder(wheel: Path, tmp_path: 
         archive.extractall(site)
     program = "from alignment.resources import resolve; print(resolve('configs/toy.yaml'))"
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=elsewhere,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = child_process.run([sys.executable, "-c", program], cwd=elsewhere, env=environment, check=True)
     found = Path(done.stdout.strip())
     assert found == site / "alignment" / "_resources" / "configs" / "toy.yaml"
     assert found.read_bytes() == (ROOT / "configs" / "toy.yaml").read_bytes()

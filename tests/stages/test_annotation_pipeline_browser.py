@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from browser import OpenPage
+from child_process import ChildProcess
 from playwright.sync_api import Error, Page
 from sqlalchemy import select
 
@@ -22,27 +22,26 @@ from annotation_ui.store.database import Store
 from annotation_ui.store.tables import comparison
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 300.0
+LIMIT_SECONDS = 900.0
 PATIENCE_MS = 10_000
 COUNTS = {"helpfulness_pairs": 24, "safety_pairs": 24, "heldout_helpfulness_pairs": 8, "heldout_safety_pairs": 8}
 
 
 @contextmanager
-def pipeline(run: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def pipeline(run: Path) -> Iterator[tuple[ChildProcess, str]]:
     """The pipeline as a person starts it; gives it and the address that it prints."""
     counts = [f"annotate.{name}={count}" for name, count in COUNTS.items()]
     chosen = [f"run_dir={run}", "annotate.source=ui", "annotate.ui_port=0", *counts]
     command = [sys.executable, "-m", "stages.pipeline", "--config", "configs/smoke.yaml", *chosen]
     log = run.with_name("pipeline.log")
-    with log.open("w") as told:
-        process = subprocess.Popen(command, cwd=ROOT, stderr=told, stdout=told)
-    try:
+    with (
+        log.open("w") as told,
+        ChildProcess(command, limit_seconds=LIMIT_SECONDS, cwd=ROOT, stderr=told, stdout=told) as process,
+    ):
         while not (found := re.search(r"waiting for people: open (\S+)", log.read_text())):
             assert process.poll() is None, f"the pipeline ended before it waited: {log.read_text()}"
             time.sleep(0.5)
         yield process, found.group(1)
-    finally:
-        process.kill()
 
 
 PHASE = "document.documentElement.dataset.phase"
@@ -80,7 +79,7 @@ def test_people_stand_in_for_the_simulated_annotators(tmp_path: Path, open_page:
                 judge(tab.page, project)
             except Error:  # once enough are there, the pipeline stops its server
                 continue
-        assert process.wait(SECONDS) == 0
+        assert process.wait() == 0
     with Store(run / "annotation" / "annotations.db").read() as connection:
         judged = set(connection.execute(select(comparison.c.id).where(comparison.c.state == "judged")).scalars())
     folder = run / "round-1" / "annotate"

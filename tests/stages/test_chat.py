@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import child_process
 import pytest
 from rich.console import Console
 from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_recipe
@@ -143,9 +143,7 @@ def test_piped_input_is_answered_line_by_line(run: Path) -> None:
     recipe = recipe_of(run)
     settings = [f"run_dir={recipe.run_dir}", "model.name_or_path=x", "evaluate.sampling.max_new_tokens=4"]
     command = [sys.executable, "-m", "stages.chat", "--compare", "sft", "ppo", *settings]
-    done = subprocess.run(
-        command, cwd=ROOT, input="ask\nask again\n", capture_output=True, text=True, check=False, timeout=120
-    )
+    done = child_process.run(command, cwd=ROOT, input="ask\nask again\n")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     starts = [line.partition(":")[0] for line in done.stdout.splitlines()[1:] if line.startswith(("sft:", "ppo-1:"))]

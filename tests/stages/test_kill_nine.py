@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from child_process import ChildProcess
 from stage_fixtures import reduced_data, reduced_recipe
 
 from alignment.machine.checkpoint import checkpoints
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.slow
 
 KILLS = 10
 UPDATES = 400
+LIMIT_SECONDS = 1800.0
 SETTINGS = (
     "ppo.method=ppo",
     f"ppo.updates={UPDATES}",
@@ -39,9 +41,9 @@ SETTINGS = (
 )
 
 
-def start(config: Path, run: Path) -> subprocess.Popen[bytes]:
+def start(config: Path, run: Path) -> ChildProcess:
     command = [sys.executable, "-m", "stages.ppo", "--config", str(config), f"run_dir={run}"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return ChildProcess(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, limit_seconds=LIMIT_SECONDS)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -49,7 +51,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key != "time/seconds"} for line in lines]
 
 
-def kill_at_random(process: subprocess.Popen[bytes], file: Path, chance: random.Random) -> bool:
+def kill_at_random(process: ChildProcess, file: Path, chance: random.Random) -> bool:
     """Kill it after a random number of further updates and a random part of some seconds; returns whether it still ran.
 
     By progress rather than by the clock, so that it is killed as often on a machine whose speed changes.
@@ -66,12 +68,11 @@ def kill_at_random(process: subprocess.Popen[bytes], file: Path, chance: random.
             return False
     if process_ended(process, delay):
         return False
-    process.kill()
-    process.wait()
+    process.end()
     return True
 
 
-def process_ended(process: subprocess.Popen[bytes], within_seconds: float) -> bool:
+def process_ended(process: ChildProcess, within_seconds: float) -> bool:
     try:
         process.wait(timeout=within_seconds)
     except subprocess.TimeoutExpired:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import child_process
 import pytest
 import yaml
-from stage_fixtures import reduced_data, reduced_recipe
+from stage_fixtures import ROOT, reduced_data, reduced_recipe
 
 from alignment.errors import UserError
 from alignment.files import read_json
@@ -107,8 +107,8 @@ def test_killed_and_started_again(
     save_recipe(recipe, tmp_path / "recipe.yaml")
     for count in counts:
         command = [sys.executable, "-c", KILLER, str(tmp_path / "recipe.yaml"), where, str(count)]
-        killed = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        killed = child_process.run(command, cwd=ROOT)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     reward.main(recipe)
     stage = run / "round-1" / "reward"
     assert lines(stage) == lines(uninterrupted)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_process import ChildProcess
 from filelock import FileLock
 from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_data, reduced_recipe, write_lines
 
@@ -355,12 +356,12 @@ def test_a_stage_stopped_in_the_middle_can_be_started_again(
     settings += [f"data.heldout_prompts={recipe.data.heldout_prompts}", f"model.name_or_path={made / 'model'}"]
     settings += ["sft.epochs=100000", "sft.max_length_tokens=512", "model.dtype=float32"]
     command = [sys.executable, "-m", "stages.sft", *settings]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ}) as stage:
+    with ChildProcess(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as stage:
         metrics = run / "sft" / "metrics.jsonl"
         while stage.poll() is None and not metrics.is_file():
-            pass
+            time.sleep(0.02)
         stage.send_signal(number)
-        _, shown = stage.communicate(timeout=60)
+        _, shown = stage.communicate()
     assert stage.returncode == code, shown
     assert "Traceback" not in shown
     assert "the same command, without overwrite=true, goes on" in shown

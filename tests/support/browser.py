@@ -1,4 +1,4 @@
-"""A real browser for tests: finds or installs Chromium, opens pages that note what went wrong, and starts servers.
+"""A real browser for tests: finds Chromium, opens pages that note what went wrong, and starts servers.
 
 One Chromium serves the whole session; each page has cookies and storage of its own:
 
@@ -21,22 +21,24 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+import child_process
 import pytest
+from child_process import ChildProcess
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Request
 
+SERVER_LIMIT_SECONDS = 3600.0
+"""Of a server that all tests of a session share."""
 SYSTEM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Playwright adds --headless and --no-sandbox. A page that asks for anything outside this machine is found out by its
 # request, which reaches nothing: no name is resolved and no proxy asked.
@@ -52,46 +54,19 @@ FLAGS = (
 )
 
 
-def run_quietly(*command: str) -> str | None:
-    """Run a command, ten minutes at most; returns what went wrong, if anything."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-    return said[-1] if done.returncode else None
-
-
-@cache
-def apt_install(package: str) -> str | None:
-    """Install a package of Debian or Ubuntu, tried once per session; returns why it could not be done, if so."""
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        return "it can be installed with apt-get by root only"
-    install = ("apt-get", "install", "-y", "-qq", package)
-    if run_quietly(*install) is None:
-        return None
-    return run_quietly("apt-get", "update", "-qq") or run_quietly(*install)
-
-
 def system_chromium() -> str | None:
     """The first browser on PATH that starts; Ubuntu's ``chromium-browser`` may be a script that only says how to."""
     found = (shutil.which(name) for name in SYSTEM_NAMES)
-    return next((path for path in found if path and run_quietly(path, "--version") is None), None)
+    return next((path for path in found if path and child_process.run([path, "--version"]).returncode == 0), None)
 
 
 def find_chromium(playwright: Playwright) -> str:
-    """The system's Chromium, or Playwright's, or one that is installed now; where there is none, tests are skipped."""
+    """The system's Chromium, or Playwright's own; where there is neither, the tests that need one are skipped."""
     own = Path(playwright.chromium.executable_path)
-    if (path := system_chromium()) or own.exists():
-        return path or str(own)
-    no_package = apt_install("chromium")
-    if path := system_chromium():
-        return path
-    no_download = run_quietly(sys.executable, "-m", "playwright", "install", "--no-shell", "chromium")
-    if not own.exists():
-        pytest.skip(f"no Chromium: the package ({no_package}) and Playwright's own ({no_download}) cannot be installed")
-    return str(own)
+    path = system_chromium() or (str(own) if own.exists() else None)
+    if path is None:
+        pytest.skip("no Chromium: install the package `chromium`, or run `python -m playwright install chromium`")
+    return path
 
 
 @dataclass
@@ -227,7 +202,7 @@ class Server:
     """A server process that answers at ``url``; ``log`` takes what it prints."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: ChildProcess
     log: IO[bytes]
 
     def said(self) -> str:
@@ -275,15 +250,12 @@ def serving(
     seconds: float = 60,
 ) -> Iterator[Server]:
     """Run a server until the block ends. An error inside, or in its start, carries what the server printed."""
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    environment = {**os.environ, **(env or {})}
+    outputs: dict[str, Any] = {"stderr": subprocess.STDOUT, "env": environment, "cwd": cwd}
+    with (
+        tempfile.TemporaryFile() as log,
+        ChildProcess(command, limit_seconds=SERVER_LIMIT_SECONDS, stdout=log, **outputs) as process,
+    ):
         server = Server(f"http://127.0.0.1:{port}", process, log)
         try:
             server.wait_until_it_answers(seconds)
@@ -292,7 +264,5 @@ def serving(
             error.add_note(f"{' '.join(command)} printed:\n{server.said()[-5000:]}")
             raise
         finally:
-            try:
+            with suppress(subprocess.TimeoutExpired):  # what is left is killed when the block ends
                 server.signal(signal.SIGTERM)
-            except subprocess.TimeoutExpired:
-                server.signal(signal.SIGKILL)

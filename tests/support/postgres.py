@@ -30,12 +30,14 @@ from typing import Any
 
 import psutil
 import pytest
-from browser import apt_install
+from child_process import ChildProcess
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 PROGRAMS = ("initdb", "postgres")
 USER = "postgres"
+LIMIT_SECONDS = 3600.0
+"""Of the server, which all tests of a session share."""
 
 
 def find_binaries() -> Path | None:
@@ -47,13 +49,10 @@ def find_binaries() -> Path | None:
 
 
 def need_binaries() -> Path:
-    """The same, installed first where the variable CI is set; where there are none, the test is skipped."""
-    why: str | None = "install the distribution's package, or set the variable CI to have that done"
-    if find_binaries() is None and os.environ.get("CI"):
-        why = apt_install("postgresql")
+    """The same; where there are none, the test is skipped."""
     folder = find_binaries()
     if folder is None:
-        pytest.skip(f"no PostgreSQL server: {why}")
+        pytest.skip("no PostgreSQL server: install the distribution's package `postgresql`")
     if _is_root() and USER not in {entry.pw_name for entry in pwd.getpwall()}:
         pytest.skip(f"PostgreSQL does not run as root, and there is no user {USER}")
     return folder
@@ -69,7 +68,7 @@ class Postgres:
 
     binaries: Path
     folder: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: ChildProcess | None = None
     numbers: Iterator[int] = field(default_factory=count)
 
     def initialise(self) -> None:
@@ -77,7 +76,9 @@ class Postgres:
         if _is_root():
             shutil.chown(self.folder, USER)
         options = (f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
-        if self._popen("initdb", f"--pgdata={self.folder / 'data'}", *options).wait(timeout=120):
+        with self._popen("initdb", f"--pgdata={self.folder / 'data'}", *options) as process:
+            failed = process.wait()
+        if failed:
             raise RuntimeError(f"initdb failed:\n{self.said()}")
 
     def start(self) -> None:
@@ -98,7 +99,7 @@ class Postgres:
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-        self.process.wait(timeout=20)
+        self.process.end()
         psutil.wait_procs(family, timeout=20)
         self.process = None
 
@@ -108,7 +109,9 @@ class Postgres:
             self.start()
         assert self.process is not None
         self.process.send_signal(signal.SIGQUIT)
-        self.process.wait(timeout=60)
+        with suppress(subprocess.TimeoutExpired):  # what is left is killed by the next line
+            self.process.wait(timeout=60)
+        self.process.end()
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of a database."""
@@ -131,12 +134,13 @@ class Postgres:
             return False
         return True
 
-    def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _popen(self, program: str, *arguments: str) -> ChildProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
         other_user: Any = {"user": USER, "group": USER, "extra_groups": []} if _is_root() else {}
         with (self.folder / "log").open("ab") as log:
-            return subprocess.Popen(
+            return ChildProcess(
                 [str(self.binaries / program), *arguments],
+                limit_seconds=LIMIT_SECONDS,
                 cwd=self.folder,
                 env=environment,
                 stdout=log,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from child_process import ChildProcess
 from pairs_example import pairs_of, settings
 from safetensors.torch import load_file, save_file
 from tiny import LORA, as_answers, load_tiny, save_tiny_model, token_rows
@@ -62,17 +63,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[subprocess.Popen[str]]:
+def elsewhere() -> Iterator[ChildProcess]:
     """Another process that loads reward models and scores with them; one for all, since it takes long to start."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", LOADER],
-        cwd=Path(__file__).parents[2] / "support",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    yield process
-    process.communicate()
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    support = Path(__file__).parents[2] / "support"
+    command = [sys.executable, "-c", LOADER]
+    with ChildProcess(command, limit_seconds=1800, cwd=support, text=True, **pipes) as process:
+        yield process
 
 
 def trained(base: Path, folder: Path, head: str, train: str, quantization: str) -> Saved:
@@ -104,7 +101,7 @@ def trained(base: Path, folder: Path, head: str, train: str, quantization: str) 
 
 @pytest.mark.parametrize(("head", "train", "quantization"), CASES)
 def test_the_same_scores_in_a_new_process_and_never_a_fresh_head(
-    head: str, train: str, quantization: str, base: Path, tmp_path: Path, elsewhere: subprocess.Popen[str]
+    head: str, train: str, quantization: str, base: Path, tmp_path: Path, elsewhere: ChildProcess
 ) -> None:
     saved = trained(base, tmp_path / "model", head, train, quantization)
     assert elsewhere.stdin is not None and elsewhere.stdout is not None

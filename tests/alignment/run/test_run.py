@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import child_process
 import pytest
 import torch
+from child_process import ChildProcess
 
 from alignment.data.jsonl import write_jsonl
 from alignment.errors import UserError
@@ -77,7 +79,7 @@ def test_the_memory_of_freed_tensors_is_kept() -> None:
 
     def faults(*arguments: str) -> tuple[bool, int]:
         command = [sys.executable, "-c", FAULTS, *arguments]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        output = child_process.run(command, check=True).stdout.split()
         return output[0] == "True", int(output[1])
 
     kept, few = faults("keep")
@@ -160,7 +162,7 @@ def test_a_second_process_is_kept_out_while_one_writes(tmp_path: Path) -> None:
         "    sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with ChildProcess(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdin is not None
         assert other.stdout.readline().strip() == "held"
         with pytest.raises(UserError, match="in use by another stage"), RunFolder(tmp_path).lock():
@@ -342,5 +344,5 @@ def test_importing_the_stages_needs_nothing_that_windows_lacks() -> None:
         "sys.meta_path.insert(0, Absent())\n"
         "import stages.pipeline, stages.chat\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = child_process.run([sys.executable, "-c", program])
     assert done.returncode == 0, done.stderr

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
 
+import child_process
 import pytest
 import yaml
 
@@ -212,7 +212,7 @@ def test_every_setting_of_a_recipe_is_among_the_keys_and_is_described() -> None:
 
 def test_a_wrong_setting_on_the_command_line_ends_with_code_2_and_no_traceback() -> None:
     command = [sys.executable, "-m", "stages.sft", "ppo.kl_betta=1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = child_process.run(command, cwd=ROOT)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ")

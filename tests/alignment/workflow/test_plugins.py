@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import child_process
 import pytest
 import torch
 from stage_fixtures import reduced_data, reduced_recipe
@@ -158,7 +158,7 @@ def test_a_whole_run_with_a_head_a_loss_and_a_gate_of_ones_own(my_heads: Path, m
         "load_plugins(sys.argv[2:]); build_head(sys.argv[1], 8); print('known')"
     )
     assert read_json(folder / "reward_model.json")["head"]["name"] == name
-    known = subprocess.run([sys.executable, "-c", load, name, str(my_heads)], cwd=ROOT, capture_output=True, text=True)
+    known = child_process.run([sys.executable, "-c", load, name, str(my_heads)], cwd=ROOT)
     assert known.stdout == "known\n"
-    unknown = subprocess.run([sys.executable, "-c", load, name], cwd=ROOT, capture_output=True, text=True)
+    unknown = child_process.run([sys.executable, "-c", load, name], cwd=ROOT)
     assert "plugins=[...]" in unknown.stderr

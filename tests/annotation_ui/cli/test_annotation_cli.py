@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import child_process
 import pytest
 from annotation_fixtures import Office, new_item
 
@@ -174,7 +174,7 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 def test_settings_need_no_torch() -> None:
     """Serving pairs that were sampled before has to fit into little memory."""
     code = "import sys, annotation_ui.cli.commands, annotation_ui.web.gradio_app; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert child_process.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_projects_are_named_by_key_or_in_a_list() -> None:

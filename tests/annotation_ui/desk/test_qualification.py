@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import child_process
 import pytest
 
 import annotation_ui
@@ -248,9 +248,7 @@ def test_draws_are_the_same_in_another_process_which_imports_neither_models_nor_
         "print(*({'torch', 'gradio', 'sqlalchemy'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7"}
-    said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    ).stdout.splitlines()
+    said = child_process.run([sys.executable, "-c", code], check=True, env=environment).stdout.splitlines()
     here = questions_for("ann_1", 2, read_exercises("safety", "qualification"), 10)
     assert said == [" ".join(exercise.id for exercise in here), ""]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import child_process
 import pytest
 from annotation_fixtures import Office, Person, app_settings, assistant, new_item, rows, slot_of, user
 from sqlalchemy import func, select
@@ -697,5 +697,5 @@ def test_without_torch() -> None:
         "import annotation_ui.cli.simulated_people\n"
         "print([name for name in ('torch', 'gradio', 'datasets') if name in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = child_process.run([sys.executable, "-c", code], check=True)
     assert found.stdout.strip() == "[]"

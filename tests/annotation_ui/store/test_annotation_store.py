@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 from annotation_fixtures import Office, add_person, current, only, rows, together, wait_for
+from child_process import ChildProcess
 from sqlalchemy import Connection, Table, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -563,16 +563,12 @@ def test_another_process_can_take_over_from_one_that_was_killed(sqlite_store: St
         "    print('serving', flush=True); sys.stdin.read()\n"
     )
     file = str(sqlite_store.file)
-    first = subprocess.Popen(
-        [sys.executable, "-c", program, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with first:
-        try:
-            assert first.stdout is not None and first.stdout.readline() == "serving\n"
-            with pytest.raises(UserError, match="http://first"), sqlite_store.serving("http://second"):
-                raise AssertionError("two servers")
-        finally:
-            first.send_signal(signal.SIGKILL)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with ChildProcess([sys.executable, "-c", program, file], text=True, **pipes) as first:
+        assert first.stdout is not None and first.stdout.readline() == "serving\n"
+        with pytest.raises(UserError, match="http://first"), sqlite_store.serving("http://second"):
+            raise AssertionError("two servers")
+        first.kill()
     with sqlite_store.serving("http://second"):
         assert sqlite_store.server_url() == "http://second"
 
