@@ -1,6 +1,7 @@
 # Linux and macOS. On Windows: py -m venv .venv, then .venv\Scripts\pip install -c constraints.txt -e .[dev]
 
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 # -qq: errors only, without pip's remarks on progress and configuration.
@@ -15,7 +16,7 @@ $(PIP) install --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean test test-slow test-wheel test-lowest ci bench-ppo bench-reward bench-annotation screenshots lint format clean
+.PHONY: help venv demo demo-clean test test-fast test-slow test-wheel test-lowest ci bench-ppo bench-reward bench-annotation screenshots lint format clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,8 +38,15 @@ demo: .venv/.installed ## Run the whole recipe on the toy world; ends with a tab
 demo-clean: ## Remove what `make demo` made.
 	rm -rf runs/toy
 
+# Each worker takes whole files, so that what the tests of a file share is made once. WORKERS=0: all in this process.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+FAST := not slow and not gpu and not integration and not browser
+
 test: .venv/.installed ## Run the tests (offline; without those marked slow or gpu).
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-fast: .venv/.installed ## Run nine tenths of them, in three minutes: no stages, servers or browsers.
+	@$(PYTEST) -m "$(FAST)" $(ARGS)
 
 test-slow: .venv/.installed ## Run the tests marked slow.
 	@$(BIN)/python -m pytest -m slow $(ARGS)

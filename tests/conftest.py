@@ -1,4 +1,4 @@
-"""Settings that the libraries read when they are imported (no network, no telemetry, no display), and tiny models."""
+"""Settings that the libraries read when they are imported, markers by fixture, and tiny models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ os.environ.update(
     }
 )
 
-pytest_plugins = ("annotation_fixtures", "annotation_page", "annotation_server", "browser", "postgres")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several test processes, which share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Those that others import come first, so that pytest can explain their asserts, too.
+pytest_plugins = ("postgres", "browser", "annotation_fixtures", "annotation_server", "annotation_page")
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -33,6 +37,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"family": "qwen2"},
     "qwen3": {"family": "qwen3"},
 }
+
+
+MARKER_OF_FIXTURE = {"chromium": "browser", "postgres": "postgres", "postgres_database": "postgres"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a browser or PostgreSQL, before tests are selected by their markers."""
+    for item in items:
+        for name in MARKER_OF_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKER_OF_FIXTURE[name])
 
 
 @pytest.fixture(scope="session")

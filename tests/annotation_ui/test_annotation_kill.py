@@ -150,6 +150,7 @@ def kill_on_postgres(folder: Path, postgres: Postgres, url: str, *, kills: int, 
             rounds.end(store)
 
 
+@pytest.mark.integration
 def test_two_kills_lose_nothing(tmp_path: Path) -> None:
     kill_on_sqlite(tmp_path, kills=2, judgments=8)
 

@@ -36,6 +36,7 @@ def bench(*options: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.integration
 def test_what_is_acknowledged_is_in_the_store_once(database: str) -> None:
     found = bench("--sessions=4", "--judgments=5", "--think-seconds=0.05", "--resend-every=2", f"--database={database}")
     assert {name: found[name] for name in NOTHING_WRONG} == NOTHING_WRONG
@@ -48,6 +49,7 @@ def test_what_is_acknowledged_is_in_the_store_once(database: str) -> None:
     assert found["database"] == ("PostgreSQL" if "://" in database else "SQLite")
 
 
+@pytest.mark.integration
 def test_asked_to_stop_the_server_leaves_nothing_behind(tmp_path: Path) -> None:
     database = tmp_path / "annotations.db"
     served.prepare(str(database), people=1, items=1)

@@ -54,6 +54,7 @@ def natural(tiny_folder: Any, tmp_path: Path) -> list[str]:
     return [f"--model={tiny_folder('llama')}", f"--prompts={tmp_path / 'prompts.jsonl'}"]
 
 
+@pytest.mark.integration
 def test_our_side_of_every_row(natural: list[str]) -> None:
     lines = output_of("ppo_speed", ["--quick", "--only=ours", "--threads=1", *natural])
     found = json.loads(lines[-1])
@@ -83,6 +84,7 @@ def test_our_side_of_every_row(natural: list[str]) -> None:
     assert found["rows"]["natural"]["figures"]["Tandem, float32"][0]["answer_tokens_mean"] < 8
 
 
+@pytest.mark.integration
 def test_the_gpu_benchmark_on_tiny_models() -> None:
     found = json.loads(output_of("ppo_gpu", ["--tiny", "--threads=1"])[-1])
     assert (found["fixed_ratio"], found["memory_ratio"]) == (None, None)
@@ -93,6 +95,7 @@ def test_the_gpu_benchmark_on_tiny_models() -> None:
     assert nf4["nf4_weights"] == 2 * (4 * 64 * 64 + 3 * 64 * 128)
 
 
+@pytest.mark.integration
 def test_matrices_of_the_nf4_model_are_in_four_bits_and_close_to_what_they_were() -> None:
     nf4 = importlib.import_module("ppo_nf4")
     torch.manual_seed(0)
@@ -179,6 +182,7 @@ def test_unequal_work_is_refused() -> None:
         rows.check_lengths(work, contender, {"answer_tokens_mean": 47.9})
 
 
+@pytest.mark.integration
 def test_a_random_model_can_neither_stop_nor_draw_padding() -> None:
     random_llama = importlib.import_module("random_llama")
     encoder = DialogueEncoder(random_llama.word_tokenizer(64))
@@ -206,6 +210,7 @@ def hh_pairs(count: int) -> list[dict[str, str]]:
     return pairs
 
 
+@pytest.mark.integration
 def test_both_sides_of_reward_training_lose_the_same(tmp_path: Path) -> None:
     data = tmp_path / "hh.jsonl"
     data.write_text("".join(json.dumps(pair) + "\n" for pair in hh_pairs(40)), encoding="utf-8")

@@ -72,6 +72,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.integration
 def test_wheel_carries_every_recipe_all_toy_data_and_the_templates(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -86,6 +87,7 @@ def test_wheel_carries_every_recipe_all_toy_data_and_the_templates(wheel: Path) 
     assert not any(name.startswith(("tests/", "runs/")) for name in names)
 
 
+@pytest.mark.integration
 def test_installed_wheel_finds_its_files_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()

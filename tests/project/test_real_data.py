@@ -55,6 +55,7 @@ def small_run(folder: Path, *overrides: str) -> Recipe:
     return reduced_recipe(files, folder / "run", *settings, *overrides)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", DEMONSTRATIONS)
 def test_sft_runs_on_it_and_counts_every_row(name: str, tmp_path: Path) -> None:
     result = sft.main(small_run(tmp_path, f"sft.data={DATA / name}"))
@@ -72,6 +73,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", PAIRS)
 def test_reward_runs_on_it_and_reports_its_accuracy(name: str, tuned: Path) -> None:
     dimension, rows = PAIRS[name]

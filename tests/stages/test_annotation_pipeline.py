@@ -42,6 +42,8 @@ from stages.base import pretrain as base
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
 
+pytestmark = pytest.mark.integration
+
 SECONDS = 60.0
 COUNTS = ("helpfulness_pairs=12", "safety_pairs=10", "heldout_helpfulness_pairs=4", "heldout_safety_pairs=4")
 WANTED = 12 + 10 + 4 + 4

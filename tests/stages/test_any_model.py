@@ -25,6 +25,8 @@ from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
 
+pytestmark = pytest.mark.integration
+
 IN_EVERY_TEST_RUN = ("llama without a template", "qwen3 in nf4")
 PARAMETERS = [
     pytest.param(name, id=name.replace(" ", "-"), marks=() if name in IN_EVERY_TEST_RUN else pytest.mark.slow)

@@ -24,6 +24,8 @@ from stages.chat import talk as chat
 from stages.door import command_line
 from stages.sft import finetune as sft
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -29,6 +29,8 @@ from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
 
+pytestmark = pytest.mark.integration
+
 STAGE_FOLDERS = [
     "base",
     "sft",

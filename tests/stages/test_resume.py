@@ -30,6 +30,8 @@ from stages.ppo.training_watch import TrainingWatch
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = (
     "ppo.method=ppo",
     "ppo.updates=7",

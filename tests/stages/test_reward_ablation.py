@@ -19,6 +19,8 @@ from stages.reward import train_reward_models as reward
 from stages.reward.ablate import columns_of, row_of, variants
 from stages.sft import finetune as sft
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:

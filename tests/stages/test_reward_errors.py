@@ -21,6 +21,8 @@ from stages.reward import train_reward_models as reward
 from stages.reward.evaluate_only import evaluate_only
 from stages.sft import finetune as sft
 
+pytestmark = pytest.mark.integration
+
 Row = dict[str, Any]
 
 

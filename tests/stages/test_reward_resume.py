@@ -27,6 +27,8 @@ from stages.base import pretrain as base
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = (
     "model.lora.dropout=0.1",
     "reward.guard_share=0.3",

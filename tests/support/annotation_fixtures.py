@@ -82,7 +82,7 @@ def postgres_database(postgres: Postgres, annotation_database: str) -> Iterator[
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """What ``Store`` opens: a file that is not there yet, and an empty PostgreSQL database."""
     if request.param == "sqlite":

@@ -37,17 +37,20 @@ def found(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     return {count: run(tiny_folder("llama"), tmp_path_factory.mktemp("run"), count) for count in (1, 2)}
 
 
+@pytest.mark.integration
 def test_there_really_are_two(found: dict[int, list[Any]]) -> None:
     assert [result["processes"] for result in found[1]] == [1]
     assert [result["processes"] for result in found[2]] == [2, 2]
     assert [result["own_episodes"] for result in found[2]] == [64, 64]
 
 
+@pytest.mark.integration
 def test_both_processes_see_the_same_batch(found: dict[int, list[Any]]) -> None:
     first, second = found[2]
     assert first["updates"] == second["updates"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("update", [0, 1, 2])
 def test_same_texts_losses_kl_and_advantages(found: dict[int, list[Any]], update: int) -> None:
     alone, together = (found[count][0]["updates"][update] for count in (1, 2))
@@ -63,6 +66,7 @@ def test_same_texts_losses_kl_and_advantages(found: dict[int, list[Any]], update
         assert torch.tensor(alone["kl"]).abs().max() > 0.01, "the policy has moved"
 
 
+@pytest.mark.integration
 def test_two_processes_go_on_from_a_checkpoint_as_if_they_had_not_stopped(
     found: dict[int, list[Any]], tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

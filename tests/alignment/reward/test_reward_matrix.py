@@ -22,6 +22,8 @@ from alignment.models.heads.known_heads import HEADS
 from alignment.models.scorers.reward_model import HEAD_FILE, RewardModel
 from alignment.reward.reward_training import train_reward_model
 
+pytestmark = pytest.mark.integration
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "mlp": {"width": 6},
     "ensemble": {"members": 3, "combine": "cautious"},

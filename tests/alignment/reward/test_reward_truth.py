@@ -19,6 +19,8 @@ from alignment.reward.pair_scoring import calibrate, pair_scores
 from alignment.reward.reward_training import train_reward_model
 from alignment.settings.reward_sections import RewardModelSection
 
+pytestmark = pytest.mark.integration
+
 WORTH = {"sun": 1.2, "sea": 0.9, "wood": 0.6, "hill": 0.3, "rain": -0.3, "mud": -0.6, "dust": -0.9, "ash": -1.2}
 """What each word adds to an answer's utility."""
 SAFE = "sorry"

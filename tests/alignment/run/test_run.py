@@ -72,6 +72,7 @@ print("", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="left alone where there is a GPU")
 def test_the_memory_of_freed_tensors_is_kept() -> None:
@@ -326,6 +327,7 @@ def test_a_damaged_or_missing_json_file_names_itself(tmp_path: Path) -> None:
         read_json(tmp_path / "x.json")
 
 
+@pytest.mark.integration
 def test_importing_the_stages_needs_nothing_that_windows_lacks() -> None:
     program = (
         "import sys, importlib.abc\n"

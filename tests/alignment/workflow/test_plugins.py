@@ -134,6 +134,7 @@ def test_the_command_line_misses_a_file_before_the_stage_is_imported(tmp_path: P
         recipe_from(parser_for("ppo").parse_args([f"plugins=[{tmp_path / 'none.py'}]"]))
 
 
+@pytest.mark.integration
 def test_a_whole_run_with_a_head_a_loss_and_a_gate_of_ones_own(my_heads: Path, my_rules: Path, tmp_path: Path) -> None:
     load_plugins([str(my_heads), str(my_rules)])
     (name,) = set(HEADS) - {"linear", "mlp", "likelihood", "attention", "ensemble", "quantile", "objectives"}

@@ -171,6 +171,7 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lease_minutes" in said and "projects.NAME.overlap" in said and "variants.temperature" in said
 
 
+@pytest.mark.integration
 def test_settings_need_no_torch() -> None:
     """Serving pairs that were sampled before has to fit into little memory."""
     code = "import sys, annotation_ui.cli.commands, annotation_ui.web.gradio_app; sys.exit('torch' in sys.modules)"

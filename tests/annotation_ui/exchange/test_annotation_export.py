@@ -635,6 +635,7 @@ def test_features_of_a_record() -> None:
     assert found["collected"]["is_gold"]["dtype"] == "bool"
 
 
+@pytest.mark.integration
 def test_datasets_and_a_step_of_trl(
     sqlite_store: Store, tmp_path: Path, tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -690,6 +691,7 @@ def test_datasets_and_a_step_of_trl(
     assert trainer.state.log_history[0]["loss"] == pytest.approx(by_hand.item(), rel=1e-3)
 
 
+@pytest.mark.integration
 def test_without_torch() -> None:
     """Exports, imports and simulations load no torch, so that they start at once."""
     code = (
