@@ -13,7 +13,7 @@ Lines stay lines (a poem is not one paragraph), list items keep their numbers, a
 direction (``dir="auto"``).
 
 ``gr.HTML`` (read in Gradio 6.31 and tried in Chromium,
-``tests/annotation_ui/web/test_annotation_rendering.py``) compiles its ``html_template`` with Handlebars, evaluates the
+``tests/annotation_ui/web/test_safe_html.py``) compiles its ``html_template`` with Handlebars, evaluates the
 outcome as a JavaScript template string in which the value is a variable, and sets ``innerHTML``. With the default
 template, ``${value}``, the value is neither compiled nor evaluated:
 ``{{value}}`` and ``${alert(1)}`` in it do nothing. Two things do:

@@ -164,7 +164,7 @@ class TestInvariant04MissingStop:
 
 
 class TestInvariant05AnySplit:
-    """Of processes: tests/alignment/machine/test_distributed.py."""
+    """Of processes: tests/alignment/machine/test_processes.py."""
 
     @pytest.mark.parametrize("train", ["lora", "full"])
     @pytest.mark.parametrize("value", ["adapter", "head", "model"])

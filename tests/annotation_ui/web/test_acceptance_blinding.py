@@ -27,7 +27,7 @@ STREAM = "/queue/data"
 GOLD_SECRETS = ("0.123454321", "918273645", "77001", "88002", "zeppelin knows", 'significantly_better\\"]')
 
 
-# -- 6: nothing that tells --------------------------------------------------------------------------------------------
+# -- nothing that tells -----------------------------------------------------------------------------------------------
 
 
 NOTE_FETCHED = """
@@ -87,7 +87,7 @@ def secrets_of(site: Site, annotator_id: str) -> set[str]:
     return seeds - {"None"}
 
 
-def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, desk: DeskPage) -> None:
+def test_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, desk: DeskPage) -> None:
     project = site.project(max_turns=2, gold_share=1.0)
     site.add_items(project, [gold_item("ask of gold"), new_item("ask of the queue")])
     ada = site.person()
@@ -123,7 +123,7 @@ def test_06_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, 
             assert not found, f"{found} in {where}"
 
 
-def test_06_training_examples_keep_their_key_until_they_are_judged(site: Site, desk: DeskPage) -> None:
+def test_training_examples_keep_their_key_until_they_are_judged(site: Site, desk: DeskPage) -> None:
     ada, project = site.person(), site.project()
     desk = desk.another_tab()
     received = Received(desk)
@@ -139,7 +139,7 @@ def test_06_training_examples_keep_their_key_until_they_are_judged(site: Site, d
     assert [where for where, body in received.read() if plain in body]
 
 
-# -- 7: sides ---------------------------------------------------------------------------------------------------------
+# -- sides ------------------------------------------------------------------------------------------------------------
 
 SHOWINGS, IN_BROWSER = 200, 12
 
@@ -165,7 +165,7 @@ def sides_in_html(sent: list[Any]) -> dict[Side, str]:
     return {side: next(colour for colour in COLOURS.values() if f"{colour} to" in html) for side, html in panes}
 
 
-def test_07_sides_are_drawn_evenly_and_stored_as_they_were_shown(
+def test_sides_are_drawn_evenly_and_stored_as_they_were_shown(
     site: Site, desk: DeskPage, shown_in_order: tuple[Any, str]
 ) -> None:
     ada, project = shown_in_order
@@ -199,7 +199,7 @@ def test_07_sides_are_drawn_evenly_and_stored_as_they_were_shown(
     ]
 
 
-def test_07_no_two_showings_have_the_same_seed(site: Site) -> None:
+def test_no_two_showings_have_the_same_seed(site: Site) -> None:
     """The seeds are drawn anew for each showing, whoever it is shown to."""
     project = site.project(mode="queue", max_turns=1, overlap=40)
     site.add_items(project, [new_item("ask", answered=True)])
@@ -210,7 +210,7 @@ def test_07_no_two_showings_have_the_same_seed(site: Site) -> None:
     assert {row.left_slot for row in shown} == {"a", "b"}  # by chance all alike: once in 2^39
 
 
-def test_07_the_names_of_the_models_are_in_the_store(site: Site, desk: DeskPage) -> None:
+def test_the_names_of_the_models_are_in_the_store(site: Site, desk: DeskPage) -> None:
     """What is kept from the browser is kept for the export."""
     ada = site.person()
     desk.enter(ada, site.project(mode="free")).ask("Who wrote this?").judge(2)

@@ -33,7 +33,7 @@ def hostile_answer(slot: str) -> str:
     return f"{COLOURS[slot]}\n\n" + "\n\n".join(HOSTILE.values())  # type: ignore[index]
 
 
-def test_08_hostile_text_is_read_and_does_nothing(site: Site, desk: DeskPage) -> None:
+def test_hostile_text_is_read_and_does_nothing(site: Site, desk: DeskPage) -> None:
     for slot in COLOURS:
         site.models[slot].answer = hostile_answer(slot)
     desk.enter(site.person(), site.project(mode="free", max_turns=3))
@@ -57,7 +57,7 @@ def test_08_hostile_text_is_read_and_does_nothing(site: Site, desk: DeskPage) ->
     assert desk.page.evaluate("getComputedStyle(document.body).display") != "none"
 
 
-def test_08_raw_text_is_the_same_to_the_letter_and_as_harmless(site: Site, desk: DeskPage) -> None:
+def test_raw_text_is_the_same_to_the_letter_and_as_harmless(site: Site, desk: DeskPage) -> None:
     for slot in COLOURS:
         site.models[slot].answer = hostile_answer(slot)
     desk.enter(site.person(), site.project(mode="free")).send("Show me.").wait_for_phase("open").press("t")
@@ -93,7 +93,7 @@ def double(x: int) -> int:
 
 
 @pytest.mark.parametrize("width", [1280, 1024])
-def test_09_everything_renders_and_scrolls_inside_its_pane(site: Site, desk: DeskPage, width: int) -> None:
+def test_everything_renders_and_scrolls_inside_its_pane(site: Site, desk: DeskPage, width: int) -> None:
     markdown = MARKDOWN.replace("{wide}", "x" * 200)
     site.models["a"].answer = "red\n\n" + markdown
     site.models["b"].answer = "blue " + "a long answer " * 1430 + "ends here"
@@ -129,7 +129,7 @@ def test_09_everything_renders_and_scrolls_inside_its_pane(site: Site, desk: Des
     assert desk.page.evaluate("scrollY === 0 && document.documentElement.scrollHeight <= innerHeight")
 
 
-def test_09_the_conversation_so_far_has_room_for_long_text_too(site: Site, desk: DeskPage) -> None:
+def test_the_conversation_so_far_has_room_for_long_text_too(site: Site, desk: DeskPage) -> None:
     for slot, colour in COLOURS.items():
         site.models[slot].answer = f"{colour} " + "a long answer " * 1430
     desk.page.set_viewport_size({"width": 1280, "height": 800})

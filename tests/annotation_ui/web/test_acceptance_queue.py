@@ -56,10 +56,10 @@ def test_guidelines_that_change_reach_an_open_page_and_judgments_name_what_was_r
     ]
 
 
-# -- 16: skips and flags ----------------------------------------------------------------------------------------------
+# -- skips and flags --------------------------------------------------------------------------------------------------
 
 
-def test_16_each_reason_for_a_skip_is_kept_and_none_counts(site: Site, desk: DeskPage) -> None:
+def test_each_reason_for_a_skip_is_kept_and_none_counts(site: Site, desk: DeskPage) -> None:
     ada, project = site.person(), queue(site, len(texts.SKIP_REASONS) + 1)
     desk.enter(ada, project).fetch()
     for number, reason in enumerate(texts.SKIP_REASONS):
@@ -79,7 +79,7 @@ def test_16_each_reason_for_a_skip_is_kept_and_none_counts(site: Site, desk: Des
     assert json.loads(rows(site.store, tables.judgment, annotator_id=ada.id)[-1].flags_json) == ["for_review"]
 
 
-def test_16_a_skip_needs_a_reason_and_can_be_called_off(site: Site, desk: DeskPage) -> None:
+def test_a_skip_needs_a_reason_and_can_be_called_off(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     desk.enter(ada, queue(site, 1)).fetch().press("s", "Enter").wait_for_status("Choose a reason")
     desk.press("3", "Escape")
@@ -88,7 +88,7 @@ def test_16_a_skip_needs_a_reason_and_can_be_called_off(site: Site, desk: DeskPa
     assert rows(site.store, tables.judgment, annotator_id=ada.id) == []
 
 
-def test_16_a_flagged_judgment_is_before_the_reviewers(site: Site, desk: DeskPage) -> None:
+def test_a_flagged_judgment_is_before_the_reviewers(site: Site, desk: DeskPage) -> None:
     desk.enter(site.person(), queue(site, 1)).fetch().press("2", "f", "m").type("see <b>here</b>").press("Escape")
     desk.save()
     desk.enter(site.person("reviewer"), queue(site, 0))
@@ -97,7 +97,7 @@ def test_16_a_flagged_judgment_is_before_the_reviewers(site: Site, desk: DeskPag
     assert "ask 0" in card.inner_text() and "Chosen, better" in card.inner_text()
 
 
-# -- 16: who gets what ------------------------------------------------------------------------------------------------
+# -- who gets what ----------------------------------------------------------------------------------------------------
 
 
 def fetched(site: Site, visitor: Visitor, project: str) -> str | None:
@@ -110,7 +110,7 @@ def fetched(site: Site, visitor: Visitor, project: str) -> str | None:
     return str(prompt[-1]["content"])
 
 
-def test_16_with_overlap_two_each_item_goes_to_two_people_once(site: Site, desk: DeskPage) -> None:
+def test_with_overlap_two_each_item_goes_to_two_people_once(site: Site, desk: DeskPage) -> None:
     project = queue(site, 1, overlap=2)
     ada, ben, cleo = site.person(), site.person(), site.person()
     desk.enter(ada, project).fetch().wait_for_prompt("ask 0").judge(1).wait_for_phase("empty")
@@ -122,7 +122,7 @@ def test_16_with_overlap_two_each_item_goes_to_two_people_once(site: Site, desk:
     assert len(pairs) == 1
 
 
-def test_16_what_is_skipped_goes_to_somebody_else(site: Site, desk: DeskPage) -> None:
+def test_what_is_skipped_goes_to_somebody_else(site: Site, desk: DeskPage) -> None:
     project, ada, ben = queue(site, 1), site.person(), site.person()
     desk.enter(ada, project).fetch()
     assert fetched(site, ben, project) is None
@@ -131,7 +131,7 @@ def test_16_what_is_skipped_goes_to_somebody_else(site: Site, desk: DeskPage) ->
     assert fetched(site, ada, project) is None
 
 
-def test_16_an_expired_lease_goes_to_somebody_else_and_a_late_judgment_is_kept(site: Site, desk: DeskPage) -> None:
+def test_an_expired_lease_goes_to_somebody_else_and_a_late_judgment_is_kept(site: Site, desk: DeskPage) -> None:
     project, ada, ben = queue(site, 1), site.person(), site.person()
     desk.enter(ada, project).fetch().wait_for_prompt("ask 0")
     assert fetched(site, ben, project) is None
@@ -141,7 +141,7 @@ def test_16_an_expired_lease_goes_to_somebody_else_and_a_late_judgment_is_kept(s
     assert len(rows(site.store, tables.judgment, annotator_id=ada.id)) == 1
 
 
-def test_16_leaving_gives_the_item_back(site: Site, desk: DeskPage) -> None:
+def test_leaving_gives_the_item_back(site: Site, desk: DeskPage) -> None:
     project = queue(site, 1, dimension="safety", ask_safety=True)
     ada, ben = site.person(), site.person()
     desk.enter(ada, project).wait_for_phase("warning").press("Enter").wait_for_phase("idle").fetch()
@@ -151,7 +151,7 @@ def test_16_leaving_gives_the_item_back(site: Site, desk: DeskPage) -> None:
     assert fetched(site, ben, project) == "ask 0"
 
 
-# -- 3: the rest of the world -----------------------------------------------------------------------------------------
+# -- the rest of the world --------------------------------------------------------------------------------------------
 
 LOOPBACK = re.compile(r"('127\.0\.0\.1'|'::1'|\b127\.0\.0\.1|\blocalhost|None)")
 
@@ -163,7 +163,7 @@ def foreign(addresses: list[str]) -> list[str]:
     ]
 
 
-def test_03_what_counts_as_foreign() -> None:
+def test_what_counts_as_foreign() -> None:
     here = [
         "socket.connect ('127.0.0.1', 80)",
         "socket.getaddrinfo localhost",
@@ -174,7 +174,7 @@ def test_03_what_counts_as_foreign() -> None:
     assert foreign([*here, *there]) == there
 
 
-def test_03_a_session_with_models_talks_to_nobody_else(site: Site, desk: DeskPage) -> None:
+def test_a_session_with_models_talks_to_nobody_else(site: Site, desk: DeskPage) -> None:
     desk.enter(site.person(), site.project(mode="free", max_turns=2)).ask("What is bread?").judge(1)
     desk.ask("And butter?").press("?", "Escape").wait_until_drawn().press("g", "g", "t", "t").judge(5)
     desk.press("n").wait_for_phase("idle")
@@ -186,7 +186,7 @@ def test_03_a_session_with_models_talks_to_nobody_else(site: Site, desk: DeskPag
     # The page itself is looked at when each test ends.
 
 
-def test_03_a_session_with_pairs_only_needs_no_account_no_torch_and_no_network(
+def test_a_session_with_pairs_only_needs_no_account_no_torch_and_no_network(
     open_page: OpenPage, models: Models, tmp_path: Path
 ) -> None:
     with running_site(tmp_path, models, "--pairs-only") as site:
@@ -217,6 +217,6 @@ def test_03_a_session_with_pairs_only_needs_no_account_no_torch_and_no_network(
 
 
 @pytest.mark.parametrize("path", ["gradio_api/run-history/status", "gradio_api/run-history", "openapi.json", "docs"])
-def test_03_nothing_of_gradios_that_is_not_needed_is_there(site: Site, path: str) -> None:
+def test_nothing_of_gradios_that_is_not_needed_is_there(site: Site, path: str) -> None:
     with site.client(site.person("admin")) as client:
         assert client.get(f"/{path}").status_code == 404

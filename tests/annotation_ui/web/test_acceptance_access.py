@@ -18,7 +18,7 @@ from annotation_ui.store import tables
 PASSWORD = "correct horse battery"
 
 
-# -- 1: signing in ----------------------------------------------------------------------------------------------------
+# -- signing in -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ PASSWORD = "correct horse battery"
         ("GET", "/nothing"),
     ],
 )
-def test_01_without_a_session_everything_is_refused(site: Site, method: str, path: str) -> None:
+def test_without_a_session_everything_is_refused(site: Site, method: str, path: str) -> None:
     body = {"data": [{}], "fn_index": 0, "session_hash": "x"} if method == "POST" else None
     with site.client() as client:
         answer = client.request(method, path, json=body)
@@ -55,14 +55,14 @@ def test_01_without_a_session_everything_is_refused(site: Site, method: str, pat
         assert client.request(method, path, json=body).status_code == answer.status_code
 
 
-def test_01_a_browser_is_sent_to_the_sign_in_page_and_says_nothing_more_of_the_app(site: Site) -> None:
+def test_a_browser_is_sent_to_the_sign_in_page_and_says_nothing_more_of_the_app(site: Site) -> None:
     with site.client() as client:
         answer = client.get("/", headers={"Accept": "text/html"})
         assert (answer.status_code, answer.headers["location"]) == (303, "/login")
         assert "gradio" not in client.get("/login").text.lower()
 
 
-def test_01_a_wrong_password_is_refused_and_after_some_the_right_one_too(site: Site, desk: DeskPage) -> None:
+def test_a_wrong_password_is_refused_and_after_some_the_right_one_too(site: Site, desk: DeskPage) -> None:
     ada, ben = site.person(password=PASSWORD), site.person(password=PASSWORD)
     for _ in range(MAX_FAILURES):
         desk.sign_in(ada.name, "wrong horse battery")
@@ -80,7 +80,7 @@ def test_01_a_wrong_password_is_refused_and_after_some_the_right_one_too(site: S
     ]
 
 
-def test_01_signing_out_ends_the_session_and_cookies_are_closed_to_scripts(site: Site, desk: DeskPage) -> None:
+def test_signing_out_ends_the_session_and_cookies_are_closed_to_scripts(site: Site, desk: DeskPage) -> None:
     ada = site.person(password=PASSWORD)
     desk.sign_in(ada.name, PASSWORD)
     desk.wait_for_phase()
@@ -93,10 +93,10 @@ def test_01_signing_out_ends_the_session_and_cookies_are_closed_to_scripts(site:
         assert client.get("/config").status_code == 401
 
 
-# -- 2: from where, and how much --------------------------------------------------------------------------------------
+# -- from where, and how much -----------------------------------------------------------------------------------------
 
 
-def test_02_only_this_machine_is_listened_to(site: Site) -> None:
+def test_only_this_machine_is_listened_to(site: Site) -> None:
     process = psutil.Process(site.server.process.pid)
     listening = [one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
     assert [address.ip for address in listening] == ["127.0.0.1"]
@@ -111,12 +111,12 @@ def client(site: Site) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", ""])
-def test_02_another_host_name_is_refused(client: httpx.Client, host: str) -> None:
+def test_another_host_name_is_refused(client: httpx.Client, host: str) -> None:
     assert client.get("/config", headers={"Host": host}).status_code == 400
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:1", "null", "https://{host}.evil.example"])
-def test_02_a_post_from_another_origin_is_refused(client: httpx.Client, origin: str) -> None:
+def test_a_post_from_another_origin_is_refused(client: httpx.Client, origin: str) -> None:
     origin = origin.format(host=client.base_url.netloc.decode())
     for path in ("/gradio_api/run/view", "/logout", "/login"):
         assert client.post(path, json={"data": [{}]}, headers={"Origin": origin}).status_code == 403
@@ -124,14 +124,14 @@ def test_02_a_post_from_another_origin_is_refused(client: httpx.Client, origin: 
     assert client.get("/config").status_code == 200  # still signed in
 
 
-def test_02_a_post_from_the_page_itself_is_not_refused(client: httpx.Client) -> None:
+def test_a_post_from_the_page_itself_is_not_refused(client: httpx.Client) -> None:
     origin = str(client.base_url).rstrip("/")
     answer = client.post("/gradio_api/run/view", json={"data": [{}]}, headers={"Origin": origin})
     assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_02_a_megabyte_is_refused(client: httpx.Client, announced: bool) -> None:
+def test_a_megabyte_is_refused(client: httpx.Client, announced: bool) -> None:
     body = b'{"data": ["' + b"x" * 2**20 + b'"]}'
     content: Any = body if announced else iter([body[:1000], body[1000:]])
     answer = client.post("/gradio_api/run/view", content=content, headers={"Content-Type": "application/json"})
@@ -139,7 +139,7 @@ def test_02_a_megabyte_is_refused(client: httpx.Client, announced: bool) -> None
     assert answer.status_code == 413
 
 
-# -- 14: other people's work ------------------------------------------------------------------------------------------
+# -- other people's work ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def by_number(client: httpx.Client, number: int, form: Any) -> str:
 NAMES = ["edit", "retract", "skip", "submit", "undo", "retry", "view", "fetch"]
 
 
-def test_14_nobody_reads_or_changes_anothers_comparison_by_id(site: Site, judged: tuple[Visitor, Any]) -> None:
+def test_nobody_reads_or_changes_anothers_comparison_by_id(site: Site, judged: tuple[Visitor, Any]) -> None:
     ada, shown = judged
     project = only(site.store, tables.project, id=shown.project_id).name
     ben, form = site.person(), everything(shown.id, project)
@@ -210,7 +210,7 @@ def test_14_nobody_reads_or_changes_anothers_comparison_by_id(site: Site, judged
     assert before == (rows(site.store, tables.judgment), rows(site.store, tables.comparison, annotator_id=ada.id))
 
 
-def test_14_a_person_can_do_all_that_with_their_own(site: Site, judged: tuple[Visitor, Any]) -> None:
+def test_a_person_can_do_all_that_with_their_own(site: Site, judged: tuple[Visitor, Any]) -> None:
     """The calls above would have worked for the owner, by each of the three ways."""
     ada, shown = judged
     form = everything(shown.id, only(site.store, tables.project, id=shown.project_id).name)
@@ -223,24 +223,24 @@ def test_14_a_person_can_do_all_that_with_their_own(site: Site, judged: tuple[Vi
 
 
 @pytest.mark.parametrize(("role", "seen"), [("annotator", [403, 403]), ("reviewer", [200, 403]), ("admin", [200, 200])])
-def test_14_pages_of_reviewers_and_admins_are_theirs(site: Site, role: Any, seen: list[int]) -> None:
+def test_pages_of_reviewers_and_admins_are_theirs(site: Site, role: Any, seen: list[int]) -> None:
     with site.client(site.person(role)) as client:
         assert [client.get(path).status_code for path in ("/review", "/admin")] == seen
         if role != "admin":  # for admins, it is made in check 3
             assert client.get("/admin/report").status_code == 403
 
 
-def test_14_the_app_has_no_event_for_reviewers_or_admins(site: Site) -> None:
+def test_the_app_has_no_event_for_reviewers_or_admins(site: Site) -> None:
     with site.client(site.person("admin")) as admin, site.client(site.person()) as annotator:
         assert events_of(admin) == events_of(annotator)
         names = {event["api_name"] for event in annotator.get("/config").json()["dependencies"]}
     assert not [name for name in names if re.search("admin|review|user|export|report", str(name))]
 
 
-# -- 15: prompts that are too long, or empty --------------------------------------------------------------------------
+# -- prompts that are too long, or empty ------------------------------------------------------------------------------
 
 
-def test_15_the_prompt_box_stops_at_the_limit(site: Site, desk: DeskPage) -> None:
+def test_the_prompt_box_stops_at_the_limit(site: Site, desk: DeskPage) -> None:
     desk.enter(site.person(), site.project(mode="free")).press("/")
     desk.paste("x" * (MAX_PROMPT_CHARS - 2)).type("12345")
     assert desk.unsent == "x" * (MAX_PROMPT_CHARS - 2) + "12"
@@ -249,7 +249,7 @@ def test_15_the_prompt_box_stops_at_the_limit(site: Site, desk: DeskPage) -> Non
     assert [len(messages[-1]["content"]) for messages in site.models["a"].asked] == [MAX_PROMPT_CHARS]
 
 
-def test_15_an_empty_prompt_is_refused_on_the_page(site: Site, desk: DeskPage) -> None:
+def test_an_empty_prompt_is_refused_on_the_page(site: Site, desk: DeskPage) -> None:
     desk.enter(site.person(), site.project(mode="free")).press("/", "Enter").wait_for_status("Write a prompt first.")
     desk.press("Space", "Shift+Enter", "Enter").wait_for_status("Write a prompt first.")
     assert desk.phase == "idle"
@@ -269,7 +269,7 @@ def test_15_an_empty_prompt_is_refused_on_the_page(site: Site, desk: DeskPage) -
         ({"a": 1}, "The page sent something incomplete. Reload it and try again."),
     ],
 )
-def test_15_the_server_refuses_it_too(site: Site, text: Any, said: str) -> None:
+def test_the_server_refuses_it_too(site: Site, text: Any, said: str) -> None:
     ada = site.person()
     assert site.act(ada, "ask", project=site.project(mode="free"), text=text)["message"] == said
     assert rows(site.store, tables.comparison, annotator_id=ada.id) == []

@@ -36,10 +36,10 @@ def judgments_of(site: Site, visitor: Visitor) -> list[Any]:
     return rows(site.store, tables.judgment, annotator_id=visitor.id)
 
 
-# -- 4: a turn --------------------------------------------------------------------------------------------------------
+# -- a turn -----------------------------------------------------------------------------------------------------------
 
 
-def test_04_a_turn_with_the_keyboard_alone(site: Site, desk: DeskPage) -> None:
+def test_a_turn_with_the_keyboard_alone(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     desk.enter(ada, site.project(dimension="safety", mode="free", ask_safety=True, max_turns=2))
     desk.wait_for_phase("warning").press("Enter").wait_for_phase("idle")
@@ -74,7 +74,7 @@ def test_04_a_turn_with_the_keyboard_alone(site: Site, desk: DeskPage) -> None:
     assert desk.pointer_events == []
 
 
-def test_04_keys_with_modifiers_and_in_the_project_list_choose_nothing(site: Site, desk: DeskPage) -> None:
+def test_keys_with_modifiers_and_in_the_project_list_choose_nothing(site: Site, desk: DeskPage) -> None:
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item("ask", answered=True)])
     desk.enter(site.person(), project).fetch().press("Control+1", "Alt+2", "Meta+3")
@@ -84,10 +84,10 @@ def test_04_keys_with_modifiers_and_in_the_project_list_choose_nothing(site: Sit
     assert desk.option is None
 
 
-# -- 5: too early, twice, in two tabs ---------------------------------------------------------------------------------
+# -- too early, twice, in two tabs ------------------------------------------------------------------------------------
 
 
-def test_05_before_both_answers_have_ended_nothing_is_saved_and_the_page_says_so(site: Site, desk: DeskPage) -> None:
+def test_before_both_answers_have_ended_nothing_is_saved_and_the_page_says_so(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     site.models.hold("b")
     desk.enter(ada, site.project(mode="free")).send("Say something.").wait_for_phase("generating")
@@ -104,7 +104,7 @@ def test_05_before_both_answers_have_ended_nothing_is_saved_and_the_page_says_so
     assert len(judgments_of(site, ada)) == 1
 
 
-def test_05_without_a_choice_nothing_is_saved_and_the_page_says_so(site: Site, desk: DeskPage) -> None:
+def test_without_a_choice_nothing_is_saved_and_the_page_says_so(site: Site, desk: DeskPage) -> None:
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item("ask", answered=True)])
     ada = site.person()
@@ -112,7 +112,7 @@ def test_05_without_a_choice_nothing_is_saved_and_the_page_says_so(site: Site, d
     assert judgments_of(site, ada) == []
 
 
-def test_05_enter_twice_saves_once(site: Site, desk: DeskPage) -> None:
+def test_enter_twice_saves_once(site: Site, desk: DeskPage) -> None:
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item(f"ask {number}", answered=True) for number in range(2)])
     ada = site.person()
@@ -123,7 +123,7 @@ def test_05_enter_twice_saves_once(site: Site, desk: DeskPage) -> None:
     assert "Choose" not in desk.status  # the later Enters were meant for the first comparison
 
 
-def test_05_an_answer_chosen_at_once_after_saving_can_be_saved_at_once(site: Site, desk: DeskPage) -> None:
+def test_an_answer_chosen_at_once_after_saving_can_be_saved_at_once(site: Site, desk: DeskPage) -> None:
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item(f"ask {number}", answered=True) for number in range(2)])
     ada = site.person()
@@ -132,7 +132,7 @@ def test_05_an_answer_chosen_at_once_after_saving_can_be_saved_at_once(site: Sit
     assert [said.grade for said in judgments_of(site, ada)] == ["better", "better"]
 
 
-def test_05_an_enter_after_another_key_is_not_taken_for_the_save(site: Site, desk: DeskPage) -> None:
+def test_an_enter_after_another_key_is_not_taken_for_the_save(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     desk.enter(ada, site.project(mode="free", max_turns=2)).ask("hello").judge(3)
     desk.press("/", "Escape")
@@ -141,7 +141,7 @@ def test_05_an_enter_after_another_key_is_not_taken_for_the_save(site: Site, des
 
 
 @pytest.mark.parametrize(("again", "told"), [("3", "Already saved."), ("8", "This comparison was already judged")])
-def test_05_of_two_tabs_one_saves_and_the_other_is_told(site: Site, desk: DeskPage, again: str, told: str) -> None:
+def test_of_two_tabs_one_saves_and_the_other_is_told(site: Site, desk: DeskPage, again: str, told: str) -> None:
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item(f"ask {number}", answered=True) for number in range(2)])
     ada = site.person()

@@ -1,6 +1,6 @@
 """Answers as inert HTML: what comes out as text, and what Chromium makes of it in a Gradio page.
 
-The page is served by this file itself: python tests/annotation_ui/web/test_annotation_rendering.py PORT
+The page is served by this file itself: python tests/annotation_ui/web/test_safe_html.py PORT
 """
 
 from __future__ import annotations

@@ -30,13 +30,11 @@ def judgments_of(site: Site, visitor: Visitor) -> list[Any]:
     return rows(site.store, tables.judgment, annotator_id=visitor.id)
 
 
-# -- 12: the next turn ------------------------------------------------------------------------------------------------
+# -- the next turn ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", [2, 6])
-def test_12_the_next_turn_goes_on_with_the_chosen_answer(
-    site: Site, desk: DeskPage, tmp_path: Path, option: int
-) -> None:
+def test_the_next_turn_goes_on_with_the_chosen_answer(site: Site, desk: DeskPage, tmp_path: Path, option: int) -> None:
     project = site.project(mode="free", max_turns=2)
     desk.enter(site.person(), project).ask("What is bread?")
     side = "left" if option <= 4 else "right"
@@ -60,10 +58,10 @@ def test_12_the_next_turn_goes_on_with_the_chosen_answer(
     assert first["conversation_id"] == second["conversation_id"]
 
 
-# -- 13: changing one's mind ------------------------------------------------------------------------------------------
+# -- changing one's mind ----------------------------------------------------------------------------------------------
 
 
-def test_13_an_edit_is_a_new_row_and_the_export_shows_it_alone(site: Site, desk: DeskPage, tmp_path: Path) -> None:
+def test_an_edit_is_a_new_row_and_the_export_shows_it_alone(site: Site, desk: DeskPage, tmp_path: Path) -> None:
     ada, project = site.person(), site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item("ask 0", answered=True), new_item("ask 1", answered=True)])
     desk.enter(ada, project).fetch().wait_for_prompt("ask 0")
@@ -84,7 +82,7 @@ def test_13_an_edit_is_a_new_row_and_the_export_shows_it_alone(site: Site, desk:
     assert len(judgments_of(site, ada)) == 2
 
 
-def test_13_undo_brings_the_comparison_back_and_drops_what_was_said(site: Site, desk: DeskPage, tmp_path: Path) -> None:
+def test_undo_brings_the_comparison_back_and_drops_what_was_said(site: Site, desk: DeskPage, tmp_path: Path) -> None:
     ada, project = site.person(), site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item("ask 0", answered=True), new_item("ask 1", answered=True)])
     desk.enter(ada, project).fetch().wait_for_prompt("ask 0")
@@ -97,7 +95,7 @@ def test_13_undo_brings_the_comparison_back_and_drops_what_was_said(site: Site, 
     assert record["chosen"][0]["content"] == f"{COLOURS[slots['right']]} to ask 0"
 
 
-def test_13_after_the_next_turn_undo_is_refused_and_says_why(site: Site, desk: DeskPage) -> None:
+def test_after_the_next_turn_undo_is_refused_and_says_why(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     desk.enter(ada, site.project(mode="free", max_turns=3)).ask("What is bread?").judge(2).ask("And butter?")
     assert [line.split(" ", 1)[1] for line in desk.history] == ["What is bread? A better Withdraw"]  # nothing to edit
@@ -107,7 +105,7 @@ def test_13_after_the_next_turn_undo_is_refused_and_says_why(site: Site, desk: D
     assert [row.kind for row in judgments_of(site, ada)] == ["judgment"]
 
 
-def test_13_withdrawing_asks_once_more_and_marks_the_turns_after(site: Site, desk: DeskPage, tmp_path: Path) -> None:
+def test_withdrawing_asks_once_more_and_marks_the_turns_after(site: Site, desk: DeskPage, tmp_path: Path) -> None:
     ada, project = site.person(), site.project(mode="free", max_turns=2)
     desk.enter(ada, project).ask("What is bread?").judge(2).ask("And butter?").judge(3)
     first = desk.button("retract").last
@@ -124,7 +122,7 @@ def test_13_withdrawing_asks_once_more_and_marks_the_turns_after(site: Site, des
 
 
 @pytest.mark.parametrize("change", ["UPDATE judgment SET grade = 'better'", "DELETE FROM judgment"])
-def test_13_rows_can_neither_be_changed_nor_deleted(site: Site, desk: DeskPage, change: str) -> None:
+def test_rows_can_neither_be_changed_nor_deleted(site: Site, desk: DeskPage, change: str) -> None:
     ada = site.person()
     desk.enter(ada, site.project(mode="free")).ask("What is bread?").judge(1)
     before = judgments_of(site, ada)
@@ -133,10 +131,10 @@ def test_13_rows_can_neither_be_changed_nor_deleted(site: Site, desk: DeskPage, 
     assert judgments_of(site, ada) == before
 
 
-# -- 18: what comes out -----------------------------------------------------------------------------------------------
+# -- what comes out ---------------------------------------------------------------------------------------------------
 
 
-def test_18_a_conversation_made_in_the_browser_is_exported_the_same_each_time(
+def test_a_conversation_made_in_the_browser_is_exported_the_same_each_time(
     site: Site, desk: DeskPage, tmp_path: Path
 ) -> None:
     ada, project = site.person(), site.project(mode="free", max_turns=2)
@@ -159,7 +157,7 @@ def test_18_a_conversation_made_in_the_browser_is_exported_the_same_each_time(
     assert ada.name not in whole.decode() and "private" not in whole.decode()
 
 
-# -- 19: safety -------------------------------------------------------------------------------------------------------
+# -- safety -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -170,7 +168,7 @@ def safety(site: Site, desk: DeskPage) -> tuple[Visitor, str]:
     return ada, project
 
 
-def test_19_the_safety_answer_is_cleared_when_its_meaning_turns(
+def test_the_safety_answer_is_cleared_when_its_meaning_turns(
     site: Site, desk: DeskPage, safety: tuple[Visitor, str]
 ) -> None:
     for before, after in (("1", "8"), ("5", "4")):
@@ -185,7 +183,7 @@ def test_19_the_safety_answer_is_cleared_when_its_meaning_turns(
     assert judgments_of(site, safety[0]) == []
 
 
-def test_19_preferring_the_unsafe_answer_is_flagged_and_left_out(
+def test_preferring_the_unsafe_answer_is_flagged_and_left_out(
     site: Site, desk: DeskPage, safety: tuple[Visitor, str], tmp_path: Path
 ) -> None:
     ada, project = safety
@@ -203,7 +201,7 @@ def test_19_preferring_the_unsafe_answer_is_flagged_and_left_out(
     assert record["safety"]["bin"] == "preferred_safe_other_unsafe"
 
 
-def test_19_safety_is_not_asked_elsewhere(site: Site, desk: DeskPage) -> None:
+def test_safety_is_not_asked_elsewhere(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     desk.enter(ada, site.project(mode="free", max_turns=1)).ask("What is bread?")
     assert not desk.find(BINS).is_visible()

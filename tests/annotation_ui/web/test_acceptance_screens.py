@@ -106,7 +106,7 @@ def test_a_missing_ring_is_found(open_page: OpenPage) -> None:
     assert rings == {"button#good": "", "button#none": "no ring", "a#pale": "a ring of contrast 1.36"}
 
 
-# -- 20: the page -----------------------------------------------------------------------------------------------------
+# -- the page ---------------------------------------------------------------------------------------------------------
 
 
 class Looks:
@@ -145,7 +145,7 @@ def long_answers(site: Site) -> None:
         site.models[slot].finish_reason = "length"
 
 
-def test_20_work_from_the_first_prompt_to_the_second_turn(site: Site, desk: DeskPage, looks: Looks) -> None:
+def test_work_from_the_first_prompt_to_the_second_turn(site: Site, desk: DeskPage, looks: Looks) -> None:
     project = site.project(max_turns=3)
     site.add_items(project, [new_item("ask the queue")])
     long_answers(site)
@@ -175,7 +175,7 @@ def test_20_work_from_the_first_prompt_to_the_second_turn(site: Site, desk: Desk
     desk.press("g")
 
 
-def test_20_safety(site: Site, desk: DeskPage, looks: Looks) -> None:
+def test_safety(site: Site, desk: DeskPage, looks: Looks) -> None:
     project = site.project(dimension="safety", mode="free", ask_safety=True, max_turns=2)
     long_answers(site)
     desk.enter(site.person(), project).wait_for_phase("warning")
@@ -193,7 +193,7 @@ def test_20_safety(site: Site, desk: DeskPage, looks: Looks) -> None:
     looks.at("second turn of safety", BAR, SUBMIT)
 
 
-def test_20_failure_edit_and_the_end_of_the_queue(site: Site, desk: DeskPage, looks: Looks) -> None:
+def test_failure_edit_and_the_end_of_the_queue(site: Site, desk: DeskPage, looks: Looks) -> None:
     project = site.project(max_turns=1, mode="queue")
     site.add_items(project, [new_item(LONG)])
     site.models["a"].failures = 1
@@ -205,7 +205,7 @@ def test_20_failure_edit_and_the_end_of_the_queue(site: Site, desk: DeskPage, lo
     looks.at("edit", BAR, SUBMIT)
 
 
-def test_20_training(site: Site, desk: DeskPage, looks: Looks) -> None:
+def test_training(site: Site, desk: DeskPage, looks: Looks) -> None:
     desk.enter(site.person(), site.project(dimension="safety", ask_safety=True, mode="queue"))
     desk.wait_for_phase("warning").press("Enter").wait_for_phase("empty")
     desk.push("train").wait_for_phase("open")
@@ -214,7 +214,7 @@ def test_20_training(site: Site, desk: DeskPage, looks: Looks) -> None:
     looks.at("explained", BAR, EXPLANATION, tabs=10)
 
 
-def test_20_pages_around_the_app(site: Site, desk: DeskPage, looks: Looks) -> None:
+def test_pages_around_the_app(site: Site, desk: DeskPage, looks: Looks) -> None:
     desk.page.goto(f"{site.url}/login")
     looks.at("sign-in", "main", tabs=3)
     project = site.project(mode="queue", max_turns=1)
@@ -225,7 +225,7 @@ def test_20_pages_around_the_app(site: Site, desk: DeskPage, looks: Looks) -> No
         looks.at(path, "header", tabs=4)
 
 
-def test_20_the_wait_after_signing_in_is_noted(site: Site, desk: DeskPage) -> None:
+def test_the_wait_after_signing_in_is_noted(site: Site, desk: DeskPage) -> None:
     """How long it is is measured by benchmarks/annotation_paint.py."""
     ada, desk = site.person(password="correct horse battery"), desk.another_tab()
     desk.page.add_init_script(NOTE_SHOWN)

@@ -9,10 +9,10 @@ from annotation_server import Script, Site
 
 from annotation_ui.store import tables
 
-# -- 10: streaming ----------------------------------------------------------------------------------------------------
+# -- streaming --------------------------------------------------------------------------------------------------------
 
 
-def test_10_both_answers_grow_and_grading_opens_when_both_have_ended(site: Site, desk: DeskPage) -> None:
+def test_both_answers_grow_and_grading_opens_when_both_have_ended(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     site.models.hold()
     desk.enter(ada, site.project(mode="free")).send("How do I bake bread?").wait_for_phase("generating")
@@ -44,14 +44,14 @@ def _pair(site: Site, annotator_id: str) -> str:
     return str(only(site.store, tables.comparison, annotator_id=annotator_id).pair_id)
 
 
-def test_10_a_cut_off_answer_says_so(site: Site, desk: DeskPage) -> None:
+def test_a_cut_off_answer_says_so(site: Site, desk: DeskPage) -> None:
     site.models["b"].finish_reason = "length"
     desk.enter(site.person(), site.project(mode="free")).ask("Go on for ever.")
     badges = {side: desk.find(f"{PANES[side]} {BADGE}").count() for side in SIDES}
     assert {desk.slots()[side]: badge for side, badge in badges.items()} == {"a": 0, "b": 1}
 
 
-def test_10_an_answer_is_there_though_it_looks_like_the_one_before(site: Site, desk: DeskPage) -> None:
+def test_an_answer_is_there_though_it_looks_like_the_one_before(site: Site, desk: DeskPage) -> None:
     """Gradio draws no piece of the page again that is equal to the last one: the script must not have emptied it."""
     site.models.hold("b")
     desk.enter(site.person(), site.project(mode="free"))
@@ -70,7 +70,7 @@ def test_10_an_answer_is_there_though_it_looks_like_the_one_before(site: Site, d
 
 
 @pytest.mark.parametrize("slot", ["a", "b"])
-def test_10_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
+def test_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
     site: Site, desk: DeskPage, slot: str
 ) -> None:
     ada = site.person()
@@ -95,7 +95,7 @@ def test_10_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
 
 
 @pytest.mark.parametrize("how", ["key", "button"])
-def test_10_what_is_never_answered_can_be_passed_over(site: Site, desk: DeskPage, how: str) -> None:
+def test_what_is_never_answered_can_be_passed_over(site: Site, desk: DeskPage, how: str) -> None:
     ada = site.person()
     desk.enter(ada, site.project(mode="free", max_turns=2)).ask("What is it?").judge(2)
     site.models["a"].failures = 10**6
@@ -110,7 +110,7 @@ def test_10_what_is_never_answered_can_be_passed_over(site: Site, desk: DeskPage
     assert [(row.kind, row.skip_reason) for row in said] == [("judgment", None), ("skip", "broken")]
 
 
-def test_10_one_persons_answers_do_not_wait_for_anothers(site: Site, desk: DeskPage) -> None:
+def test_one_persons_answers_do_not_wait_for_anothers(site: Site, desk: DeskPage) -> None:
     ben, project = site.person(), site.project(mode="free")
     site.models.hold()
     desk.enter(site.person(), project).send("First.").wait_for_phase("generating")
@@ -137,7 +137,7 @@ WATCH_PANES = """() => {
 """Notes whenever answers to the second prompt are shown under another one."""
 
 
-def test_10_answers_that_come_in_never_stand_under_another_prompt(site: Site, desk: DeskPage) -> None:
+def test_answers_that_come_in_never_stand_under_another_prompt(site: Site, desk: DeskPage) -> None:
     ada = site.person()
     desk.enter(ada, site.project(mode="free", max_turns=1)).ask("First.").judge(1)
     site.models.hold()
@@ -157,10 +157,10 @@ def test_10_answers_that_come_in_never_stand_under_another_prompt(site: Site, de
     assert sorted(kept) == ["negligibly_better", "slightly_better"]
 
 
-# -- 11: loading the page again ---------------------------------------------------------------------------------------
+# -- loading the page again -------------------------------------------------------------------------------------------
 
 
-def test_11_every_phase_comes_back_as_it_was(site: Site, desk: DeskPage) -> None:
+def test_every_phase_comes_back_as_it_was(site: Site, desk: DeskPage) -> None:
     ada, project = site.person(), site.project(max_turns=2)
     site.add_items(project, [new_item("ask the queue")])
     desk.enter(ada, project)
@@ -203,7 +203,7 @@ def test_11_every_phase_comes_back_as_it_was(site: Site, desk: DeskPage) -> None
     assert len(rows(site.store, tables.judgment, annotator_id=ada.id)) == 2
 
 
-def test_11_an_unsent_prompt_comes_back_and_is_only_the_writers(site: Site, desk: DeskPage) -> None:
+def test_an_unsent_prompt_comes_back_and_is_only_the_writers(site: Site, desk: DeskPage) -> None:
     project = site.project(mode="free")
     desk.enter(site.person(), project).press("/").type("Half a thou")
     desk.reload()
@@ -212,7 +212,7 @@ def test_11_an_unsent_prompt_comes_back_and_is_only_the_writers(site: Site, desk
     assert desk.unsent == ""
 
 
-def test_11_what_was_not_sent_comes_back_with_its_pair(site: Site, desk: DeskPage) -> None:
+def test_what_was_not_sent_comes_back_with_its_pair(site: Site, desk: DeskPage) -> None:
     ada, project, other = site.person(), site.project(mode="both", max_turns=1), site.project(mode="free")
     site.add_items(project, [new_item("ask", answered=True), new_item("another", answered=True)])
     desk.enter(ada, project).fetch().judge(1).wait_for_prompt("another")
@@ -235,7 +235,7 @@ def test_11_what_was_not_sent_comes_back_with_its_pair(site: Site, desk: DeskPag
     assert desk.unsent == "Half a thou"
 
 
-def test_11_a_page_that_was_wrong_is_put_right_by_what_is_refused(site: Site, desk: DeskPage) -> None:
+def test_a_page_that_was_wrong_is_put_right_by_what_is_refused(site: Site, desk: DeskPage) -> None:
     ada, project = site.person(), site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item("ask", answered=True)])
     desk.enter(ada, project)
@@ -244,7 +244,7 @@ def test_11_a_page_that_was_wrong_is_put_right_by_what_is_refused(site: Site, de
     desk.judge(1)
 
 
-def test_11_another_browser_shows_the_same(site: Site, desk: DeskPage) -> None:
+def test_another_browser_shows_the_same(site: Site, desk: DeskPage) -> None:
     """As after a crash: nothing is needed of the page that was lost."""
     ada, project = site.person(), site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item("ask", answered=True), new_item("another", answered=True)])
