@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -78,9 +79,41 @@ def any_backbone(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Pa
     return load_tiny(tiny_folder(request.param))
 
 
-@pytest.fixture(scope="module")
+# -- reduced runs of the toy recipe, made once: a test that changes one copies it -------------------------------------
+
+
+@pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A few rows of every toy file; name -> path."""
     from stage_fixtures import reduced_data
 
     return reduced_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def sft_run(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose base model and SFT are finished."""
+    from stage_fixtures import reduced_recipe
+
+    from stages.base import pretrain
+    from stages.sft import finetune
+
+    run = tmp_path_factory.mktemp("runs") / "sft"
+    for stage in (pretrain, finetune):
+        stage.main(reduced_recipe(files, run))
+    return run
+
+
+@pytest.fixture(scope="session")
+def rewarded_run(files: dict[str, str], sft_run: Path) -> Path:
+    """A run folder that is finished up to the reward models."""
+    from stage_fixtures import reduced_recipe
+
+    from stages.annotate import collect
+    from stages.reward import train_reward_models
+
+    run = sft_run.with_name("rewarded")
+    shutil.copytree(sft_run, run)
+    for stage in (collect, train_reward_models):
+        stage.main(reduced_recipe(files, run))
+    return run

@@ -38,9 +38,7 @@ from annotation_ui.vocabulary import UNSAFE_PREFERRED, meaning_of
 from stages.annotate import collect as annotate
 from stages.annotate import people, people_pairs, people_waiting
 from stages.annotate.prompt_queues import prompts_for_people
-from stages.base import pretrain as base
 from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
 
 pytestmark = pytest.mark.integration
 
@@ -50,13 +48,11 @@ WANTED = 12 + 10 + 4 + 4
 
 
 @pytest.fixture(scope="module")
-def recipe(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def recipe(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A run whose SFT model is there."""
+    run = shutil.copytree(sft_run, tmp_path_factory.mktemp("people") / "run")
     counts = [f"annotate.{count}" for count in COUNTS]
-    made = reduced_recipe(files, tmp_path_factory.mktemp("run"), "annotate.source=ui", "annotate.ui_port=0", *counts)
-    base.main(made)
-    sft.main(made)
-    return made
+    return reduced_recipe(files, run, "annotate.source=ui", "annotate.ui_port=0", *counts)
 
 
 class Judge:

@@ -22,13 +22,9 @@ from alignment.run import stage_run
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import StageRun
 from alignment.settings.recipe import Recipe
-from stages.annotate import collect as annotate
-from stages.base import pretrain as base
 from stages.ppo import train_policy as ppo
 from stages.ppo.resume import ResumablePPO
 from stages.ppo.training_watch import TrainingWatch
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
 
 pytestmark = pytest.mark.integration
 
@@ -50,23 +46,14 @@ class Killed(BaseException):
     """Stands in for kill -9: nobody catches it."""
 
 
-@pytest.fixture(scope="module")
-def rewarded(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that is finished up to the reward models."""
-    run = tmp_path_factory.mktemp("runs") / "rewarded"
-    for stage in (base, sft, annotate, reward):
-        stage.main(reduced_recipe(files, run))
-    return run
-
-
 @pytest.fixture
-def recipe_in(files: dict[str, str], rewarded: Path, tmp_path: Path) -> Callable[..., Recipe]:
+def recipe_in(files: dict[str, str], rewarded_run: Path, tmp_path: Path) -> Callable[..., Recipe]:
     """Gives a recipe with a run folder of its own, ready for PPO."""
 
     def make(name: str = "run", *overrides: str) -> Recipe:
         run = tmp_path / name
         if not run.exists():
-            shutil.copytree(rewarded, run)
+            shutil.copytree(rewarded_run, run)
         return reduced_recipe(files, run, *SETTINGS, *overrides)
 
     return make
@@ -97,9 +84,9 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(files: dict[str, str], rewarded: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def uninterrupted(files: dict[str, str], rewarded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    shutil.copytree(rewarded, run)
+    shutil.copytree(rewarded_run, run)
     ppo.main(reduced_recipe(files, run, *SETTINGS))
     return str(run)
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_fixtures import reduced_data, reduced_recipe
+from stage_fixtures import reduced_recipe
 
 from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.models.heads.known_heads import HEADS
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
-from stages.base import pretrain as base
 from stages.reward import ablate
 from stages.reward import train_reward_models as reward
 from stages.reward.ablate import columns_of, row_of, variants
-from stages.sft import finetune as sft
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    folder = tmp_path_factory.mktemp("ablation")
-    made = reduced_recipe(reduced_data(folder), folder / "run", "annotate.safety_pairs=60")
-    for stage in (base, sft, annotate, reward):
+def recipe(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    run = shutil.copytree(sft_run, tmp_path_factory.mktemp("ablation") / "run")
+    made = reduced_recipe(files, run, "annotate.safety_pairs=60")
+    for stage in (annotate, reward):
         stage.main(made)
     return made
 

@@ -13,7 +13,7 @@ from typing import Any
 import child_process
 import pytest
 import yaml
-from stage_fixtures import ROOT, reduced_data, reduced_recipe
+from stage_fixtures import ROOT, reduced_recipe
 
 from alignment.errors import UserError
 from alignment.files import read_json
@@ -23,9 +23,7 @@ from alignment.run.stage_run import CHECKPOINTS, StageRun
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
-from stages.base import pretrain as base
 from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
 
 pytestmark = pytest.mark.integration
 
@@ -38,8 +36,9 @@ SETTINGS = (
 KILLER = """
 import os, signal, sys
 from alignment.settings.read_recipe import load_recipe
-from alignment.reward import training
-from stages import reward
+from alignment.machine import checkpoint
+from alignment.reward import reward_training
+from stages.reward import train_reward_models as reward
 
 where, count = sys.argv[2], int(sys.argv[3])
 def kill(*unused, **unused_by_name):
@@ -49,10 +48,9 @@ def kill(*unused, **unused_by_name):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if where == "before a checkpoint is written":
-    save = training.save_checkpoint
-    training.save_checkpoint = lambda *a, **k: (kill(), save(*a, **k))
+    save = reward_training.save_checkpoint
+    reward_training.save_checkpoint = lambda *a, **k: (kill(), save(*a, **k))
 elif where == "half-way through a checkpoint":
-    from alignment import checkpoint
     write = checkpoint.save_file
     checkpoint.save_file = lambda *a, **k: (write(*a, **k), kill())
 elif where == "after a step":
@@ -66,12 +64,11 @@ reward.main(load_recipe(sys.argv[1]))
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A run that is ready for its reward models, with the recipe beside it."""
-    folder = tmp_path_factory.mktemp("resume")
-    recipe = reduced_recipe(reduced_data(folder), folder / "run", *SETTINGS)
-    for stage in (base, sft, annotate):
-        stage.main(recipe)
+def prepared(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A run that is ready for its reward models."""
+    run = shutil.copytree(sft_run, tmp_path_factory.mktemp("resume") / "run")
+    recipe = reduced_recipe(files, run, *SETTINGS)
+    annotate.main(recipe)
     return recipe
 
 
