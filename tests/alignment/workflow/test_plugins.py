@@ -110,7 +110,10 @@ def test_a_file_is_run_once(tmp_path: Path) -> None:
         ("import torch\nx = 1 / 0\n", r"ZeroDivisionError: division by zero \(line 2\)"),
         ("def broken(:\n", "SyntaxError"),
         ("x = 1\n", "adds nothing to HEADS, LOSSES, GATES"),
-        ("from alignment.models.heads import *\nHEADS['linear'] = MlpHead\n", r"replaces HEADS\['linear'\]"),
+        (
+            "from alignment.models.heads import HEADS, RewardHead\nHEADS['linear'] = RewardHead\n",
+            r"replaces HEADS\['linear'\]",
+        ),
     ],
 )
 def test_a_bad_file_is_one_error_and_leaves_nothing_behind(text: str | None, message: str, tmp_path: Path) -> None:
