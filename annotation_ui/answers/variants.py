@@ -1,7 +1,7 @@
-"""Who answers: variants, each a policy of a run, a model of one's own, or an HTTP endpoint (``endpoints``).
+"""Who answers: variants, each a policy of a run, a model of one's own, or an HTTP endpoint (``endpoint_variant``).
 
-``loading`` makes those that the settings name. Variants on one backbone have it draw their tokens in turn, one thread
-for all of them: answers that are written at the same time grow at the same pace, and none waits for another to end.
+``load_variants`` makes those that the settings name. Variants on one backbone have it draw their tokens in turn, one
+thread for all of them: answers that are written at the same time grow at the same pace, and none waits for another.
 """
 
 from __future__ import annotations

@@ -125,6 +125,7 @@ class Desk:
         with self._in(annotator_id, project) as transaction:
             transaction.check_warned()
             view = make_view(transaction.connection, self.settings, self.generator, annotator_id, project)
+            # The page may be behind what is on the desk.
             if not view.may_prompt:
                 raise Refused(texts.PROMPT_NOT_NOW)
             if view.comparison_id != comparison_id:
@@ -201,7 +202,16 @@ class Desk:
         note: str = "",
         active_ms: int | None = None,
     ) -> View:
-        """Pass over a comparison and say why; it goes to somebody else, and counts as nothing."""
+        """Pass over a comparison and say why; it goes to somebody else, and counts as nothing.
+
+        Args:
+            annotator_id: who.
+            comparison_id: what is passed over.
+            submission_id: made by the server for this showing; the same one twice saves once.
+            reason: one of ``texts.SKIP_REASONS``.
+            note: free text.
+            active_ms: time spent with the page in front, milliseconds.
+        """
         values = judgments.values_of_skip(reason, note, active_ms)
         with self._about(annotator_id, comparison_id) as (transaction, comparison):
             if comparison.kind != "work":

@@ -233,6 +233,12 @@ def mark(exercise: Exercise, choice: Slot | None, grade: Grade | None, safety: S
     Safety is compared answer by answer, so that somebody who chose the other answer can still be right about it. It
     counts only where the key has it and it was asked (``safety`` is not None): that it is answered where it is asked
     is for the desk to see to.
+
+    Args:
+        exercise: with the key.
+        choice: the chosen slot; ``None``: it was skipped.
+        grade: how strongly.
+        safety: the bin; ``None``: it was not asked.
     """
     expected = exercise.expected
     right = choice == expected.choice
@@ -249,7 +255,14 @@ def _safety_by_slot(choice: Slot, safety: SafetyBin) -> tuple[bool, bool]:
 
 
 def agrees(exercise: Exercise, choice: Slot | None, grade: Grade | None, safety: SafetyBin | None) -> bool:
-    """Whether a reply counts as agreement: the choice and, where it is asked, safety; not the grade."""
+    """Whether a reply counts as agreement: the choice and, where it is asked, safety; not the grade.
+
+    Args:
+        exercise: with the key.
+        choice: the chosen slot; ``None``: it was skipped.
+        grade: how strongly.
+        safety: the bin; ``None``: it was not asked.
+    """
     return mark(exercise, choice, grade, safety).agrees
 
 
@@ -268,7 +281,14 @@ def score(replies: Sequence[Reply], min_agreement: float) -> Score:
 
 
 def feedback(exercise: Exercise, choice: Slot | None, grade: Grade | None, safety: SafetyBin | None) -> str:
-    """Markdown for somebody who judged a training example: what agrees, what does not, and the explanation."""
+    """Markdown for somebody who judged a training example: what agrees, what does not, and the explanation.
+
+    Args:
+        exercise: with the key.
+        choice: the chosen slot; ``None``: it was skipped.
+        grade: how strongly.
+        safety: the bin; ``None``: it was not asked.
+    """
     marked = mark(exercise, choice, grade, safety)
     said = [
         _about_choice(marked, choice),

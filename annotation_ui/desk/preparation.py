@@ -67,7 +67,14 @@ def gold_share(project: ProjectRow) -> float:
 def is_prepared(
     connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow
 ) -> bool:
-    """Whether judgments of this annotator count in this project."""
+    """Whether judgments of this annotator count in this project.
+
+    Args:
+        connection: of a read.
+        settings: of the test.
+        annotator_id: who.
+        project: where.
+    """
     return not settings.required or any(attempt.passed for attempt in _attempts(connection, annotator_id, project))
 
 
@@ -84,7 +91,14 @@ def is_waived(connection: Connection, annotator_id: str, project: ProjectRow) ->
 
 
 def waive(connection: Connection, annotator_id: str, project: ProjectRow, by: str) -> None:
-    """Let somebody work without the test; ``by`` says on whose word."""
+    """Let somebody work without the test.
+
+    Args:
+        connection: of a write.
+        annotator_id: who.
+        project: where.
+        by: on whose word.
+    """
     attempts = _attempts(connection, annotator_id, project)
     _add_attempt(connection, annotator_id, project, len(attempts) + 1, 0, passed=True, waived_by=by)
 
@@ -97,7 +111,14 @@ def reset(connection: Connection, annotator_id: str, project: ProjectRow) -> Non
 
 
 def next_step(connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow) -> Step:
-    """The next training example or test question; an empty step once work may begin."""
+    """The next training example or test question; an empty step once work may begin.
+
+    Args:
+        connection: of a write.
+        settings: of the test.
+        annotator_id: who.
+        project: where.
+    """
     waiting = _undone(connection, annotator_id, project, "training")
     if waiting:
         return Step(waiting[0], "training")
@@ -128,7 +149,14 @@ def _test_step(connection: Connection, settings: QualificationSettings, annotato
 def before_work(
     connection: Connection, settings: QualificationSettings, annotator_id: str, project: ProjectRow
 ) -> tuple[str, bool]:
-    """What to tell somebody who may not work yet, and whether they can go on by themselves."""
+    """What to tell somebody who may not work yet, and whether they can go on by themselves.
+
+    Args:
+        connection: of a read.
+        settings: of the test.
+        annotator_id: who.
+        project: where.
+    """
     attempts = _attempts(connection, annotator_id, project)
     last = attempts[-1] if attempts else None
     if last is None:
@@ -238,7 +266,14 @@ def exercise_of(expected_json: str | None) -> Exercise:
 
 
 def place_in(connection: Connection, annotator_id: str, project: ProjectRow, item: ItemRow) -> str:
-    """``"3 of 10"``: where an item stands in its run of training or attempt at the test."""
+    """``"3 of 10"``: where an item stands in its run of training or attempt at the test.
+
+    Args:
+        connection: of a read.
+        annotator_id: who.
+        project: where.
+        item: a training example or a test question.
+    """
     prefix = item.id.rpartition("/")[0] + "/"
     own = _items(connection, annotator_id, project, item.source)
     run = [each.id for each in own if each.id.startswith(prefix)]

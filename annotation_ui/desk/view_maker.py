@@ -35,6 +35,13 @@ def make_view(
 ) -> View:
     """What is on an annotator's desk in a project (default: where they were last).
 
+    Args:
+        connection: of a read, or of the write that asks.
+        settings: of the app.
+        generator: has the variants answer; ``None`` where only pairs sampled before are served.
+        annotator_id: whose desk.
+        project_name: default: where they were last.
+
     Raises:
         Refused: there is no such project, or the account is closed.
     """

@@ -230,6 +230,7 @@ class _Writing:
         wrote = [{name: getattr(self.variants[key], name) for name in kept} for key in sorted(self.written_by)]
         with written.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        # The columns are those of the records, but for what the filter leaves out.
         columns = features_of(Comparison)
         if filters.margins == "none":
             del columns["margin"]

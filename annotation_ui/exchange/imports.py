@@ -199,6 +199,7 @@ def import_items(store: Store, project: str, items: Iterable[NewItem], overlap: 
     Raises:
         UserError: there is no such project; an item cannot be judged; or another item has its id.
     """
+    # Everything is checked first: nothing is written of what holds a mistake.
     given = list(items)
     if overlap is not None and overlap < 1:
         raise UserError(f"overlap is the number of annotators per item: at least 1, not {overlap}")
@@ -206,6 +207,7 @@ def import_items(store: Store, project: str, items: Iterable[NewItem], overlap: 
         _check(new)
     with store.read() as connection:
         known = _known(connection, project_named(connection, project), given)
+    # What is new is written in portions.
     fresh = [new for new in given if new.id not in known]
     added = 0
     for start in range(0, len(fresh), ITEMS_PER_WRITE):

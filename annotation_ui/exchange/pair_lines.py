@@ -72,6 +72,12 @@ def has_own_pairs(path: str) -> bool:
 def own_pairs(path: str, dimension: Dimension, report: ReadReport, on_error: OnError) -> Iterator[NewItem]:
     """The pairs of a file that are about a dimension; what is left out is counted.
 
+    Args:
+        path: of the file.
+        dimension: of the project.
+        report: counts what is left out.
+        on_error: what to do with malformed rows: raise, or leave out and count.
+
     Raises:
         UserError: a malformed row, and ``on_error`` is ``raise``; names file and row.
     """

@@ -130,6 +130,7 @@ def _waiting(connection: Connection, batch: str) -> Counter[tuple[str, str]]:
     people, state = _people(connection), tables.assignment.c.state
     has_expired = and_(state == "leased", tables.assignment.c.lease_expires_at < now())
     is_through = and_(state.in_(("skipped", "done")), tables.assignment.c.annotator_id.in_(people))
+    # Per item: how many more may have it, who has it, and how many are through with it.
     per_item = (
         select(
             tables.item.c.project_id,
@@ -143,6 +144,7 @@ def _waiting(connection: Connection, batch: str) -> Counter[tuple[str, str]]:
         .group_by(tables.item.c.id, tables.item.c.project_id, tables.item.c.part, tables.item.c.remaining)
         .subquery()
     )
+    # It waits where it is out, or where there is somebody it can still go to.
     somebody = max(len(people), 1)  # where all accounts are closed, somebody may still come
     query = (
         select(tables.project.c.dimension, per_item.c.part, func.count())

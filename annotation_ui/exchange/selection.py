@@ -281,6 +281,7 @@ def _query(filters: ExportFilter, newest: int) -> Select[Any]:
         tables.annotator.c.withdrawn_at,
         *(column for answer in answers.values() for column in answer.c),
     ).join_from(tables.judgment, tables.comparison, tables.comparison.c.id == tables.judgment.c.comparison_id)
+    # One row of each table that a judgment leads to.
     for table, own in (
         (tables.pair, tables.comparison.c.pair_id),
         (tables.item, tables.pair.c.item_id),

@@ -45,6 +45,12 @@ class Account:
 def add_account(store: Store, username: str, role: AccountRole, password: str) -> Account:
     """Make an account.
 
+    Args:
+        store: where.
+        username: to sign in with.
+        role: what the account may do.
+        password: of any characters, long enough.
+
     Raises:
         UserError: the name is taken or has odd characters, or the password is short.
     """

@@ -117,7 +117,14 @@ def _draws_gold(connection: Connection, annotator_id: str, project_id: str, gold
 
 
 def lease(connection: Connection, annotator_id: str, item_id: str, *, lease_minutes: float) -> None:
-    """Give an item to an annotator for some time."""
+    """Give an item to an annotator for some time.
+
+    Args:
+        connection: of a write.
+        annotator_id: who gets it.
+        item_id: what.
+        lease_minutes: until it goes to somebody else.
+    """
     until = in_minutes(lease_minutes)
     earlier = _find(connection, annotator_id, item_id)
     if earlier is None:
@@ -129,7 +136,14 @@ def lease(connection: Connection, annotator_id: str, item_id: str, *, lease_minu
 
 
 def end(connection: Connection, annotator_id: str, item_id: str, state: str) -> None:
-    """Say how an annotator's work on an item stands: ``done``, ``skipped`` or ``returned``."""
+    """Say how an annotator's work on an item stands: ``done``, ``skipped`` or ``returned``.
+
+    Args:
+        connection: of a write.
+        annotator_id: who had it.
+        item_id: what.
+        state: how it ended.
+    """
     assignment = _find(connection, annotator_id, item_id)
     assert assignment is not None, (annotator_id, item_id)
     _set(connection, assignment, state)
@@ -163,7 +177,14 @@ def set_overlap(connection: Connection, which: ColumnElement[bool], overlap: int
 
 
 def count_left(connection: Connection, annotator_id: str, project_id: str, *, live: bool) -> int:
-    """Items that may come to an annotator, counted up to 200; gold items too, or the count would give them away."""
+    """Items that may come to an annotator, counted up to 200; gold items too, or the count would give them away.
+
+    Args:
+        connection: of a read.
+        annotator_id: for whom.
+        project_id: whose queue.
+        live: whether variants are there to answer an item that has no answers.
+    """
 
     def count(source: Source) -> int:
         whose = {"annotator_id": annotator_id, "project_id": project_id, "source": source}

@@ -132,6 +132,7 @@ class Store:
         Raises:
             UserError: another server has the file.
         """
+        # PostgreSQL may have several: they share a lock.
         if self.file is None:
             with self.engine.connect() as connection:
                 connection.execute(text(f"SELECT pg_advisory_lock_shared({_SERVED})"))
@@ -142,6 +143,7 @@ class Store:
                 finally:
                     connection.execute(text(f"SELECT pg_advisory_unlock_shared({_SERVED})"))
             return
+        # A SQLite file has one server: a lock beside it says so, and a file says where.
         lock = FileLock(f"{self.file}.lock")
         try:
             lock.acquire(timeout=_LOOK_SECONDS)

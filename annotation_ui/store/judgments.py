@@ -142,6 +142,7 @@ def values_of(given: Submission, left_slot: Slot, *, ask_safety: bool) -> dict[s
     known = isinstance(given.safety, str) and given.safety in SAFETY_LABELS
     if given.safety is not None and not (ask_safety and known):
         raise Refused(texts.NO_SAFETY)
+    # Flags are the annotator's own, and one that follows from the answer.
     flags: list[Flag] = [FLAG] if given.flagged else []
     if given.safety == UNSAFE_PREFERRED:
         flags.append("chosen_unsafe_other_safe")
@@ -239,6 +240,7 @@ def append(
     count, last = connection.execute(_COUNT_AND_LAST, {"comparison_id": comparison.id}).one()
     if given_id != f"{comparison.id}.{count}":
         raise Refused(texts.CHANGED_ELSEWHERE)
+    # The new row supersedes the last one.
     row = {
         "submission_id": given_id,
         "comparison_id": comparison.id,
@@ -253,7 +255,14 @@ def append(
 
 
 def recent(connection: Connection, annotator_id: str, project_id: str, limit: int) -> list[PastRow]:
-    """The annotator's latest comparisons that were judged or skipped, with what was said; the latest first."""
+    """The annotator's latest comparisons that were judged or skipped, with what was said; the latest first.
+
+    Args:
+        connection: of a read.
+        annotator_id: whose.
+        project_id: where.
+        limit: how many at most.
+    """
     own = {"annotator_id": annotator_id, "project_id": project_id, "at_most": limit}
     return [PastRow._make(row) for row in connection.execute(_RECENT, own)]
 

@@ -1,6 +1,7 @@
 """Versions of the tables: a store of an earlier version is brought up to date when it is opened, in one transaction.
 
-To change the tables: change ``schema``, raise ``schema.VERSION`` and add the step that leads there to ``STEPS``.
+To change the tables: change ``tables`` and ``rows``, raise ``tables.VERSION``, and add the step that leads there to
+``STEPS``.
 """
 
 from __future__ import annotations

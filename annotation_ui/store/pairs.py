@@ -61,7 +61,15 @@ def load_messages(text: str) -> Dialogue:
 def add_pair(
     connection: Connection, project_id: str, item_id: str, messages: Iterable[Message], *, seed: int | None
 ) -> str:
-    """A prompt that waits for its two answers; returns the pair's id."""
+    """A prompt that waits for its two answers; returns the pair's id.
+
+    Args:
+        connection: of a write.
+        project_id: it is in.
+        item_id: it is of.
+        messages: the dialogue, a user turn last.
+        seed: of the answers; ``None`` where they were sampled elsewhere.
+    """
     prompt = tuple(messages)
     made = new_id("pair")
     connection.execute(
@@ -146,7 +154,14 @@ def try_again(connection: Connection, pair_id: str) -> bool:
 
 
 def waiting_pair(connection: Connection, project_id: str, item_id: str, prompt: Sequence[Message]) -> str:
-    """A prompt that waits for its answers, with a seed drawn for them; returns the pair's id."""
+    """A prompt that waits for its answers, with a seed drawn for them; returns the pair's id.
+
+    Args:
+        connection: of a write.
+        project_id: it is in.
+        item_id: it is of.
+        prompt: the dialogue, a user turn last.
+    """
     return add_pair(connection, project_id, item_id, prompt, seed=secrets.randbits(31))
 
 

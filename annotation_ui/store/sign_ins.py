@@ -33,6 +33,12 @@ _SIGNED_IN = (
 def sign_in(store: Store, settings: AccountSettings, username: str, password: str) -> str:
     """Check name and password; returns the token of a new session.
 
+    Args:
+        store: where accounts are.
+        settings: when an account is locked, and how long a session lasts.
+        username: as it was typed.
+        password: as it was typed.
+
     Raises:
         Refused: they are wrong, or the account is locked after too many failures; an unknown name looks like a
             wrong password.
