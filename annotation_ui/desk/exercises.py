@@ -290,12 +290,12 @@ def feedback(exercise: Exercise, choice: Slot | None, grade: Grade | None, safet
         safety: the bin; ``None``: it was not asked.
     """
     marked = mark(exercise, choice, grade, safety)
-    said = [
+    sentences = [
         _about_choice(marked, choice),
         _about_grade(exercise, marked, grade),
         _about_safety(exercise, marked, safety),
     ]
-    return f"{' '.join(filter(None, said))}\n\n{exercise.explanation}"
+    return f"{' '.join(filter(None, sentences))}\n\n{exercise.explanation}"
 
 
 def _about_choice(marked: Mark, choice: Slot | None) -> str:

@@ -164,21 +164,21 @@ def _each_once(
 ) -> tuple[list[NewItem], ReadReport]:
     """The items without those that ask the same again, at most ``limit``; the rest is counted."""
     seen: set[object] = set()
-    found: dict[str, NewItem] = {}
+    items: dict[str, NewItem] = {}
     for key, new in wanted:
         if key in seen:
             report.skip("there twice", new.id)
-        elif limit is not None and len(found) >= limit:
+        elif limit is not None and len(items) >= limit:
             report.skip("beyond the limit", new.id)
-        elif new.id in found:
+        elif new.id in items:
             raise UserError(f"{source}: two different records have the id {new.id!r}. Give each an id of its own.")
         else:
             seen.add(key)
-            found[new.id] = (filing or Filing()).on(new)
-    report.read = len(found)
-    if not found:
+            items[new.id] = (filing or Filing()).on(new)
+    report.read = len(items)
+    if not items:
         raise UserError(f"there is nothing to import. {report.summary()}")
-    return list(found.values()), report
+    return list(items.values()), report
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -52,8 +52,8 @@ class PairLine(Prompt):
             return row
         if "messages" in row:
             raise ValueError("give either prompt or messages")
-        said = row["prompt"]
-        messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
+        prompt = row["prompt"]
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         return {**{key: value for key, value in row.items() if key != "prompt"}, "messages": messages}
 
     @model_validator(mode="after")

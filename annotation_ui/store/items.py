@@ -48,7 +48,7 @@ class NewItem:
     expected: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        messages = tuple(Message(role=said.role, content=storable(said.content)) for said in self.messages)
+        messages = tuple(Message(role=turn.role, content=storable(turn.content)) for turn in self.messages)
         object.__setattr__(self, "messages", messages)
         object.__setattr__(self, "id", storable(self.id))
         object.__setattr__(self, "kind", self.kind and storable(self.kind))
@@ -84,11 +84,11 @@ def add_items(
 
 def _known(connection: Connection, identifiers: Sequence[str]) -> set[str]:
     """Those of the ids that are there already."""
-    found: set[str] = set()
+    known: set[str] = set()
     for start in range(0, len(identifiers), _IDS_PER_QUERY):
         some = tables.item.c.id.in_(identifiers[start : start + _IDS_PER_QUERY])
-        found |= set(connection.execute(select(tables.item.c.id).where(some)).scalars())
-    return found
+        known |= set(connection.execute(select(tables.item.c.id).where(some)).scalars())
+    return known
 
 
 def _add_item(

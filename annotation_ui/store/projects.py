@@ -79,8 +79,8 @@ def keep_project(connection: Connection, settings: ProjectSettings, *, change: b
 
 
 def _was_worked_on(connection: Connection, project_id: str) -> bool:
-    shown = select(tables.comparison.c.id).where(tables.comparison.c.project_id == project_id)
-    return connection.execute(shown.limit(1)).first() is not None
+    comparisons = select(tables.comparison.c.id).where(tables.comparison.c.project_id == project_id)
+    return connection.execute(comparisons.limit(1)).first() is not None
 
 
 def project_named(connection: Connection, name: str) -> ProjectRow:
