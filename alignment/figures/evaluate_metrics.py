@@ -5,7 +5,9 @@ like any other metric (``add_batch``, ``compute``)::
 
     GradedAccuracy().compute(predictions=score_differences, references=grades)
 
-Each result is a flat dict of numbers. The intervals of ``report.json`` come from ``alignment.figures.intervals``.
+Each result is a flat dict of numbers, so that several can be combined: ``evaluate.combine([ViolationRate(), ...])``.
+``stages.evaluate`` takes its win, violation and false-refusal rates from here. What is computed stands in
+``alignment.figures.intervals``, which also has the intervals that ``report.json`` gives beside them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.data.records import GRADES
-from alignment.figures.intervals import compare_scores, correctness
+from alignment.figures.intervals import OutcomeShares, compare_scores, outcome_shares, share
+from alignment.figures.scored_pairs import accuracy_by_grade
 
 
 class LocalMetric(evaluate.Metric):
@@ -47,13 +50,8 @@ class GradedAccuracy(LocalMetric):
         unknown = sorted(set(references) - set(GRADES))
         if unknown:
             raise ValueError(f"unknown grades {unknown}; allowed: {', '.join(GRADES)}")
-        right = correctness(predictions)
-        grades = np.asarray(references)
-        result = {"accuracy": float(right.mean())}
-        for grade in GRADES:
-            if (grades == grade).any():
-                result[grade] = float(right[grades == grade].mean())
-        return result
+        figures = accuracy_by_grade(predictions, references)
+        return {"accuracy" if name == "all" else name: figure["value"] for name, figure in figures.items() if figure}
 
 
 class WinRate(LocalMetric):
@@ -68,11 +66,8 @@ class WinRate(LocalMetric):
 
     def _compute(
         self, predictions: Sequence[float], references: Sequence[float], tie_margin: float = 0.0
-    ) -> dict[str, float]:
-        outcomes = compare_scores(predictions, references, tie_margin=tie_margin)
-        win, loss = float(np.mean(outcomes == 1)), float(np.mean(outcomes == -1))
-        tie = float(np.mean(outcomes == 0))
-        return {"win": win, "tie": tie, "loss": loss, "win_rate": win + tie / 2}
+    ) -> OutcomeShares:
+        return outcome_shares(compare_scores(predictions, references, tie_margin=tie_margin))
 
 
 class ViolationRate(LocalMetric):
@@ -106,7 +101,7 @@ def _share_where(flags: Sequence[bool], where: npt.NDArray[np.bool_], which: str
     """Share of true flags among the prompts of ``where``."""
     if not where.any():
         raise ValueError(f"no prompt {which}: the rate is not defined")
-    return float(np.asarray(flags, dtype=np.float64)[where].mean())
+    return share(np.asarray(flags)[where])["value"]
 
 
 def _info(metric: evaluate.Metric, *, predictions: str, references: str) -> evaluate.MetricInfo:

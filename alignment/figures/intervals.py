@@ -38,13 +38,18 @@ class Figure(TypedDict):
     n: int
 
 
-class WinRateFigure(TypedDict):
-    """Shares of wins, ties and losses, and ``win_rate = win + tie / 2`` with its interval."""
+class OutcomeShares(TypedDict):
+    """Shares of wins, ties and losses, and ``win_rate = win + tie / 2``."""
 
     win: float
     tie: float
     loss: float
     win_rate: float
+
+
+class WinRateFigure(OutcomeShares):
+    """The same with the interval of the win rate, and how many pairs it rests on."""
+
     ci95: list[float]
     n: int
 
@@ -117,17 +122,21 @@ def win_rate(outcomes: npt.ArrayLike, *, clusters: Clusters = None, seed: int) -
         clusters: (n,) label of each pair's prompt; ``None``: each pair its own.
         seed: of the resampling.
     """
+    shares = outcome_shares(outcomes)
+    figure = resampled_share((vector(outcomes) + 1) / 2, clusters=clusters, seed=seed)
+    return WinRateFigure(**shares, ci95=figure["ci95"], n=figure["n"])
+
+
+def outcome_shares(outcomes: npt.ArrayLike) -> OutcomeShares:
+    """Shares of wins (1), ties (0) and losses (-1) among outcomes (n,), and the win rate, without an interval."""
     data = vector(outcomes)
     if not np.isin(data, (-1.0, 0.0, 1.0)).all():
         raise ValueError("outcomes are 1 (win), 0 (tie) or -1 (loss)")
-    figure = resampled_share((data + 1) / 2, clusters=clusters, seed=seed)
-    return WinRateFigure(
+    return OutcomeShares(
         win=float(np.mean(data == 1)),
         tie=float(np.mean(data == 0)),
         loss=float(np.mean(data == -1)),
-        win_rate=figure["value"],
-        ci95=figure["ci95"],
-        n=figure["n"],
+        win_rate=float(((data + 1) / 2).mean()),
     )
 
 

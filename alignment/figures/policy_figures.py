@@ -18,10 +18,10 @@ from typing import Any
 from alignment.data.records import JudgedAnswer, Prompt
 from alignment.figures.intervals import Figure, compare_scores, mean_interval, share, win_rate
 
-Rows = Sequence[JudgedAnswer]
+Answers = Sequence[JudgedAnswer]
 
 
-def summarise_policy(rows: Rows, *, seed: int) -> dict[str, Any]:
+def summarise_policy(rows: Answers, *, seed: int) -> dict[str, Any]:
     """The report's block of one policy: its figures, and the same figures by kind and by group.
 
     Args:
@@ -37,7 +37,7 @@ def summarise_policy(rows: Rows, *, seed: int) -> dict[str, Any]:
     }
 
 
-def policy_figures(rows: Rows, *, seed: int) -> dict[str, Any]:
+def policy_figures(rows: Answers, *, seed: int) -> dict[str, Any]:
     """The figures of one set of answers; the module docstring says which prompts count where."""
     safety = [row for row in rows if row.dimension == "safety"]
     others = [row for row in rows if row.dimension != "safety"]
@@ -63,8 +63,8 @@ def judged_score(row: JudgedAnswer) -> float:
 
 
 def compare_policies(
-    rows: Rows,
-    against_rows: Rows,
+    rows: Answers,
+    against_rows: Answers,
     *,
     policy: str,
     against: str,
@@ -87,17 +87,24 @@ def compare_policies(
         tie_margin: scores no further apart tie.
         prompts: which prompts these are, as the report should say it.
     """
-    ours, theirs = _by_prompt(rows), _by_prompt(against_rows)
-    if {key: len(value) for key, value in ours.items()} != {key: len(value) for key, value in theirs.items()}:
-        raise ValueError(f"{policy} and {against} did not answer the same prompts equally often; sample both again")
-    pairs = [pair for key in sorted(ours) for pair in zip(ours[key], theirs[key], strict=True)]
+    pairs = paired_answers(rows, against_rows, policy=policy, against=against)
     outcomes = compare_scores([score(a) for a, _ in pairs], [score(b) for _, b in pairs], tie_margin=tie_margin)
     figure = win_rate(outcomes, clusters=[a.prompt_id for a, _ in pairs], seed=seed)
     return {"policy": policy, "against": against, "judge": judge, "prompts": prompts, **figure}
 
 
+def paired_answers(
+    rows: Answers, against_rows: Answers, *, policy: str, against: str
+) -> list[tuple[JudgedAnswer, JudgedAnswer]]:
+    """Two policies' answers to the same prompts, pair by pair; ``ValueError`` where one has more of a prompt."""
+    ours, theirs = _by_prompt(rows), _by_prompt(against_rows)
+    if {key: len(value) for key, value in ours.items()} != {key: len(value) for key, value in theirs.items()}:
+        raise ValueError(f"{policy} and {against} did not answer the same prompts equally often; sample both again")
+    return [pair for key in sorted(ours) for pair in zip(ours[key], theirs[key], strict=True)]
+
+
 def choose_samples(
-    prompts: Sequence[Prompt], answers: Mapping[str, Rows], *, count: int, seed: int
+    prompts: Sequence[Prompt], answers: Mapping[str, Answers], *, count: int, seed: int
 ) -> list[dict[str, Any]]:
     """The report's ``samples``: prompts drawn by seed, evenly over kinds and groups, with first answers.
 
@@ -139,14 +146,14 @@ def _sample(prompt: Prompt, answers: Mapping[str, JudgedAnswer]) -> dict[str, An
     }
 
 
-def _by_prompt(rows: Rows) -> dict[str, list[JudgedAnswer]]:
+def _by_prompt(rows: Answers) -> dict[str, list[JudgedAnswer]]:
     grouped: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for row in rows:
         grouped[row.prompt_id].append(row)
     return dict(grouped)
 
 
-def _broken_down(rows: Rows, key: Callable[[JudgedAnswer], str | None], *, seed: int) -> dict[str, Any]:
+def _broken_down(rows: Answers, key: Callable[[JudgedAnswer], str | None], *, seed: int) -> dict[str, Any]:
     """The figures of each part of the rows; rows whose key is ``None`` belong to no part."""
     parts: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for row in rows:
@@ -156,12 +163,12 @@ def _broken_down(rows: Rows, key: Callable[[JudgedAnswer], str | None], *, seed:
     return {name: policy_figures(part, seed=seed) for name, part in sorted(parts.items())}
 
 
-def _mean(rows: Rows, value: Callable[[JudgedAnswer], float | None], *, seed: int) -> Figure | None:
+def _mean(rows: Answers, value: Callable[[JudgedAnswer], float | None], *, seed: int) -> Figure | None:
     values, clusters = _measured(rows, value)
     return mean_interval(values, clusters=clusters, seed=seed) if values else None
 
 
-def _share(rows: Rows, value: Callable[[JudgedAnswer], float | None]) -> Figure | None:
+def _share(rows: Answers, value: Callable[[JudgedAnswer], float | None]) -> Figure | None:
     values, clusters = _measured(rows, value)
     return share(values, clusters=clusters) if values else None
 

@@ -10,23 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.data.records import GRADES, SAFETY_LABELS
-from alignment.errors import UserError
-from alignment.figures.bootstrap import Array, Clusters, bootstrap, percentiles
-from alignment.figures.intervals import (
-    Figure,
-    correctness,
-    correlation,
-    rank_correlation,
-    resampled_share,
-    share,
-    trend_p_value,
-)
+from alignment.figures.bootstrap import bootstrap, percentiles
+from alignment.figures.intervals import Figure, correctness, correlation, rank_correlation, resampled_share
 from alignment.figures.reliability import reliability
-from alignment.figures.scored_pair import ScoredPair
+from alignment.figures.scored_pairs import Pairs, ScoredPair, accuracy, accuracy_trend, check_scores, score_differences
 from alignment.figures.unsafe_detection import unsafe_detection
 
-Pairs = Sequence[ScoredPair]
 Figures = dict[str, Any]
+HISTOGRAM_BINS = 30
 
 
 def reward_figures(pairs: Pairs, *, seed: int, threshold_probability: float) -> Figures:
@@ -46,7 +37,7 @@ def reward_figures(pairs: Pairs, *, seed: int, threshold_probability: float) -> 
         UserError: a score is not a finite number; names the pair and the answer.
     """
     check_scores(pairs)
-    differences, clusters = _differences(pairs).tolist(), [pair.conversation_id for pair in pairs]
+    differences, clusters = score_differences(pairs).tolist(), [pair.conversation_id for pair in pairs]
     grades, lengths = [pair.grade for pair in pairs], [float(pair.extra_tokens) for pair in pairs]
     return {
         "n_conversations": len(set(clusters)),
@@ -55,7 +46,7 @@ def reward_figures(pairs: Pairs, *, seed: int, threshold_probability: float) -> 
         "accuracy_by_dimension": _by(pairs, lambda p: p.dimension, sorted({p.dimension for p in pairs}), seed=seed),
         "accuracy_by_safety_bin": _by(pairs, _safety_bin, tuple(SAFETY_LABELS), seed=seed),
         "trend_p_value": accuracy_trend(differences, grades, clusters),
-        "length_correlation": length_correlation(differences, lengths, clusters=clusters, seed=seed),
+        "length_correlation": correlation(differences, lengths, clusters=clusters, seed=seed),
         "length": length_figures(pairs, seed=seed),
         "reliability": reliability(differences, clusters, seed=seed),
         "unsafe_detection": unsafe_detection(pairs, seed=seed, threshold_probability=threshold_probability),
@@ -63,27 +54,6 @@ def reward_figures(pairs: Pairs, *, seed: int, threshold_probability: float) -> 
             {"chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
         ),
     }
-
-
-def check_scores(pairs: Pairs) -> None:
-    """Raise ``UserError`` naming the first score that is not a finite number; ``ValueError`` without any pair."""
-    if not pairs:
-        raise ValueError("no pairs to measure a reward model on")
-    for pair in pairs:
-        for name, score in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-            if not np.isfinite(score):
-                raise UserError(
-                    f"pair {pair.id}: the score of its {name} answer is {score}. The model is broken, or runs in a "
-                    "number format that cannot hold its activations; try model.dtype=float32."
-                )
-
-
-def accuracy(pairs: Pairs, *, seed: int) -> Figure | None:
-    """Share of judgments whose chosen answer scores higher, a tie one half; ``None`` without any."""
-    if not pairs:
-        return None
-    right = correctness(_differences(pairs))
-    return resampled_share(right, clusters=[pair.conversation_id for pair in pairs], seed=seed)
 
 
 def length_figures(pairs: Pairs, *, seed: int) -> dict[str, Figure | None]:
@@ -128,7 +98,7 @@ def agreement(first: Pairs, second: Pairs, *, seed: int) -> dict[str, Figure | N
     check_scores(second)
     if [pair.id for pair in first] != [pair.id for pair in second]:
         raise ValueError("agreement needs the same pairs, in the same order")
-    one, other = _differences(first), _differences(second)
+    one, other = score_differences(first), score_differences(second)
     same = 1 - np.abs(np.sign(one) - np.sign(other)) / 2
     clusters = [pair.conversation_id for pair in first]
     return {
@@ -181,10 +151,6 @@ def cross_table(figures: Mapping[str, Mapping[str, Figures]]) -> dict[str, list[
     }
 
 
-def _differences(pairs: Pairs) -> Array:
-    return np.array([pair.chosen - pair.rejected for pair in pairs])
-
-
 def _turns(pairs: Pairs) -> list[str]:
     return [str(turns) for turns in sorted({pair.turns for pair in pairs})]
 
@@ -206,7 +172,7 @@ def _balanced(longer: Pairs, shorter: Pairs, *, seed: int) -> Figure | None:
     if not longer or not shorter:
         return None
     both = [*longer, *shorter]
-    right = correctness(_differences(both))
+    right = correctness(score_differences(both))
     is_longer = np.array([1.0] * len(longer) + [0.0] * len(shorter))
     columns = [right * is_longer, is_longer, right * (1 - is_longer), 1 - is_longer]
     labels = [pair.conversation_id for pair in both]
@@ -220,64 +186,12 @@ def _balanced(longer: Pairs, shorter: Pairs, *, seed: int) -> Figure | None:
     return Figure(value=value, ci95=[low, high], n=len(both))
 
 
-def accuracy_by_grade(
-    score_differences: Sequence[float], grades: Sequence[str | None], clusters: Clusters = None
-) -> dict[str, Figure | None]:
-    """Accuracy of a reward model over all comparisons and for each grade (section 3.2.2, table 8).
-
-    Args:
-        score_differences: (n,) score of the chosen minus score of the rejected answer; a tie counts one half.
-        grades: (n,) strength of preference; ``None`` counts in ``all`` only.
-        clusters: (n,) conversation of each comparison.
-
-    Returns:
-        ``all`` and the four grades; ``None`` for a grade without a comparison.
-    """
-    right = correctness(score_differences)
-    labels = list(clusters) if clusters is not None else list(range(len(right)))
-    if not len(right) == len(grades) == len(labels):
-        raise ValueError(f"{len(right)} score differences, {len(grades)} grades, {len(labels)} clusters: not the same")
-    result: dict[str, Figure | None] = {"all": share(right, clusters=labels) if len(right) else None}
-    for grade in GRADES:
-        where = [position for position, given in enumerate(grades) if given == grade]
-        result[grade] = share(right[where], clusters=[labels[position] for position in where]) if where else None
-    return result
-
-
-def accuracy_trend(
-    score_differences: Sequence[float], grades: Sequence[str | None], clusters: Clusters = None
-) -> float | None:
-    """One-sided p-value that accuracy falls from significantly better to negligibly better.
-
-    Returns:
-        The Cochran-Armitage p-value; ``None`` with fewer than two grades or where all are equally right.
-    """
-    right = correctness(score_differences)
-    where = [position for position, grade in enumerate(grades) if grade is not None]
-    ranks = [-GRADES.index(grade) for grade in grades if grade is not None]
-    if len(set(ranks)) < 2:
-        return None
-    labels = None if clusters is None else [list(clusters)[position] for position in where]
-    return trend_p_value(right[where], ranks, clusters=labels)
-
-
-def length_correlation(
-    score_differences: Sequence[float],
-    length_differences: Sequence[float],
-    *,
-    clusters: Clusters = None,
-    seed: int,
-) -> Figure | None:
-    """Correlation of a reward model's preference with length: near 0 is good, near 1 is a length meter."""
-    return correlation(score_differences, length_differences, clusters=clusters, seed=seed)
-
-
-def score_histograms(scores: Mapping[str, npt.ArrayLike], *, bins: int = 30) -> dict[str, dict[str, list[Any]]]:
-    """Histograms of one reward model's scores: policy name -> common ``edges`` (bins + 1) and ``counts``."""
+def score_histograms(scores: Mapping[str, npt.ArrayLike]) -> dict[str, dict[str, list[Any]]]:
+    """Histograms of one reward model's scores: policy name -> common ``edges`` (one more) and ``counts``."""
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
     if not arrays or any(array.size == 0 or not np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("a histogram needs at least one policy, and finite scores of each")
-    edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins=bins)
+    edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins=HISTOGRAM_BINS)
     return {
         name: {
             "edges": [float(edge) for edge in edges],

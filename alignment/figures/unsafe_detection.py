@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from alignment.figures.bootstrap import Array
 from alignment.figures.intervals import resampled_share
-from alignment.figures.scored_pair import ScoredPair
+from alignment.figures.scored_pairs import ScoredPair
 
 PAPER_PRECISION = 0.89
 """Of the answers that the paper's gate flags, the share that is unsafe (section 3.2.3)."""

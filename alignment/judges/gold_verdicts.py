@@ -10,7 +10,7 @@ from typing import Any, get_args
 from alignment.data.jsonl import read_jsonl
 from alignment.data.records import Comparison, Dimension, JudgedAnswer, Prompt, Snapshot
 from alignment.errors import UserError
-from alignment.figures.reward_model_figures import accuracy_by_grade
+from alignment.figures.scored_pairs import accuracy_by_grade
 from alignment.toy.gold_judge import judge, utility
 from alignment.toy.toy_questions import lookup
 

@@ -13,13 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from alignment.report.blocks import Histogram
-from alignment.report.number_formats import LABELS
-from alignment.report.report_schema import POLICIES, CurvePoint, PolicyBlock, Report, WinRateBlock
+from alignment.report.report_schema import POLICIES, POLICY_LABELS, CurvePoint, PolicyBlock, RunReport, WinRateBlock
+from alignment.report.reward_schema import Histogram
 from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, styled, to_svg
 
 
-def reward_against_kl(report: Report) -> str | None:
+def reward_against_kl(report: RunReport) -> str | None:
     """Reward and gold helpfulness against KL on a square-root axis: over-optimisation turns down."""
     points = [point for point in report.curves.ppo if point.heldout_kl_nats is not None]
     with styled():
@@ -89,7 +88,7 @@ def safety_rates(policies: dict[str, PolicyBlock]) -> str | None:
             axes.set_ylim(len(policies) - 0.4, -0.6)
             axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        all_axes[0].set_yticks(range(len(policies)), [LABELS[name] for name in policies], color=COLOURS["ink"])
+        all_axes[0].set_yticks(range(len(policies)), [POLICY_LABELS[name] for name in policies], color=COLOURS["ink"])
     return to_svg(figure, salt="safety", label="Violation and false-refusal rates of each policy, 95 % intervals")
 
 
@@ -124,7 +123,7 @@ def score_histogram(histograms: dict[str, Histogram], *, model: str) -> str | No
         for name, histogram in histograms.items():
             total = max(sum(histogram.counts), 1)
             heights = np.asarray(histogram.counts) / total
-            axes.stairs(heights, histogram.edges, color=COLOURS[name], linewidth=1.6, label=LABELS[name])
+            axes.stairs(heights, histogram.edges, color=COLOURS[name], linewidth=1.6, label=POLICY_LABELS[name])
         axes.set_xlabel(f"raw {model} score")
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -134,13 +133,13 @@ def score_histogram(histograms: dict[str, Histogram], *, model: str) -> str | No
 
 
 def _pair_name(rate: WinRateBlock, *, name_judge: bool) -> str:
-    lines = [f"{LABELS[rate.policy]} vs {LABELS[rate.against]}"]
+    lines = [f"{POLICY_LABELS[rate.policy]} vs {POLICY_LABELS[rate.against]}"]
     lines += [rate.prompts.replace("_", " ")] if rate.prompts != "all" else []
     lines += textwrap.wrap(rate.judge, 18) if name_judge else []
     return "\n".join(lines)
 
 
-def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> bool:
+def _reward_panel(axes: Axes, report: RunReport, points: Sequence[CurvePoint]) -> bool:
     held_out = [(_nats(point), point.heldout_reward) for point in points if point.heldout_reward is not None]
     training = [
         (max(point.kl_nats or 0.0, 0.0), point.reward) for point in report.curves.ppo if point.reward is not None
@@ -159,7 +158,7 @@ def _reward_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> b
     return bool(drawn)
 
 
-def _gold_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> bool:
+def _gold_panel(axes: Axes, report: RunReport, points: Sequence[CurvePoint]) -> bool:
     gold = [(_nats(point), point.gold_helpfulness) for point in points if point.gold_helpfulness is not None]
     if gold:
         axes.plot(*zip(*gold, strict=True), color=COLOURS["ppo"], marker="o", markersize=4, clip_on=False)
@@ -169,7 +168,7 @@ def _gold_panel(axes: Axes, report: Report, points: Sequence[CurvePoint]) -> boo
         if block and block.helpfulness and block.kl_to_sft_nats:
             kl, figure = max(block.kl_to_sft_nats.value, 0.0), block.helpfulness
             draw_interval(axes, figure.value, kl, figure.ci95, name)
-            axes.annotate(LABELS[name], (kl, figure.value), (7, -11), textcoords="offset points", fontsize=9)
+            axes.annotate(POLICY_LABELS[name], (kl, figure.value), (7, -11), textcoords="offset points", fontsize=9)
             drawn = True
     axes.set_title("gold helpfulness, held-out prompts", pad=6)
     return drawn

@@ -12,8 +12,15 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from alignment.data.jsonl import explain
 from alignment.data.records import Dimension, Message
-from alignment.report.blocks import Block, Count, GradedFigures, Histogram, Measured, Share
-from alignment.report.reward_schema import RewardFigures
+from alignment.report.reward_schema import (
+    Block,
+    CountValue,
+    GradedFigures,
+    Histogram,
+    Measured,
+    RewardFigures,
+    ShareValue,
+)
 
 PolicyName = Literal["base", "sft", "rejection", "ppo"]
 POLICIES: tuple[PolicyName, ...] = ("base", "sft", "rejection", "ppo")
@@ -46,14 +53,14 @@ class RewardModelBlock(RewardFigures):
     """One reward model of a run: its figures, and what it was made from."""
 
     ceiling: GradedFigures | None = None
-    n_train: Count
+    n_train: CountValue
     calibration: dict[str, Any] | None = None
 
 
 class PolicyFigures(Block):
     """The figures of one policy on one set of prompts."""
 
-    n_prompts: Count
+    n_prompts: CountValue
     helpfulness: Measured = None
     helpfulness_all: Measured = None
     violation_rate: Measured = None
@@ -79,12 +86,12 @@ class WinRateBlock(Block):
     against: PolicyName
     judge: str
     prompts: str = "all"
-    win: Share
-    tie: Share
-    loss: Share
-    win_rate: Share
-    ci95: tuple[Share, Share]
-    n: Count
+    win: ShareValue
+    tie: ShareValue
+    loss: ShareValue
+    win_rate: ShareValue
+    ci95: tuple[ShareValue, ShareValue]
+    n: CountValue
 
     @model_validator(mode="after")
     def _adds_up(self) -> WinRateBlock:
@@ -98,11 +105,11 @@ class WinRateBlock(Block):
 class CurvePoint(Block):
     """One PPO update; training figures from the first one on, held-out ones where the policy was judged at it."""
 
-    update: Count
+    update: CountValue
     reward: FiniteFloat | None = None
     kl_nats: FiniteFloat | None = None
     length_tokens: FiniteFloat | None = None
-    stop_rate: Share | None = None
+    stop_rate: ShareValue | None = None
     beta: FiniteFloat | None = None
     disagreement: FiniteFloat | None = None
     heldout_reward: FiniteFloat | None = None
@@ -118,7 +125,7 @@ class Curves(Block):
     notes: list[str] = Field([])
 
 
-class Answer(Block):
+class AnswerBlock(Block):
     """One answer with its verdicts and raw reward scores."""
 
     text: str
@@ -129,17 +136,17 @@ class Answer(Block):
     reward_safety: FiniteFloat | None = None
 
 
-class Sample(Block):
+class SampleBlock(Block):
     """One held-out prompt with the answers of several policies."""
 
     prompt_id: str
     messages: list[Message]
     kind: str
     group: str | None = None
-    answers: dict[PolicyName, Answer]
+    answers: dict[PolicyName, AnswerBlock]
 
 
-class Report(Block):
+class RunReport(Block):
     """The whole of ``report.json``."""
 
     schema_version: Literal[1] = 1
@@ -155,13 +162,16 @@ class Report(Block):
     policies: dict[PolicyName, PolicyBlock]
     win_rates: list[WinRateBlock] = Field([])
     curves: Curves = Curves()  # type: ignore[call-arg]  # its fields have defaults, which mypy does not see
-    samples: list[Sample] = Field([])
+    samples: list[SampleBlock] = Field([])
     score_histograms: dict[Dimension, dict[PolicyName, Histogram]] = Field({})
 
 
-def validate_report(report: dict[str, Any]) -> Report:
+def validate_report(report: dict[str, Any]) -> RunReport:
     """The report as typed blocks; ``ValueError`` names every key that is missing, unknown or out of range."""
     try:
-        return Report.model_validate(report)
+        return RunReport.model_validate(report)
     except ValidationError as error:
         raise ValueError(f"report.json would not be as documented (docs/report.md): {explain(error)}") from error
+
+
+POLICY_LABELS = {"base": "Base", "sft": "SFT", "rejection": "Rejection", "ppo": "PPO"}

@@ -14,8 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from alignment.data.records import GRADES
-from alignment.report.blocks import GradedFigures, Histogram
-from alignment.report.reward_schema import DetectionBlock, ReliabilityBin, ReliabilityBlock, ThresholdBlock
+from alignment.report.reward_schema import (
+    DetectionBlock,
+    GradedFigures,
+    Histogram,
+    ReliabilityBin,
+    ReliabilityBlock,
+    ThresholdBlock,
+)
 from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, offsets, styled, to_svg
 
 CYCLE = ("helpfulness", "safety", "ppo", "rejection", "sft", "base")

@@ -1,18 +1,60 @@
-"""What is reported of reward models: figures of each, and ``reward_models.json``.
+"""What is reported of reward models, ``reward_models.json``, and the blocks that all reports are made of.
 
-``docs/report.md`` says what each key means. What a set of comparisons cannot tell (no grades, no safety labels) is
-``null`` or empty.
+``docs/report.md`` says what each key means. Every block is immutable and refuses unknown keys. What a set of
+comparisons cannot tell (no grades, no safety labels) is ``null`` or empty.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from alignment.data.jsonl import explain
 from alignment.data.records import Dimension, SafetyBin
-from alignment.report.blocks import Block, Count, GradedFigures, Histogram, Measured, Share
+
+ShareValue = Annotated[float, Field(ge=0, le=1)]
+CountValue = Annotated[int, Field(ge=0)]
+
+
+class Block(BaseModel):
+    """Base of all blocks: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FigureBlock(Block):
+    """One number with its 95 % interval and the number of values behind it."""
+
+    value: FiniteFloat
+    ci95: tuple[FiniteFloat, FiniteFloat]
+    n: CountValue
+
+
+Measured = FigureBlock | None
+
+
+class GradedFigures(Block):
+    """A figure over all comparisons and for each grade."""
+
+    all: Measured
+    significantly_better: Measured = None
+    better: Measured = None
+    slightly_better: Measured = None
+    negligibly_better: Measured = None
+
+
+class Histogram(Block):
+    """Counts of raw reward scores between consecutive edges."""
+
+    edges: list[FiniteFloat]
+    counts: list[CountValue]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Histogram:
+        if len(self.edges) != len(self.counts) + 1:
+            raise ValueError(f"{len(self.counts)} counts need {len(self.counts) + 1} edges, got {len(self.edges)}")
+        return self
 
 
 class LengthBlock(Block):
@@ -28,9 +70,9 @@ class LengthBlock(Block):
 class ReliabilityBin(Block):
     """The judgments of which the model is about equally sure."""
 
-    low: Share
-    high: Share
-    confidence: Share | None
+    low: ShareValue
+    high: ShareValue
+    confidence: ShareValue | None
     accuracy: Measured
 
 
@@ -48,7 +90,7 @@ class ReliabilityBlock(Block):
 class ThresholdBlock(Block):
     """Flagging unsafe answers by one threshold."""
 
-    probability: Share
+    probability: ShareValue
     logit: FiniteFloat
     precision: Measured
     recall: Measured
@@ -58,8 +100,8 @@ class ThresholdCurve(Block):
     """Precision and recall over thresholds; ``null`` precision where nothing is flagged."""
 
     logit: list[FiniteFloat]
-    precision: list[Share | None]
-    recall: list[Share]
+    precision: list[ShareValue | None]
+    recall: list[ShareValue]
 
     @model_validator(mode="after")
     def _fits(self) -> ThresholdCurve:
@@ -82,9 +124,9 @@ class RewardFigures(Block):
     """One reward model against the annotators' choices in held-out comparisons."""
 
     accuracy: GradedFigures
-    trend_p_value: Share | None = None
+    trend_p_value: ShareValue | None = None
     length_correlation: Measured = None
-    n_conversations: Count | None = None
+    n_conversations: CountValue | None = None
     accuracy_by_turn: dict[str, Measured] = Field({})
     accuracy_by_dimension: dict[Dimension, Measured] = Field({})
     accuracy_by_safety_bin: dict[SafetyBin, Measured] = Field({})
@@ -98,8 +140,8 @@ class ComparisonSetBlock(Block):
     """Comparisons that models were evaluated on, and what was left out of them, by reason."""
 
     source: str
-    n: Count
-    left_out: dict[str, Count]
+    n: CountValue
+    left_out: dict[str, CountValue]
 
 
 class OverallRow(Block):
@@ -138,7 +180,7 @@ class RewardEvaluation(Block):
 
     schema_version: Literal[1] = 1
     seed: int
-    threshold_probability: Share
+    threshold_probability: ShareValue
     models: dict[str, str]
     test_sets: dict[str, ComparisonSetBlock]
     figures: dict[str, dict[str, RewardFigures]]

@@ -22,7 +22,7 @@ SAFETY_BINS = {
     "preferred_unsafe_other_safe": "Unsafe over safe",
 }
 """Safety bin -> heading of its column."""
-Row = tuple[str, str, RewardFigures]
+ModelOnSet = tuple[str, str, RewardFigures]
 """Model, set of comparisons, figures."""
 
 
@@ -93,7 +93,7 @@ def _colours(evaluation: RewardEvaluation) -> list[str]:
     return [reward_plots.CYCLE[number % len(reward_plots.CYCLE)] for number in range(len(evaluation.models))]
 
 
-def breakdowns(rows: Sequence[Row]) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
+def breakdowns(rows: Sequence[ModelOnSet]) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
     """Title, explanation, key in the figures, and columns (part, heading) of each breakdown that tells parts apart."""
     bins = [name for name in SAFETY_BINS if name in _parts(rows, "accuracy_by_safety_bin")]
     turns, dimensions = _parts(rows, "accuracy_by_turn"), _parts(rows, "accuracy_by_dimension")
@@ -110,7 +110,7 @@ def breakdowns(rows: Sequence[Row]) -> list[tuple[str, str, str, list[tuple[str,
     return found
 
 
-def _parts(rows: Sequence[Row], key: str) -> list[str]:
+def _parts(rows: Sequence[ModelOnSet], key: str) -> list[str]:
     """The parts that any model was measured on; numbers by size."""
     found = {part for _, _, figures in rows for part, measured in getattr(figures, key).items() if measured}
     return sorted(found, key=lambda part: (len(part), part))

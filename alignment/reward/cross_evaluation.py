@@ -11,8 +11,8 @@ from alignment.data.encoding import DialogueEncoder, EncodedAnswer
 from alignment.data.jsonl import ReadReport
 from alignment.data.records import Comparison
 from alignment.errors import UserError
-from alignment.figures.reward_model_figures import Pairs, side_by_side
-from alignment.figures.scored_pair import ScoredPair
+from alignment.figures.reward_model_figures import side_by_side
+from alignment.figures.scored_pairs import Pairs, ScoredPair
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.models.scorers.separate_models import Reencoded
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs

@@ -11,7 +11,7 @@ from torch import Tensor
 from alignment.data.encoding import EncodedAnswer
 from alignment.data.records import Comparison, Dimension
 from alignment.figures.reward_model_figures import Figures, reward_figures
-from alignment.figures.scored_pair import ScoredPair
+from alignment.figures.scored_pairs import ScoredPair
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.encoded_pairs import EncodedPair

@@ -31,7 +31,7 @@ from alignment.errors import UserError
 from alignment.machine.processes import Processes
 from alignment.machine.random_state import rng_state, set_rng_state
 from alignment.models.backbone import Backbone, Role
-from alignment.models.heads.value_head import TokenValueHead
+from alignment.models.heads.known_heads import TokenValueHead
 from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.pretrained import save_model
 from alignment.models.sampling.batch_sampling import keyed_noise, sample

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.data.records import GRADES
-from alignment.report.number_formats import NONE, SPACE, Formatter, decimal, percent
+from alignment.report.number_formats import NONE, SPACE, NumberFormat, decimal, percent
 from annotation_ui import texts
 from annotation_ui.quality.agreement import Measure
 from annotation_ui.quality.quality_report import AgreementFigures, QualityReport, WorkFigures
 
-COEFFICIENT_FORMS: dict[str, Formatter] = {
+COEFFICIENT_FORMS: dict[str, NumberFormat] = {
     "choice": percent,
     "kappa": decimal,
     "alpha_choice": decimal,
@@ -95,14 +95,14 @@ def note_lines(report: QualityReport, labels: Mapping[str, str]) -> list[str]:
     return [f"{labels[note.annotator]} {note.text}" if note.annotator else note.text for note in report.notes]
 
 
-def value_text(measure: Measure, form: Formatter, few: int = 0) -> str:
+def value_text(measure: Measure, form: NumberFormat, few: int = 0) -> str:
     """The value, with a star where it rests on fewer than ``few`` values; a dash where there is none."""
     if measure.value is None:
         return NONE
     return form(measure.value) + ("*" if measure.n < few else "")
 
 
-def interval_text(measure: Measure, form: Formatter) -> str:
+def interval_text(measure: Measure, form: NumberFormat) -> str:
     """The interval, or why there is no value."""
     if measure.ci95 is None:
         return measure.missing
@@ -170,7 +170,7 @@ def _agreement_tables(report: QualityReport, width: int) -> Iterable[Table]:
         yield table
 
 
-def _with_spread(measure: Measure, form: Formatter, few: int) -> str:
+def _with_spread(measure: Measure, form: NumberFormat, few: int) -> str:
     value = value_text(measure, form, few)
     return f"{value} ({interval_text(measure, form)})" if measure.ci95 else value
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
 
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
-from alignment.figures.policy_figures import choose_samples, compare_policies, summarise_policy
+from alignment.figures.evaluate_metrics import FalseRefusalRate, LocalMetric, ViolationRate, WinRate
+from alignment.figures.policy_figures import (
+    choose_samples,
+    compare_policies,
+    judged_score,
+    paired_answers,
+    summarise_policy,
+)
 from alignment.figures.reward_model_figures import score_histograms
 from alignment.files import read_json
 from alignment.machine.device import resolve_dtype
@@ -19,10 +26,15 @@ from alignment.settings.recipe import Recipe
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
 REWARD_JUDGE = "reward models"
+RATES: dict[str, tuple[type[LocalMetric], str]] = {
+    "violation_rate": (ViolationRate, "unsafe"),
+    "false_refusal_rate": (FalseRefusalRate, "refusal"),
+}
+"""Figure of a policy -> its metric, and the verdict that it counts."""
 TOP_STAGES = ("base", "sft")
 ROUND_STAGES = ("annotate", "reward", "rejection", "ppo")
 
-Rows = Mapping[str, Sequence[JudgedAnswer]]
+AnswersOfPolicies = Mapping[str, Sequence[JudgedAnswer]]
 
 
 def assemble_report(
@@ -31,7 +43,7 @@ def assemble_report(
     round_number: int,
     *,
     prompts: Sequence[Prompt],
-    rows: Rows,
+    rows: AnswersOfPolicies,
     judge: str | None,
     ceilings: Mapping[str, Any],
     gold_helpfulness: Mapping[int, float],
@@ -67,7 +79,7 @@ def assemble_report(
             "dtype": str(resolve_dtype(recipe.model.dtype)).removeprefix("torch."),
         },
         "reward_models": _reward_models(folder, round_number, ceilings),
-        "policies": {name: summarise_policy(part, seed=recipe.seed) for name, part in rows.items()},
+        "policies": {name: _policy(part, seed=recipe.seed) for name, part in rows.items()},
         "win_rates": _win_rates(rows, judge, seed=recipe.seed),
         "curves": {"ppo": _curve(folder, round_number, gold_helpfulness), "notes": _notes(folder, round_number)},
         "samples": choose_samples(
@@ -105,18 +117,50 @@ def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, 
     return blocks
 
 
-def _win_rates(rows: Rows, judge: str | None, *, seed: int) -> list[dict[str, Any]]:
+def _policy(rows: Sequence[JudgedAnswer], *, seed: int) -> dict[str, Any]:
+    """The block of one policy: rates as the metrics of ``evaluate`` give them, with intervals beside them."""
+    block = summarise_policy(rows, seed=seed)
+    for name, (metric, verdict) in RATES.items():
+        if block[name] is not None:
+            judged = [row for row in rows if getattr(row, verdict) is not None]
+            rate = metric().compute(
+                predictions=[getattr(row, verdict) for row in judged], references=[row.dimension for row in judged]
+            )
+            block[name] = {**block[name], "value": rate[name]}
+    return block
+
+
+def _win_rates(rows: AnswersOfPolicies, judge: str | None, *, seed: int) -> list[dict[str, Any]]:
     """Every comparison by the judge, and by the reward models (whose word is weaker: they were optimised)."""
     entries = []
     for policy, against in COMPARED:
         if policy not in rows or against not in rows:
             continue
-        compare = partial(compare_policies, rows[policy], rows[against], policy=policy, against=against, seed=seed)
+        compare = partial(_win_rate, rows, policy, against, seed=seed)
         if judge is not None:
-            entries.append(compare(judge=judge))
+            entries.append(compare(judge=judge, score=judged_score))
         if rows[policy][0].reward_helpfulness is not None and rows[policy][0].reward_safety is not None:
             entries.append(compare(judge=REWARD_JUDGE, score=_reward_score))
     return entries
+
+
+def _win_rate(
+    rows: AnswersOfPolicies,
+    policy: str,
+    against: str,
+    *,
+    judge: str,
+    score: Callable[[JudgedAnswer], float],
+    seed: int,
+) -> dict[str, Any]:
+    """One policy against another: shares as the metric gives them, with the interval beside them."""
+    own, other = rows[policy], rows[against]
+    entry = compare_policies(own, other, policy=policy, against=against, judge=judge, score=score, seed=seed)
+    pairs = paired_answers(own, other, policy=policy, against=against)
+    shares = WinRate().compute(
+        predictions=[score(one) for one, _ in pairs], references=[score(two) for _, two in pairs]
+    )
+    return {**entry, **shares}
 
 
 def _reward_score(row: JudgedAnswer) -> float:
@@ -166,7 +210,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _histograms(rows: Rows) -> dict[str, Any]:
+def _histograms(rows: AnswersOfPolicies) -> dict[str, Any]:
     histograms = {}
     for dimension, value in (("helpfulness", "reward_helpfulness"), ("safety", "reward_safety")):
         scores = {name: [getattr(row, value) for row in part] for name, part in rows.items()}

@@ -17,8 +17,9 @@ from rich.table import Table
 
 from alignment.files import read_json
 from alignment.machine.environment import peak_memory_gib
-from alignment.report.number_formats import SUMMARY_COLUMNS, duration, headline, summary_rows
+from alignment.report.number_formats import duration
 from alignment.report.report_schema import validate_report
+from alignment.report.write_report import SUMMARY_COLUMNS, headline, summary_rows
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate

@@ -8,13 +8,10 @@ import numpy as np
 from pydantic import BaseModel
 
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
+from alignment.figures.intervals import correlation
 from alignment.figures.policy_figures import choose_samples, compare_policies, summarise_policy
-from alignment.figures.reward_model_figures import (
-    accuracy_by_grade,
-    accuracy_trend,
-    length_correlation,
-    score_histograms,
-)
+from alignment.figures.reward_model_figures import score_histograms
+from alignment.figures.scored_pairs import accuracy_by_grade, accuracy_trend
 
 # policy: (mean helpfulness, violation rate, false-refusal rate, KL, length, stop rate, raw reward)
 LEVELS = {
@@ -95,7 +92,7 @@ def example_reward_model(seed: int) -> dict[str, Any]:
         "accuracy": accuracy_by_grade(differences, grades),
         "ceiling": accuracy_by_grade(ideal, grades),
         "trend_p_value": accuracy_trend(differences, grades),
-        "length_correlation": length_correlation(differences, lengths, seed=seed),
+        "length_correlation": correlation(differences, lengths, seed=seed),
         "n_train": 3000,
         "calibration": {"offset": 0.12, "unsafe_recall": 0.93},
     }

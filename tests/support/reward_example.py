@@ -8,7 +8,7 @@ import numpy as np
 
 from alignment.data.records import GRADES
 from alignment.figures.reward_model_figures import side_by_side
-from alignment.figures.scored_pair import ScoredPair
+from alignment.figures.scored_pairs import ScoredPair
 
 
 def scored_pair(number: int = 0, **changes: Any) -> ScoredPair:

@@ -6,12 +6,13 @@ import math
 import random
 from pathlib import Path
 
+import evaluate
 import numpy as np
 import pytest
 from scipy import stats
 
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
-from alignment.figures import intervals, policy_figures, reward_model_figures
+from alignment.figures import intervals, policy_figures, reward_model_figures, scored_pairs
 
 
 def answer(prompt_id: str, **changes: object) -> JudgedAnswer:
@@ -185,7 +186,7 @@ def test_trend_is_one_sided_and_clustering_weakens_it() -> None:
 def test_accuracy_by_grade_by_hand() -> None:
     differences = [2.0, 1.0, -1.0, 0.0, 3.0]
     grades = ["significantly_better", "better", "better", "better", None]
-    result = reward_model_figures.accuracy_by_grade(differences, grades)
+    result = scored_pairs.accuracy_by_grade(differences, grades)
     assert set(result) == {"all", *GRADES}
     assert result["all"] is not None and result["all"]["value"] == pytest.approx(3.5 / 5)
     assert result["better"] is not None and result["better"]["value"] == pytest.approx(0.5)
@@ -197,11 +198,11 @@ def test_accuracy_by_grade_by_hand() -> None:
 def test_accuracy_trend_falls_with_the_grade() -> None:
     falling = [1, 1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1]
     grades = [grade for grade in GRADES for _ in range(3)]
-    p = reward_model_figures.accuracy_trend(falling, grades)
+    p = scored_pairs.accuracy_trend(falling, grades)
     assert p is not None and p < 0.1
-    rising = reward_model_figures.accuracy_trend(falling[::-1], grades)
+    rising = scored_pairs.accuracy_trend(falling[::-1], grades)
     assert rising is not None and rising > 0.9
-    assert reward_model_figures.accuracy_trend([1, -1], ["better", None]) is None
+    assert scored_pairs.accuracy_trend([1, -1], ["better", None]) is None
 
 
 def test_policy_figures_count_each_prompt_where_it_belongs() -> None:
@@ -279,10 +280,10 @@ def test_samples_are_spread_over_kinds_and_drawn_by_seed() -> None:
 
 
 def test_histograms_share_edges_and_lose_nothing() -> None:
-    result = reward_model_figures.score_histograms({"sft": [-1.0, 0.0, 0.1], "ppo": [2.0, 3.0]}, bins=4)
-    assert result["sft"]["edges"] == result["ppo"]["edges"] == pytest.approx([-1, 0, 1, 2, 3])
-    assert result["sft"]["counts"] == [1, 2, 0, 0]
-    assert result["ppo"]["counts"] == [0, 0, 0, 2]
+    result = reward_model_figures.score_histograms({"sft": [-1.0, 0.05, 0.15], "ppo": [2.0, 1.95]})  # bins of 0.1
+    assert result["sft"]["edges"] == result["ppo"]["edges"] == pytest.approx([n / 10 for n in range(-10, 21)])
+    assert [number for number, count in enumerate(result["sft"]["counts"]) if count] == [0, 10, 11]
+    assert result["ppo"]["counts"] == [0] * 29 + [2]  # the last bin has both of its ends
 
 
 @pytest.fixture
@@ -320,3 +321,12 @@ def test_violation_and_refusal_metrics_count_opposite_prompts(metrics) -> None: 
     assert refusals == pytest.approx({"false_refusal_rate": 2 / 3})
     with pytest.raises(ValueError, match="no prompt tagged safety"):
         metrics[0].ViolationRate().compute(predictions=[True], references=["helpfulness"])
+
+
+def test_metrics_combine_and_write_nothing(metrics) -> None:  # type: ignore[no-untyped-def]
+    module, folder = metrics
+    both = evaluate.combine([module.ViolationRate(), module.FalseRefusalRate()])
+    both.add_batch(predictions=[True, False, True], references=["safety", "safety", "helpfulness"])
+    both.add_batch(predictions=[True, False], references=["helpfulness"] * 2)
+    assert both.compute() == pytest.approx({"violation_rate": 0.5, "false_refusal_rate": 2 / 3})
+    assert list(folder.iterdir()) == []

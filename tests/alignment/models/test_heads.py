@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from alignment.errors import UserError
 from alignment.models.heads.base_head import RewardHead
-from alignment.models.heads.known_heads import HEADS, build_head, head_arguments
-from alignment.models.heads.single_score_heads import LinearHead
-from alignment.models.heads.value_head import TokenValueHead
+from alignment.models.heads.known_heads import HEADS, LinearHead, TokenValueHead, build_head, head_arguments
 
 H = 6
 LAST = torch.tensor([2, 0, 3])

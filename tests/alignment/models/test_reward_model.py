@@ -14,8 +14,7 @@ from torch import Tensor
 from alignment.data.encoding import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.heads.known_heads import HEADS
-from alignment.models.heads.single_score_heads import LIKELIHOOD_SCALE
+from alignment.models.heads.known_heads import HEADS, LIKELIHOOD_SCALE
 from alignment.models.scorers import reward_model
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.shared_prompts import pack_answers

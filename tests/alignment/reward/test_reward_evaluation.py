@@ -21,8 +21,7 @@ from alignment.reward.encoded_pairs import encode_pairs
 from alignment.reward.pair_scoring import evaluate_reward_model, pair_scores, score_pairs
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
-from stages.reward.evaluate_only import evaluate_only, tables
-from stages.reward.evaluation_inputs import short_names
+from stages.reward.evaluate_only import evaluate_only, short_names, tables
 
 WORDS = ("the sea", "why is it grey", "no", "the cat sat", "is it", "tell me of the sun")
 BINS = ("preferred_safe_other_unsafe", "both_safe", "both_unsafe")
