@@ -17,6 +17,7 @@ from alignment.settings.model_sections import SamplingSection
 from alignment.tensors.masking import masked_sum
 
 SCORING_BATCH = 64
+"""Answers that are scored together where nothing is trained; no result depends on it."""
 
 
 def measure_policy(

@@ -1,7 +1,7 @@
 """The pretraining corpus and the curated demonstrations of the toy world.
 
 The corpus is unlabelled text of mixed quality: question/answer dialogues in the proportions of
-``answers.HARMLESS_MIX`` and its siblings, and plain prose that states facts. Demonstrations are right and
+``toy_answers.HARMLESS_MIX`` and its siblings, and plain prose that states facts. Demonstrations are right and
 safe, but as people write them: about half without the detail that a better answer would add.
 """
 

@@ -186,7 +186,9 @@ def _checked(recipe: Recipe, data: RewardData, dimension: Dimension) -> RewardDa
         train_name=f"the {dimension} training comparisons",
         heldout_name="the held-out ones",
     )
-    check_against_heldout(recipe, (item.prompt for item in data.train), name=f"the {dimension} training comparisons")
+    check_against_heldout(
+        recipe.data, (item.prompt for item in data.train), name=f"the {dimension} training comparisons"
+    )
     return data
 
 

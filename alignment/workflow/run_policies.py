@@ -11,7 +11,7 @@ from alignment.errors import UserError
 from alignment.machine.device import dtype_name
 from alignment.models.backbone import Backbone
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import TOY_MODEL, ModelSection
+from alignment.settings.model_sections import TOY_MODEL, DataSection, ModelSection
 from alignment.settings.recipe import Recipe
 
 
@@ -78,9 +78,15 @@ def newest_before(folder: RunFolder, round_number: int) -> str:
 
 
 def with_room(
-    recipe: Recipe, backbone: Backbone, prompts: Sequence[Prompt], *, max_new_tokens: int
+    backbone: Backbone, prompts: Sequence[Prompt], data: DataSection, *, max_new_tokens: int
 ) -> tuple[list[Prompt], int]:
     """Prompts that leave room for an answer in the model's context, and how many do not.
+
+    Args:
+        backbone: whose context and chat template.
+        prompts: to choose from.
+        data: says whether one that is too long is left out.
+        max_new_tokens: of the answer.
 
     Raises:
         UserError: one does not and ``data.too_long`` is not ``skip``.
@@ -90,7 +96,7 @@ def with_room(
         backbone.encoder,
         max_new_tokens=max_new_tokens,
         context_tokens=backbone.context_tokens,
-        skip_too_long=recipe.data.too_long == "skip",
+        skip_too_long=data.too_long == "skip",
     )
 
 

@@ -47,7 +47,7 @@ def from_dataset(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[s
         str(source), dimension=settings.dimension, format=settings.format, on_error=recipe.data.on_error
     )
     train, heldout = split_by_conversation(comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
-    check_against_heldout(recipe, (item.prompt for item in train), name=str(source))
+    check_against_heldout(recipe.data, (item.prompt for item in train), name=str(source))
     say_left_out(report)
     with folder.lock():
         stage = folder.begin("annotate", recipe, round_number)
@@ -57,8 +57,8 @@ def from_dataset(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[s
 def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
     """Have two variants of the policy answer and the toy world's annotators compare."""
     sft = folder.require("sft", command="python -m stages.sft")
-    train, train_report = training_prompts(recipe)
-    heldout, heldout_report = heldout_prompts(recipe)
+    train, train_report = training_prompts(recipe.data)
+    heldout, heldout_report = heldout_prompts(recipe.data)
     queues = fill_queues(recipe, train, heldout, round_number)
     backbone = load_backbone(folder, recipe.model)
     policy = load_policy(folder, backbone, newest_before(folder, round_number))
@@ -79,8 +79,8 @@ def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str,
 def from_people(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
     """Serve pairs in the annotation app until people have judged as many as the recipe asks for."""
     sft = folder.require("sft", command="python -m stages.sft")
-    train, train_report = training_prompts(recipe)
-    heldout, heldout_report = heldout_prompts(recipe)
+    train, train_report = training_prompts(recipe.data)
+    heldout, heldout_report = heldout_prompts(recipe.data)
     say_left_out(train_report)
     say_left_out(heldout_report)
     with folder.lock():

@@ -68,7 +68,7 @@ def sample_pairs(
     fitting: dict[Part, list[Prompt]] = {}
     left_out: Counter[str] = Counter()
     for part, pool in prompts.items():
-        fitting[part], too_long = with_room(recipe, backbone, pool, max_new_tokens=recipe.annotate.max_new_tokens)
+        fitting[part], too_long = with_room(backbone, pool, recipe.data, max_new_tokens=recipe.annotate.max_new_tokens)
         if too_long:
             left_out[f"{PARTS[part]}, too long"] = too_long
             say(f"{PARTS[part]}: {too_long} too long, left out")

@@ -100,12 +100,12 @@ class Subject:
     def prompts(self) -> tuple[list[Prompt], ReadReport]:
         """The training prompts, not yet compared with the held-out ones, and what was left out of them."""
         data = self.recipe.data.model_copy(update={"heldout_prompts": None})
-        return self._once("training prompts", lambda: training_prompts(self.recipe.model_copy(update={"data": data})))
+        return self._once("training prompts", lambda: training_prompts(data))
 
     @property
     def heldout(self) -> tuple[list[Prompt], ReadReport]:
         """The held-out prompts, and what was left out of them; empty where the recipe names none."""
-        return self._once("held-out prompts", lambda: heldout_prompts(self.recipe))
+        return self._once("held-out prompts", lambda: heldout_prompts(self.recipe.data))
 
     @property
     def demonstrations(self) -> tuple[list[Demonstration], ReadReport]:

@@ -77,14 +77,14 @@ def nothing_overlaps(subject: Subject) -> Verdict:
     if not heldout:
         raise NotYet("there are no held-out prompts")
     recipe, (prompts, _), (demonstrations, _) = subject.recipe, subject.prompts, subject.demonstrations
-    check_against_heldout(recipe, (prompt.messages for prompt in prompts), name=recipe.data.prompts)
+    check_against_heldout(recipe.data, (prompt.messages for prompt in prompts), name=recipe.data.prompts)
     answered = (
         item.messages[:place]
         for item in demonstrations
         for place, message in enumerate(item.messages)
         if message.role == "assistant"
     )
-    check_against_heldout(recipe, answered, name=recipe.sft.data)
+    check_against_heldout(recipe.data, answered, name=recipe.sft.data)
     return Verdict("ok", f"none of {heldout} held-out prompts is trained on")
 
 

@@ -35,13 +35,13 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/eval/`` and the run's report; returns the report."""
     folder = RunFolder(recipe.run_dir)
     check_evaluate(recipe, round_number)
-    prompts, left_out = heldout_prompts(recipe)
+    prompts, left_out = heldout_prompts(recipe.data)
     gold = recipe.evaluate.judge == "gold"
     if gold:
         check_prompts_known(prompts)
     backbone = load_backbone(folder, recipe.model)
     longest = recipe.evaluate.sampling.max_new_tokens
-    prompts, too_long = with_room(recipe, backbone, prompts, max_new_tokens=longest)
+    prompts, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
     say_left_out(left_out, too_long)
     with folder.lock():
         stage = folder.begin("eval", recipe, round_number)

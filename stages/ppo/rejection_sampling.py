@@ -23,6 +23,7 @@ from alignment.models.sft_trainer import train_sft
 from alignment.models.trainer_kit import OnStep, check_trainer_settings
 from alignment.resources import resolve
 from alignment.reward.gate import gate_named
+from alignment.rl.policy_measurement import SCORING_BATCH
 from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import StageRun
@@ -47,9 +48,6 @@ def rejection(inputs: Round) -> dict[str, Any]:
             result = finetune_on_winners(recipe, backbone, winners, demonstrations, stage, on_step=on_step)
         result["left_out"]["demonstrations too long"] = too_long
         return inputs.finish(stage, "rejection", lambda: result, also=[resolve(recipe.sft.data)])
-
-
-SCORING_BATCH = 64
 
 
 def sample_winners(

@@ -56,8 +56,9 @@ class Round:
     def heldout(self) -> list[Prompt]:
         """Held-out prompts that leave room for an answer, enough for what PPO is to watch."""
         settings = self.recipe.ppo
-        prompts, _ = heldout_prompts(self.recipe)
-        prompts, _ = with_room(self.recipe, self.backbone, prompts, max_new_tokens=settings.sampling.max_new_tokens)
+        prompts, _ = heldout_prompts(self.recipe.data)
+        longest = settings.sampling.max_new_tokens
+        prompts, _ = with_room(self.backbone, prompts, self.recipe.data, max_new_tokens=longest)
         check_can_watch(settings, n_heldout=len(prompts), guarded=self.guard is not None)
         return prompts
 
@@ -113,12 +114,12 @@ def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
     rewards = folder.stage("reward", round_number)
     if recipe.reward.guard_share > 0 or given.helpfulness is None or given.safety is None:
         folder.require("reward", round_number, command="python -m stages.reward")
-    prompts, report = training_prompts(recipe)
+    prompts, report = training_prompts(recipe.data)
     backbone = load_backbone(folder, recipe.model)
     models = load_reward_models(backbone, rewards, given, recipe.model)
     guard = RewardModel.load(backbone, "guard", rewards / "guard") if recipe.reward.guard_share > 0 else None
     longest = max(recipe.rejection.sampling.max_new_tokens, recipe.ppo.sampling.max_new_tokens)
-    prompts, too_long = with_room(recipe, backbone, prompts, max_new_tokens=longest)
+    prompts, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
     say_left_out(report, too_long)
     left_out = {**report.skipped, "prompts too long": too_long}
     return Round(recipe, round_number, folder, backbone, models, guard, prompts, left_out, processes)

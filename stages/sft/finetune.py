@@ -36,7 +36,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     base = base_model_path(recipe, folder)
     source = resolve(recipe.sft.data)
     demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
-    check_against_heldout(recipe, answered_prompts(demonstrations), name=str(source))
+    check_against_heldout(recipe.data, answered_prompts(demonstrations), name=str(source))
     check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
     backbone = Backbone.load(base, recipe.model)
     limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)

@@ -15,9 +15,19 @@ import pytest
 from alignment.data.formats.alpaca import alpaca_eval_grade
 from alignment.data.formats.hh import parse_transcript
 from alignment.data.formats.known_formats import FORMATS
-from alignment.data.jsonl import write_jsonl
+from alignment.data.formats.row_format import (
+    Format,
+    Row,
+    comparison_reader,
+    demonstration_reader,
+    has_keys,
+    make_pair,
+    prompt_reader,
+    text_at,
+)
+from alignment.data.jsonl import read_jsonl, write_jsonl
 from alignment.data.readers import load_comparisons, load_demonstrations, load_prompts
-from alignment.data.records import Comparison, Demonstration, Message, Prompt
+from alignment.data.records import Comparison, Demonstration, Dialogue, Message, Prompt
 from alignment.data.splits import first_turn_key, split_by_conversation
 from alignment.errors import UserError
 
@@ -493,3 +503,33 @@ def test_real_demonstrations() -> None:
         assert (len(records), report.skipped) == (read, {})
     records, report = load_demonstrations(str(REAL_DATA / "hh_harmless_base.jsonl.gz"), on_error="skip")
     assert (len(records), report.skipped) == (1492, {"malformed": 8})
+
+
+def test_a_new_format_is_an_entry_in_the_table(file: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def dialogue(row: Row) -> Dialogue:
+        return (Message(role="user", content=text_at(row, "frage")),)
+
+    has_question = has_keys("frage")
+    format = Format(
+        comparisons=comparison_reader(has_keys("frage", "gut"), lambda row: make_pair(dialogue(row), row["gut"], "?")),
+        demonstrations=demonstration_reader(
+            has_question, lambda row: (*dialogue(row), Message(role="assistant", content="!"))
+        ),
+        prompts=prompt_reader(has_question, dialogue),
+    )
+    monkeypatch.setitem(FORMATS, "german", format)
+    source = file([{"frage": "Wie?", "gut": "So."}])
+    (prompt,), _ = load_prompts(source, dimension="safety")
+    assert (prompt.id, prompt.messages[0].content, prompt.dimension) == ("data-000001", "Wie?", "safety")
+    assert comparison(source).chosen_text == "So."
+    (demonstration,), _ = load_demonstrations(source)
+    assert demonstration.messages[-1].content == "!"
+    with pytest.raises(UserError, match=r"line 1: 'frage' must be a text, is int"):
+        load_prompts(file([{"frage": 3}]))
+
+
+def test_a_byte_order_mark_is_no_part_of_our_own_records_either(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    write_jsonl(path, [Prompt(id="p", messages=(Message(role="user", content="Hi"),))])
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_jsonl(path, Prompt)[0] == load_prompts(str(path))[0]

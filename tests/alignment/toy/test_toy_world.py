@@ -12,6 +12,7 @@ import pytest
 
 from alignment.data.jsonl import read_jsonl
 from alignment.data.records import Demonstration, Message, Prompt
+from alignment.resources import resource, table
 from alignment.toy import build, facts, harmful_acts, toy_answers, toy_questions
 from alignment.toy.toy_questions import Intent, lookup
 
@@ -231,3 +232,10 @@ def test_sampled_answers_follow_the_mixture() -> None:
 def test_an_unknown_quality_is_an_error() -> None:
     with pytest.raises(ValueError, match="no answer quality 'superb'"):
         toy_answers.make_answer(Intent("capital", "France"), "superb", random.Random(0))
+
+
+def test_every_table_has_whole_rows() -> None:
+    for file in sorted(resource("data/toy").glob("*.tsv")):
+        head, *rows = file.read_text(encoding="utf-8").splitlines()
+        assert rows and {line.count("\t") for line in rows} == {head.count("\t")}, file.name
+        assert len(table(f"data/toy/{file.name}")) == len(rows) == len(set(rows)), file.name
