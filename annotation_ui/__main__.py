@@ -11,19 +11,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, get_args
+
+from rich.console import Console
 
 from alignment.data.records import GRADES, Dimension
 from alignment.errors import UserError
 from alignment.settings.read_recipe import recipe_keys
 from annotation_ui.app_settings import DEFAULT_SETTINGS, AppSettings, ProjectSettings, VariantSettings, load_settings
-from annotation_ui.cli import commands
-from annotation_ui.cli.open_store import console
-from annotation_ui.exchange.selection import ExportFilter
 from annotation_ui.vocabulary import AccountRole
 
+PROGRAM = "python -m annotation_ui"
+COMMANDS = {
+    "serve": "desk_commands.serve_app",
+    "users": "store_commands.users",
+    "report": "data_commands.report",
+    "backup": "store_commands.backup",
+    "import": "data_commands.import_data",
+    "export": "data_commands.export_data",
+    "simulate": "desk_commands.simulate_people",
+}
+"""Module and function of each command in ``annotation_ui.cli``."""
 _Commands = Any
 
 
@@ -43,11 +54,8 @@ class _Help(argparse.Action):
         parser.exit()
 
 
-PROGRAM = "python -m annotation_ui"
-
-
-def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
-    """The whole command line, of a program of that name."""
+def parser(program: str = PROGRAM, *, whole: bool = True) -> argparse.ArgumentParser:
+    """The whole command line, of a program of that name; not ``whole``: without the options of an export."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("-h", "--help", action=_Help)
     # Suppressed: a command's own default would undo what stands before the command.
@@ -68,22 +76,20 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     _add_report(added, shared)
     _add_backup(added, shared)
     _add_import(added, shared)
-    _add_export(added, shared)
+    _add_export(added, shared, whole=whole)
     _add_simulate(added, shared)
     return top
 
 
-def _command(added: _Commands, name: str, do: Any, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    summary = (do.__doc__ or "").splitlines()[0]
+def _command(added: _Commands, name: str, summary: str, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = added.add_parser(
         name, help=summary, description=summary, parents=[shared], add_help=False
     )
-    made.set_defaults(do=do)
     return made
 
 
 def _add_serve(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "serve", commands.serve_app, shared)
+    made = _command(added, "serve", "Serve the app until Ctrl-C, or until it is asked to stop (SIGTERM).", shared)
     made.add_argument("--pairs-only", action="store_true", help="serve pairs sampled before; load no model, no torch")
     made.add_argument("--allow-remote", action="store_true", help="let host= be an address that others reach")
     stop = "stop once standard input is closed: for programs that start this one"
@@ -92,7 +98,7 @@ def _add_serve(added: _Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_users(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "users", commands.users, shared)
+    made = _command(added, "users", "Make, list, close accounts; reset their passwords and tests.", shared)
     what = made.add_subparsers(title="what to do", metavar="WHAT", dest="what", required=True)
 
     def one(name: str, summary: str) -> argparse.ArgumentParser:
@@ -117,7 +123,7 @@ def _add_users(added: _Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_report(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "report", commands.report, shared)
+    made = _command(added, "report", "Print the quality report, or write it as a page.", shared)
     made.add_argument("--project", help="only this one")
     made.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots instead")
     made.add_argument("--json", action="store_true", help="print JSON instead")
@@ -126,11 +132,13 @@ def _add_report(added: _Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_backup(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    _command(added, "backup", commands.backup, shared).add_argument("to", type=Path, metavar="FILE")
+    _command(added, "backup", "Copy the store while it is in use.", shared).add_argument(
+        "to", type=Path, metavar="FILE"
+    )
 
 
 def _add_import(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "import", commands.import_data, shared)
+    made = _command(added, "import", "Bring prompts, or pairs to be judged, into a project's queue.", shared)
     made.add_argument("source", metavar="FILE", help="a file in any format that the stages read, or a Hub dataset")
     made.add_argument("--project", required=True)
     made.add_argument("--pairs", action="store_true", help="take the answers, too: they are to be judged")
@@ -144,16 +152,23 @@ def _add_import(added: _Commands, shared: argparse.ArgumentParser) -> None:
     made.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with malformed rows")
 
 
-def _add_export(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "export", commands.export_data, shared)
+def _add_export(added: _Commands, shared: argparse.ArgumentParser, *, whole: bool) -> None:
+    made = _command(added, "export", "Write what was judged as comparison records for stages.reward.", shared)
     made.add_argument("to", type=Path, metavar="FILE.jsonl")
+    if not whole:
+        return
+    # with the libraries of the store, which no other command line needs
+    from annotation_ui.exchange.selection import ExportFilter
+
     for field, option, more in _EXPORT_OPTIONS:
         told = str(ExportFilter.model_fields[field].description)
         made.add_argument(option, dest=field, default=argparse.SUPPRESS, help=told, **more)
 
 
 def _add_simulate(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "simulate", commands.simulate_people, shared)
+    made = _command(
+        added, "simulate", "Have the toy world's annotators judge the queue, through the app's own desk.", shared
+    )
     made.add_argument("count", type=int, metavar="N", help="judgments in each project")
     made.add_argument("--project", action="append", help="only this one; may be given more than once")
     made.add_argument("--annotator", action="append", metavar="NAME", help="who judges: ada, ben, ...; default: all")
@@ -166,27 +181,37 @@ def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of a command, ``serve`` where none is named, and the settings among them."""
     overrides = [word for word in argv if "=" in word and not word.startswith("-")]
     words = [word for word in argv if word not in overrides]
-    if not any(word in _NAMES for word in words) and not {"-h", "--help"} & set(words):
+    if not any(word in COMMANDS for word in words) and not {"-h", "--help"} & set(words):
         words = ["serve", *words]
     return words, overrides
+
+
+def command_named(name: str) -> Callable[[AppSettings, argparse.Namespace], None]:
+    """What a command does; imported when it is asked for, as help and mistakes need none of its libraries."""
+    module, _, function = COMMANDS[name].partition(".")
+    command: Callable[[AppSettings, argparse.Namespace], None] = getattr(
+        import_module(f"annotation_ui.cli.{module}"), function
+    )
+    return command
 
 
 def main(argv: Sequence[str], program: str = PROGRAM) -> int:
     """Run one command; returns the exit code: 0 done, 2 something that the user can put right, 130 Ctrl-C."""
     words, overrides = split_words(argv)
-    arguments = parser(program).parse_args(words, argparse.Namespace(run=None, config=None))
+    whole = "export" in words
+    arguments = parser(program, whole=whole).parse_args(words, argparse.Namespace(run=None, config=None))
     try:
-        arguments.do(load_settings(arguments.config, overrides), arguments)
+        settings = load_settings(arguments.config, overrides)
+        command_named(arguments.command)(settings, arguments)
     except UserError as error:
         message = f"error: {error}".replace(PROGRAM, program)
-        console.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-_NAMES = frozenset({"serve", "users", "report", "backup", "import", "export", "simulate"})
 _FLAG: dict[str, Any] = {"action": "store_true"}
 _EXPORT_OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("projects", "--project", {"action": "append"}),

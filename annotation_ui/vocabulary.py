@@ -65,6 +65,15 @@ def side_of(slot: Slot, left_slot: Slot) -> Side:
 
 
 @dataclass(frozen=True)
+class Pane:
+    """One answer as it stands: ``done`` once it has ended, ``cut_off`` if only the length limit ended it."""
+
+    text: str
+    done: bool = True
+    cut_off: bool = False
+
+
+@dataclass(frozen=True)
 class Submission:
     """A judgment as it comes from the page; nothing in it is trusted.
 

@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from alignment.data.records import Message
 from annotation_ui import texts
 from annotation_ui.answers.variants import Unanswerable, Variant, VariantFailed
-from annotation_ui.desk.view import Pane
 from annotation_ui.store.rows import FinishReason
-from annotation_ui.vocabulary import SLOTS, Refused, Slot
+from annotation_ui.vocabulary import SLOTS, Pane, Refused, Slot
 
 logger = logging.getLogger(__name__)
 

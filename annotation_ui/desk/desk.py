@@ -17,13 +17,13 @@ from annotation_ui.answers.generation import Generator, JobOutcome
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
 from annotation_ui.desk.transaction import DeskTransaction
-from annotation_ui.desk.view import Pane, View
+from annotation_ui.desk.view import View
 from annotation_ui.desk.view_maker import HISTORY, make_view
 from annotation_ui.store import conversations, judgments, pairs, projects
 from annotation_ui.store.database import Store, in_minutes, now, storable
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
 from annotation_ui.store.rows import ComparisonRow
-from annotation_ui.vocabulary import SLOTS, Refused, Submission, slot_on
+from annotation_ui.vocabulary import SLOTS, Pane, Refused, Submission, slot_on
 
 
 class Desk:

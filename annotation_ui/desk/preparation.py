@@ -318,6 +318,9 @@ def _score(
     return score(replies, settings.min_agreement)
 
 
+# -- projects ---------------------------------------------------------------------------------------------------------
+
+
 def keep_projects(store: Store, settings: AppSettings, *, change: bool = True) -> None:
     """Make the projects of the settings, and check that their tests can be held.
 

@@ -10,16 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from alignment.data.records import Dimension, Message, SafetyBin
-from annotation_ui.vocabulary import AccountRole, Phase, TaskKind
-
-
-@dataclass(frozen=True)
-class Pane:
-    """One answer as it stands: ``done`` once it has ended, ``cut_off`` if only the length limit ended it."""
-
-    text: str
-    done: bool = True
-    cut_off: bool = False
+from annotation_ui.vocabulary import AccountRole, Pane, Phase, TaskKind
 
 
 @dataclass(frozen=True)

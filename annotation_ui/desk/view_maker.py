@@ -12,13 +12,13 @@ from annotation_ui.answers.generation import Generator
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
 from annotation_ui.desk.exercises import feedback
-from annotation_ui.desk.view import Draft, Pane, PastJudgment, Progress, ProjectChoice, View
+from annotation_ui.desk.view import Draft, PastJudgment, Progress, ProjectChoice, View
 from annotation_ui.store import assignments, conversations, judgments, pairs, projects, tables
 from annotation_ui.store.accounts import Account, find_by_id
 from annotation_ui.store.items import item_by_id
 from annotation_ui.store.judgments import PastRow
 from annotation_ui.store.rows import ComparisonRow, ItemRow, ProjectRow
-from annotation_ui.vocabulary import FLAG, Refused, Slot, option_of, side_of, slot_on
+from annotation_ui.vocabulary import FLAG, Pane, Refused, Slot, option_of, side_of, slot_on
 
 HISTORY = 8
 """Judgments that the page lists."""

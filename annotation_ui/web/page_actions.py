@@ -25,8 +25,8 @@ from pydantic import BaseModel, StrictInt, ValidationError
 from alignment.data.records import SafetyBin
 from annotation_ui import texts
 from annotation_ui.desk.desk import Desk
-from annotation_ui.desk.view import Pane, View
-from annotation_ui.vocabulary import Refused, Side, Submission
+from annotation_ui.desk.view import View
+from annotation_ui.vocabulary import Pane, Refused, Side, Submission
 from annotation_ui.web import page_maker
 
 _log = logging.getLogger(__name__)

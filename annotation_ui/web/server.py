@@ -92,14 +92,14 @@ def make_app(desk: Desk, *, hosts: tuple[str, ...], local: LocalKey | None, secu
 def listening(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that listens; port 0 takes any free one. Raise ``UserError`` if it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as made:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            made.bind((host, port))
+            listener.bind((host, port))
         except (OSError, OverflowError) as error:
             raise UserError(f"cannot listen on {host}:{port}: {error}. Choose another with port=NUMBER.") from error
-        made.listen(128)
-        yield made
+        listener.listen(128)
+        yield listener
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class ServerAddress:
     """An address that is ours: nobody else serves the store or listens there."""
 
     url: str
-    listening: socket.socket
+    listener: socket.socket
 
 
 @contextmanager
@@ -123,19 +123,19 @@ def reserved(store: Store, settings: AppSettings, *, allow_remote: bool = False)
         UserError: the address cannot be listened on, the store is served already, or accounts are missing.
     """
     check_reach(store, settings.host, allow_remote=allow_remote)
-    with listening(settings.host, settings.port) as made:
+    with listening(settings.host, settings.port) as listener:
         name = f"[{settings.host}]" if ":" in settings.host else settings.host
-        url = f"http://{name}:{made.getsockname()[1]}"
+        url = f"http://{name}:{listener.getsockname()[1]}"
         with store.serving(url):
-            yield ServerAddress(url, made)
+            yield ServerAddress(url, listener)
 
 
-def make_server(desk: Desk, place: ServerAddress, *, secure: bool = False) -> tuple[str, uvicorn.Server]:
+def make_server(desk: Desk, address: ServerAddress, *, secure: bool = False) -> tuple[str, uvicorn.Server]:
     """The address to open, and the server, which has not begun.
 
     Args:
         desk: what annotators do.
-        place: where it will listen.
+        address: where it will listen.
         secure: whether browsers come through HTTPS (a proxy before this server).
     """
     settings = desk.settings
@@ -143,4 +143,4 @@ def make_server(desk: Desk, place: ServerAddress, *, secure: bool = False) -> tu
     hosts = ("127.0.0.1", "localhost", "[::1]", settings.host, *settings.allowed_hosts)
     app = make_app(desk, hosts=hosts, local=local, secure=secure)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-    return place.url if local is None else f"{place.url}/login?key={local.key}", uvicorn.Server(config)
+    return address.url if local is None else f"{address.url}/login?key={local.key}", uvicorn.Server(config)

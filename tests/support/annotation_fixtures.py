@@ -32,7 +32,7 @@ from annotation_ui.answers.generation import Generator
 from annotation_ui.answers.variants import Piece, VariantFailed
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk.desk import Desk
-from annotation_ui.desk.view import Pane, View
+from annotation_ui.desk.view import View
 from annotation_ui.store import tables
 from annotation_ui.store.accounts import Account
 from annotation_ui.store.database import Store, new_id, now
@@ -40,7 +40,7 @@ from annotation_ui.store.items import NewItem, add_items
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.store.pairs import VariantInfo as StoredVariant
 from annotation_ui.store.projects import keep_project, project_named
-from annotation_ui.vocabulary import AccountRole, Slot, Submission
+from annotation_ui.vocabulary import AccountRole, Pane, Slot, Submission
 
 PATIENCE_SECONDS = 20.0
 COLOURS: dict[Slot, str] = {"a": "red", "b": "blue"}

@@ -16,10 +16,9 @@ from alignment.data.records import Message
 from annotation_ui import texts
 from annotation_ui.answers.generation import Generator, JobOutcome, WrittenAnswer, seed_of
 from annotation_ui.answers.variants import LocalVariant, Piece, Unanswerable, VariantFailed
-from annotation_ui.desk.view import Pane
 from annotation_ui.store.pairs import VariantInfo
 from annotation_ui.store.rows import FinishReason
-from annotation_ui.vocabulary import Refused
+from annotation_ui.vocabulary import Pane, Refused
 
 if TYPE_CHECKING:
     from alignment.models.backbone import Backbone

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import child_process
 import pytest
 from annotation_fixtures import Office, new_item
 
-from annotation_ui.__main__ import main
+from annotation_ui.__main__ import COMMANDS, command_named, main
 from annotation_ui.app_settings import AppSettings, load_settings
 from annotation_ui.desk.preparation import is_prepared
 from annotation_ui.store import accounts, sign_ins
@@ -174,8 +173,36 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.integration
 def test_settings_need_no_torch() -> None:
     """Serving pairs that were sampled before has to fit into little memory."""
-    code = "import sys, annotation_ui.cli.commands, annotation_ui.web.gradio_app; sys.exit('torch' in sys.modules)"
-    assert child_process.run([sys.executable, "-c", code]).returncode == 0
+    code = "import sys, annotation_ui.cli.desk_commands, annotation_ui.web.gradio_app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_mistakes_and_no_store_wait_for_no_library(tmp_path: Path) -> None:
+    """What can be said at once is said before anything heavy is imported."""
+    heavy = ("torch", "transformers", "datasets", "gradio", "fastapi", "scipy", "matplotlib")
+    code = f"""
+import sys
+from annotation_ui.__main__ import COMMANDS, command_named, main
+for words in (["--help"], ["users", "--hlp"], ["users", "list", "overlp=2"], ["users", "list"], ["serve", "--what"]):
+    try:
+        main(words)
+    except SystemExit:
+        pass
+print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_is_there() -> None:
+    assert all(callable(command_named(name)) for name in COMMANDS)
+
+
+def test_usage_names_the_program_that_was_called(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["users", "--help"], "tandem desk")
+    said = capsys.readouterr().out
+    assert said.startswith("usage: tandem desk users") and "python -m annotation_ui" not in said
 
 
 def test_projects_are_named_by_key_or_in_a_list() -> None:

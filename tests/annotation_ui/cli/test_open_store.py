@@ -10,7 +10,7 @@ from annotation_fixtures import NO_TEST, app_settings, only, rows
 
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.cli.open_store import known_store, open_store
+from annotation_ui.cli.store_commands import known_store, open_store
 from annotation_ui.desk.preparation import keep_projects
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
@@ -60,5 +60,5 @@ def test_a_store_that_is_served_is_refused_before_anything_is_done(store: Store)
 
 
 def test_an_address_is_one_that_a_browser_opens(sqlite_store: Store) -> None:
-    with reserved(sqlite_store, app_settings(qualification=NO_TEST, host="::1", port=0)) as place:
-        assert place.url == f"http://[::1]:{place.listening.getsockname()[1]}"
+    with reserved(sqlite_store, app_settings(qualification=NO_TEST, host="::1", port=0)) as address:
+        assert address.url == f"http://[::1]:{address.listener.getsockname()[1]}"

@@ -24,12 +24,12 @@ from annotation_fixtures import (
 )
 from desk_kit import SAFETY, chosen, refusal
 
-from annotation_ui.desk.view import Pane, View
+from annotation_ui.desk.view import View
 from annotation_ui.store import conversations, tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.pairs import load_messages
 from annotation_ui.store.tables import answer, assignment, comparison, conversation, item, judgment, pair
-from annotation_ui.vocabulary import draw_left_slot
+from annotation_ui.vocabulary import Pane, draw_left_slot
 
 # -- a whole way through ----------------------------------------------------------------------------------------------
 

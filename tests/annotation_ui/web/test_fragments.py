@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from alignment.data.records import Message
 from annotation_ui import texts
-from annotation_ui.desk.view import Draft, Pane, PastJudgment, Progress, ProjectChoice, View
-from annotation_ui.vocabulary import Phase, Refused, option_of
+from annotation_ui.desk.view import Draft, PastJudgment, Progress, ProjectChoice, View
+from annotation_ui.vocabulary import Pane, Phase, Refused, option_of
 from annotation_ui.web import gradio_app, page_actions, page_maker
 
 ASSETS = Path(gradio_app.__file__).parents[1] / "assets"

@@ -1,0 +1,67 @@
+"""Commands that bring data in and out: import, export, the quality report."""
+
+from __future__ import annotations
+
+import json
+
+from alignment.errors import UserError
+from annotation_ui.app_settings import AppSettings
+from annotation_ui.cli.store_commands import Arguments, known_store, open_store, say
+from annotation_ui.exchange.export_judgments import export, manifest_file
+from annotation_ui.exchange.imports import Filing, attention_items, import_items, read_pairs, read_prompts
+from annotation_ui.exchange.selection import ExportFilter, filter_from
+from annotation_ui.store.projects import project_named
+
+
+def report(settings: AppSettings, arguments: Arguments) -> None:
+    """Print the quality report, or write it as a page."""
+    # with statistics and plots, a second that the other commands need not wait
+    from annotation_ui.quality.quality_report import as_json
+    from annotation_ui.quality.report_as_text import as_text
+    from annotation_ui.quality.stored_judgments import annotator_names, quality_report
+    from annotation_ui.web.quality_page import as_html
+
+    store = known_store(settings, arguments.run)
+    found = quality_report(store, project_name=arguments.project, with_simulated=arguments.with_simulated)
+    names = annotator_names(store) if arguments.names else None
+    if arguments.html is not None:
+        arguments.html.write_text(as_html(found, names), encoding="utf-8")
+        say(f"wrote {arguments.html}")
+    elif arguments.json:
+        print(json.dumps(as_json(found), indent=2))
+    else:
+        print(as_text(found, names))
+
+
+def import_data(settings: AppSettings, arguments: Arguments) -> None:
+    """Bring prompts, or pairs to be judged, into a project's queue."""
+    store = open_store(settings, arguments.run)
+    with store.read() as connection:
+        project = project_named(connection, arguments.project)
+    filing = Filing(part=arguments.part, batch=arguments.batch, priority=arguments.priority)
+    read = read_pairs if arguments.pairs else read_prompts
+    try:
+        items, report = read(
+            arguments.source,
+            project.dimension,
+            filing=filing,
+            format=arguments.format,
+            on_error=arguments.on_error,
+            limit=arguments.limit,
+        )
+    except UserError as error:  # the readers are those of the stages, where this is a setting
+        raise UserError(str(error).replace("data.on_error=skip", "--on-error skip")) from error
+    if arguments.attention:
+        items += attention_items(project.dimension, filing=filing)
+    done = import_items(store, arguments.project, items, overlap=arguments.overlap)
+    say(f"{arguments.project}: {done.added} added, {done.known} there already. {report.summary()}")
+
+
+def export_data(settings: AppSettings, arguments: Arguments) -> None:
+    """Write what was judged as comparison records for stages.reward."""
+    chosen = {key: getattr(arguments, key) for key in ExportFilter.model_fields if hasattr(arguments, key)}
+    if settings.qualification.required:
+        chosen["require_qualified"] = True
+    made = export(known_store(settings, arguments.run), arguments.to, filter_from(chosen))
+    left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items() if count)
+    say(f"wrote {made.n} comparisons to {arguments.to} (left out: {left_out or 'none'}); {manifest_file(arguments.to)}")

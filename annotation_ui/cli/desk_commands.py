@@ -1,0 +1,111 @@
+"""Commands that put somebody at the desk: serve it to people, or have simulated people judge."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import yaml
+
+from alignment.errors import UserError
+from annotation_ui.answers.generation import Generator
+from annotation_ui.answers.load_variants import load_variants
+from annotation_ui.app_settings import AppSettings
+from annotation_ui.cli.simulated_people import simulate, toy_pairs
+from annotation_ui.cli.store_commands import Arguments, database_of, open_store, say
+from annotation_ui.desk.desk import Desk
+from annotation_ui.desk.preparation import keep_projects
+from annotation_ui.exchange.imports import import_items, read_prompts
+from annotation_ui.store.database import Store
+from annotation_ui.store.items import has_items
+from annotation_ui.store.projects import project_named
+from annotation_ui.web.server import make_server, reserved
+
+# -- serve ------------------------------------------------------------------------------------------------------------
+
+
+def serve_app(settings: AppSettings, arguments: Arguments) -> None:
+    """Serve the app until Ctrl-C, or until it is asked to stop (SIGTERM)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of what is to be closed
+    with ExitStack() as at_end:
+        # the store and the address are ours before anything slow is done
+        store = Store(database_of(settings, arguments.run))
+        at_end.callback(store.close)
+        address = at_end.enter_context(reserved(store, settings, allow_remote=arguments.allow_remote))
+        keep_projects(store, settings)
+        # who answers, and something to answer
+        if arguments.pairs_only:
+            settings = settings.model_copy(update={"variants": None})
+        variants = load_variants(settings, arguments.run)
+        if variants is not None and arguments.run is not None:
+            fill_from_run(store, settings, arguments.run)
+        generator = None if variants is None else Generator(variants)
+        if generator is not None:
+            at_end.callback(generator.close)
+        # the server itself, which runs until it is stopped
+        url, server = make_server(Desk(store, settings, generator), address, secure=arguments.https)
+        _collect_rarely()
+        say(f"store: {store.shown_name}\nopen {url}\nCtrl-C stops; what is saved is saved.")
+        server.run(sockets=[address.listener])
+
+
+def _collect_rarely() -> None:
+    """What was imported stays, and a collection that goes through it would stop everybody for long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def fill_from_run(store: Store, settings: AppSettings, run: Path) -> None:
+    """Put a run's training prompts into queues that have nothing yet, so that there is something to judge at once.
+
+    Raises:
+        UserError: the run's recipe cannot be read.
+    """
+    file = run / "sft" / "config.yaml"
+    try:
+        source = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["prompts"]
+    except (OSError, KeyError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{file} does not say where the run's prompts are. Import some: annotation_ui import"
+        ) from error
+    for project in settings.projects:
+        with store.read() as connection:
+            if project.mode == "free" or has_items(connection, project_named(connection, project.name).id):
+                continue
+        items, _ = read_prompts(str(source), project.dimension)
+        done = import_items(store, project.name, items)
+        say(f"{project.name}: {done.added} prompts of the run are in the queue")
+
+
+# -- simulate ---------------------------------------------------------------------------------------------------------
+
+
+def simulate_people(settings: AppSettings, arguments: Arguments) -> None:
+    """Have the toy world's annotators judge the queue, through the app's own desk."""
+    store = open_store(settings, arguments.run)
+    names = arguments.project or [project.name for project in settings.projects]
+    if arguments.pairs_only:
+        settings = settings.model_copy(update={"variants": None})
+        for project in settings.projects:
+            import_items(store, project.name, toy_pairs(arguments.count, project.dimension, seed=arguments.seed))
+    variants = load_variants(settings, arguments.run)
+    generator = None if variants is None else Generator(variants)
+    try:
+        for name in names:
+            done = simulate(
+                store,
+                settings,
+                name,
+                count=arguments.count,
+                annotators=arguments.annotator or (),
+                seed=arguments.seed,
+                generator=generator,
+            )
+            say(f"{name}: {done.n} judged, {done.skipped} skipped, {done.per_second:.0f} a second")
+    finally:
+        if generator is not None:
+            generator.close()
