@@ -82,24 +82,24 @@ def parser(program: str = PROGRAM, *, whole: bool = True) -> argparse.ArgumentPa
 
 
 def _command(added: _Commands, name: str, summary: str, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = added.add_parser(
+    command: argparse.ArgumentParser = added.add_parser(
         name, help=summary, description=summary, parents=[shared], add_help=False
     )
-    return made
+    return command
 
 
 def _add_serve(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "serve", "Serve the app until Ctrl-C, or until it is asked to stop (SIGTERM).", shared)
-    made.add_argument("--pairs-only", action="store_true", help="serve pairs sampled before; load no model, no torch")
-    made.add_argument("--allow-remote", action="store_true", help="let host= be an address that others reach")
+    sub = _command(added, "serve", "Serve the app until Ctrl-C, or until it is asked to stop (SIGTERM).", shared)
+    sub.add_argument("--pairs-only", action="store_true", help="serve pairs sampled before; load no model, no torch")
+    sub.add_argument("--allow-remote", action="store_true", help="let host= be an address that others reach")
     stop = "stop once standard input is closed: for programs that start this one"
-    made.add_argument("--until-stdin-closes", action="store_true", help=stop)
-    made.add_argument("--https", action="store_true", help="browsers come through an HTTPS proxy: mark cookies so")
+    sub.add_argument("--until-stdin-closes", action="store_true", help=stop)
+    sub.add_argument("--https", action="store_true", help="browsers come through an HTTPS proxy: mark cookies so")
 
 
 def _add_users(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "users", "Make, list, close accounts; reset their passwords and tests.", shared)
-    what = made.add_subparsers(title="what to do", metavar="WHAT", dest="what", required=True)
+    command = _command(added, "users", "Make, list, close accounts; reset their passwords and tests.", shared)
+    what = command.add_subparsers(title="what to do", metavar="WHAT", dest="what", required=True)
 
     def one(name: str, summary: str) -> argparse.ArgumentParser:
         sub = what.add_parser(name, help=summary, description=summary, parents=[shared], add_help=False)
@@ -123,12 +123,12 @@ def _add_users(added: _Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_report(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "report", "Print the quality report, or write it as a page.", shared)
-    made.add_argument("--project", help="only this one")
-    made.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots instead")
-    made.add_argument("--json", action="store_true", help="print JSON instead")
-    made.add_argument("--names", action="store_true", help="user names in place of pseudonyms")
-    made.add_argument("--with-simulated", action="store_true", help="count simulated annotators beside people")
+    sub = _command(added, "report", "Print the quality report, or write it as a page.", shared)
+    sub.add_argument("--project", help="only this one")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots instead")
+    sub.add_argument("--json", action="store_true", help="print JSON instead")
+    sub.add_argument("--names", action="store_true", help="user names in place of pseudonyms")
+    sub.add_argument("--with-simulated", action="store_true", help="count simulated annotators beside people")
 
 
 def _add_backup(added: _Commands, shared: argparse.ArgumentParser) -> None:
@@ -138,23 +138,23 @@ def _add_backup(added: _Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_import(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(added, "import", "Bring prompts, or pairs to be judged, into a project's queue.", shared)
-    made.add_argument("source", metavar="FILE", help="a file in any format that the stages read, or a Hub dataset")
-    made.add_argument("--project", required=True)
-    made.add_argument("--pairs", action="store_true", help="take the answers, too: they are to be judged")
-    made.add_argument("--attention", action="store_true", help="add the app's own attention checks")
-    made.add_argument("--format", default="auto", help="auto, tandem, hh, alpaca, alpaca_eval, trl")
-    made.add_argument("--part", choices=("train", "heldout"), default="train", help="what the judgments are for")
-    made.add_argument("--batch", help="name of the batch; default: the project's")
-    made.add_argument("--priority", type=int, default=0, help="higher ones come first")
-    made.add_argument("--overlap", type=int, help="annotators per item; default: the project's")
-    made.add_argument("--limit", type=int, help="take so many at most")
-    made.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with malformed rows")
+    sub = _command(added, "import", "Bring prompts, or pairs to be judged, into a project's queue.", shared)
+    sub.add_argument("source", metavar="FILE", help="a file in any format that the stages read, or a Hub dataset")
+    sub.add_argument("--project", required=True)
+    sub.add_argument("--pairs", action="store_true", help="take the answers, too: they are to be judged")
+    sub.add_argument("--attention", action="store_true", help="add the app's own attention checks")
+    sub.add_argument("--format", default="auto", help="auto, tandem, hh, alpaca, alpaca_eval, trl")
+    sub.add_argument("--part", choices=("train", "heldout"), default="train", help="what the judgments are for")
+    sub.add_argument("--batch", help="name of the batch; default: the project's")
+    sub.add_argument("--priority", type=int, default=0, help="higher ones come first")
+    sub.add_argument("--overlap", type=int, help="annotators per item; default: the project's")
+    sub.add_argument("--limit", type=int, help="take so many at most")
+    sub.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="what to do with malformed rows")
 
 
 def _add_export(added: _Commands, shared: argparse.ArgumentParser, *, whole: bool) -> None:
-    made = _command(added, "export", "Write what was judged as comparison records for stages.reward.", shared)
-    made.add_argument("to", type=Path, metavar="FILE.jsonl")
+    sub = _command(added, "export", "Write what was judged as comparison records for stages.reward.", shared)
+    sub.add_argument("to", type=Path, metavar="FILE.jsonl")
     if not whole:
         return
     # with the libraries of the store, which no other command line needs
@@ -162,19 +162,19 @@ def _add_export(added: _Commands, shared: argparse.ArgumentParser, *, whole: boo
 
     for field, option, more in _EXPORT_OPTIONS:
         told = str(ExportFilter.model_fields[field].description)
-        made.add_argument(option, dest=field, default=argparse.SUPPRESS, help=told, **more)
+        sub.add_argument(option, dest=field, default=argparse.SUPPRESS, help=told, **more)
 
 
 def _add_simulate(added: _Commands, shared: argparse.ArgumentParser) -> None:
-    made = _command(
+    sub = _command(
         added, "simulate", "Have the toy world's annotators judge the queue, through the app's own desk.", shared
     )
-    made.add_argument("count", type=int, metavar="N", help="judgments in each project")
-    made.add_argument("--project", action="append", help="only this one; may be given more than once")
-    made.add_argument("--annotator", action="append", metavar="NAME", help="who judges: ada, ben, ...; default: all")
-    made.add_argument("--seed", type=int, default=0, help="of what the annotators perceive")
+    sub.add_argument("count", type=int, metavar="N", help="judgments in each project")
+    sub.add_argument("--project", action="append", help="only this one; may be given more than once")
+    sub.add_argument("--annotator", action="append", metavar="NAME", help="who judges: ada, ben, ...; default: all")
+    sub.add_argument("--seed", type=int, default=0, help="of what the annotators perceive")
     toy = "no model: put pairs with answers of the toy world's corpus into the queues first"
-    made.add_argument("--pairs-only", action="store_true", help=toy)
+    sub.add_argument("--pairs-only", action="store_true", help=toy)
 
 
 def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:

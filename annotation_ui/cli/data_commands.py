@@ -22,15 +22,15 @@ def report(settings: AppSettings, arguments: Arguments) -> None:
     from annotation_ui.web.quality_page import as_html
 
     store = known_store(settings, arguments.run)
-    found = quality_report(store, project_name=arguments.project, with_simulated=arguments.with_simulated)
+    quality = quality_report(store, project_name=arguments.project, with_simulated=arguments.with_simulated)
     names = annotator_names(store) if arguments.names else None
     if arguments.html is not None:
-        arguments.html.write_text(as_html(found, names), encoding="utf-8")
+        arguments.html.write_text(as_html(quality, names), encoding="utf-8")
         say(f"wrote {arguments.html}")
     elif arguments.json:
-        print(json.dumps(as_json(found), indent=2))
+        print(json.dumps(as_json(quality), indent=2))
     else:
-        print(as_text(found, names))
+        print(as_text(quality, names))
 
 
 def import_data(settings: AppSettings, arguments: Arguments) -> None:
@@ -62,6 +62,7 @@ def export_data(settings: AppSettings, arguments: Arguments) -> None:
     chosen = {key: getattr(arguments, key) for key in ExportFilter.model_fields if hasattr(arguments, key)}
     if settings.qualification.required:
         chosen["require_qualified"] = True
-    made = export(known_store(settings, arguments.run), arguments.to, filter_from(chosen))
-    left_out = ", ".join(f"{count} {reason}" for reason, count in made.left_out.items() if count)
-    say(f"wrote {made.n} comparisons to {arguments.to} (left out: {left_out or 'none'}); {manifest_file(arguments.to)}")
+    manifest = export(known_store(settings, arguments.run), arguments.to, filter_from(chosen))
+    left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.left_out.items() if count)
+    written = f"wrote {manifest.n} comparisons to {arguments.to} (left out: {left_out or 'none'})"
+    say(f"{written}; {manifest_file(arguments.to)}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 import yaml
 
@@ -30,6 +32,8 @@ from annotation_ui.web.server import make_server, reserved
 def serve_app(settings: AppSettings, arguments: Arguments) -> None:
     """Serve the app until Ctrl-C, or until it is asked to stop (SIGTERM)."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of what is to be closed
+    if arguments.until_stdin_closes:
+        Thread(target=_stop_with_stdin, daemon=True).start()
     with ExitStack() as at_end:
         # the store and the address are ours before anything slow is done
         store = Store(database_of(settings, arguments.run))
@@ -50,6 +54,13 @@ def serve_app(settings: AppSettings, arguments: Arguments) -> None:
         _collect_rarely()
         say(f"store: {store.shown_name}\nopen {url}\nCtrl-C stops; what is saved is saved.")
         server.run(sockets=[address.listener])
+
+
+def _stop_with_stdin() -> None:
+    """End with the program that started this one, however that ended."""
+    while sys.stdin.buffer.read(1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _collect_rarely() -> None:

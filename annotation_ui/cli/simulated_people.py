@@ -93,21 +93,23 @@ def simulate(
     """
     desk = Desk(store, settings, generator)
     people = [_DeskOfOne(desk, project, person, _account(desk, project, person), seed) for person in _who(annotators)]
-    found = SimulatedWork(dict.fromkeys((person.username for person in people), 0))
+    work = SimulatedWork(dict.fromkeys((person.username for person in people), 0))
     begun, went_on = time.monotonic(), True
+    # one item each in turn, until nobody has one left or enough is judged
     while went_on:
         went_on = False
         for person in people:
-            if count is not None and found.n >= count:
+            if count is not None and work.n >= count:
                 break
-            said = person.say()
-            went_on |= said is not None
-            found.judged[person.username] += said == "judged"
-            found.skipped += said == "skipped"
-    found.seconds = time.monotonic() - begun
+            outcome = person.say()
+            went_on |= outcome is not None
+            work.judged[person.username] += outcome == "judged"
+            work.skipped += outcome == "skipped"
+    work.seconds = time.monotonic() - begun
+    # nothing stays on anybody's desk
     for person in people:
         person.leave()
-    return found
+    return work
 
 
 def _who(names: Sequence[str]) -> list[Annotator]:
@@ -125,14 +127,14 @@ def _account(desk: Desk, project: str, person: Annotator) -> accounts.Account:
         row = project_named(connection, project)
         if row.mode == "free":
             raise UserError(f"project {project} has no queue (mode: free), and simulated annotators write no prompts")
-        there = name in {known.username for known in accounts.all_accounts(connection)}
+        there = name in {account.username for account in accounts.all_accounts(connection)}
     if not there:
         accounts.add_account(store, name, "annotator", secrets.token_urlsafe(24))
     with store.write() as connection:
-        found = accounts.find(connection, name)
-        if not preparation.is_prepared(connection, desk.settings.qualification, found.id, row):
-            preparation.waive(connection, found.id, row, WAIVED_BY)
-    return found
+        account = accounts.find(connection, name)
+        if not preparation.is_prepared(connection, desk.settings.qualification, account.id, row):
+            preparation.waive(connection, account.id, row, WAIVED_BY)
+    return account
 
 
 class _DeskOfOne:
@@ -149,16 +151,19 @@ class _DeskOfOne:
         if view.phase != "open":
             return None
         assert view.left is not None and view.right is not None and view.comparison_id and view.submission_id
+        # what they see decides what they think: the same person says the same of the same answers
         messages = (*view.past, Message(role="user", content=view.prompt))
         seen = (self.seed, self.annotator.id, dialogue_key(messages), view.left.text, view.right.text)
         rng = random.Random("/".join(map(str, seen)))
         opinion = self._opinion(view, messages, rng)
         active_ms = _active_ms(view, rng)
+        # nothing to say: skip it
         if opinion is None:
             reason = "both_equal" if lookup(messages) else "no_expertise"
             self.view = self.desk.skip(self.id, view.comparison_id, view.submission_id, reason, active_ms=active_ms)
             return "skipped"
-        given = Submission(
+        # a judgment, now and then with a note or a flag
+        submission = Submission(
             comparison_id=view.comparison_id,
             submission_id=view.submission_id,
             option=option_of(opinion.choice, opinion.grade),
@@ -168,7 +173,7 @@ class _DeskOfOne:
             active_ms=active_ms,
             input_method="keyboard" if rng.random() < _KEYBOARD_SHARE else "mouse",
         )
-        self.view = self.desk.submit(self.id, given)
+        self.view = self.desk.submit(self.id, submission)
         return "judged"
 
     def leave(self) -> None:

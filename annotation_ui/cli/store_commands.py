@@ -73,15 +73,15 @@ def users(settings: AppSettings, arguments: Arguments) -> None:
 def _add(store: Store, arguments: Arguments) -> None:
     if arguments.name == accounts.LOCAL_USER or accounts.is_simulated(arguments.name):
         raise UserError(f"{arguments.name!r} is a name that the app itself uses; choose another")
-    password, shown = _new_password(arguments)
-    made = accounts.add_account(store, arguments.name, arguments.role, password)
-    say(f"added {made.role} {made.username}, pseudonym {made.id}{shown}")
+    password, notice = _new_password(arguments)
+    account = accounts.add_account(store, arguments.name, arguments.role, password)
+    say(f"added {account.role} {account.username}, pseudonym {account.id}{notice}")
 
 
 def _password(store: Store, arguments: Arguments) -> None:
-    password, shown = _new_password(arguments)
+    password, notice = _new_password(arguments)
     accounts.set_password(store, arguments.name, password)
-    say(f"{arguments.name} has a new password{shown}")
+    say(f"{arguments.name} has a new password{notice}")
 
 
 def _new_password(arguments: Arguments) -> tuple[str, str]:
@@ -94,8 +94,8 @@ def _new_password(arguments: Arguments) -> tuple[str, str]:
             if getpass.getpass("Once more: ") != typed:
                 raise UserError("the two passwords differ; nothing was changed")
             return typed, ""
-    made = secrets.token_urlsafe(12)
-    return made, f"; password, shown once: {made}"
+    password = secrets.token_urlsafe(12)
+    return password, f"; password, shown once: {password}"
 
 
 def _close(store: Store, arguments: Arguments) -> None:

@@ -155,9 +155,9 @@ def safety_counts(rows: Iterable[JudgedPair]) -> Counts:
 
 def _counts(rows: Iterable[JudgedPair], category: Callable[[JudgedPair], int | None], size: int) -> Counts:
     """(N, size) ratings of each pair in each category; one a person, the last where there are more."""
-    said = {(row.pair_id, row.annotator): found for row in rows if (found := category(row)) is not None}
+    ratings = {(row.pair_id, row.annotator): rating for row in rows if (rating := category(row)) is not None}
     places: dict[str, int] = {}
-    cells = [(places.setdefault(pair_id, len(places)), found) for (pair_id, _), found in said.items()]
+    cells = [(places.setdefault(pair_id, len(places)), rating) for (pair_id, _), rating in ratings.items()]
     counts = np.zeros((len(places), size), dtype=np.int64)
     if cells:
         np.add.at(counts, tuple(np.asarray(cells).T), 1)
@@ -257,10 +257,10 @@ def krippendorff_alpha(
 def cohen_kappas(rows: Iterable[JudgedPair], *, min_shared: int = MIN_SHARED) -> list[Kappa]:
     """Cohen's kappa on the choice, of every two annotators with ``min_shared`` pairs in common, ordered by id."""
     choices: dict[tuple[str, str], list[tuple[Slot, Slot]]] = defaultdict(list)
-    for said in choices_by_pair(rows).values():
-        for first, second in combinations(sorted(said), 2):
-            choices[first, second].append((said[first], said[second]))
-    return [_kappa(*names, found) for names, found in sorted(choices.items()) if len(found) >= min_shared]
+    for choice_of in choices_by_pair(rows).values():
+        for first, second in combinations(sorted(choice_of), 2):
+            choices[first, second].append((choice_of[first], choice_of[second]))
+    return [_kappa(*names, shared) for names, shared in sorted(choices.items()) if len(shared) >= min_shared]
 
 
 def _kappa(first: str, second: str, choices: Sequence[tuple[Slot, Slot]]) -> Kappa:
@@ -275,21 +275,21 @@ def _kappa(first: str, second: str, choices: Sequence[tuple[Slot, Slot]]) -> Kap
 
 def mean_kappa(kappas: Sequence[Kappa]) -> Measure:
     """Mean of the kappas, weighted by the pairs in common; ``n`` counts the couples of annotators."""
-    found = [(kappa.value, kappa.n) for kappa in kappas if kappa.value is not None]
-    if not found:
+    weighted = [(kappa.value, kappa.n) for kappa in kappas if kappa.value is not None]
+    if not weighted:
         return Measure(None, 0, missing=texts.NO_VARIATION if kappas else texts.NO_OVERLAP)
-    values, weights = zip(*found, strict=True)
-    return Measure(float(np.average(values, weights=weights)), len(found))
+    values, weights = zip(*weighted, strict=True)
+    return Measure(float(np.average(values, weights=weights)), len(weighted))
 
 
 def agreement_with_others(rows: Iterable[JudgedPair]) -> Mapping[str, Measure]:
     """How often each annotator chose as another did; a pair counts once, by the share of the others who agree."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for said in choices_by_pair(rows).values():
-        for annotator, slot in said.items():
-            others = len(said) - 1
-            found[annotator] += [(list(said.values()).count(slot) - 1) / others] if others else []
-    return {annotator: _share_of(values) for annotator, values in found.items()}
+    agreements: dict[str, list[float]] = defaultdict(list)
+    for choice_of in choices_by_pair(rows).values():
+        for annotator, slot in choice_of.items():
+            others = len(choice_of) - 1
+            agreements[annotator] += [(list(choice_of.values()).count(slot) - 1) / others] if others else []
+    return {annotator: _share_of(values) for annotator, values in agreements.items()}
 
 
 def _share_of(values: Sequence[float]) -> Measure:
@@ -301,7 +301,7 @@ def _share_of(values: Sequence[float]) -> Measure:
 
 def choices_by_pair(rows: Iterable[JudgedPair]) -> dict[str, dict[str, Slot]]:
     """Pair -> annotator -> chosen slot."""
-    found: dict[str, dict[str, Slot]] = defaultdict(dict)
+    choices: dict[str, dict[str, Slot]] = defaultdict(dict)
     for row in rows:
-        found[row.pair_id][row.annotator] = row.choice
-    return found
+        choices[row.pair_id][row.annotator] = row.choice
+    return choices

@@ -99,21 +99,21 @@ def _people(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> tup
 
 
 def _batches(work: Sequence[JudgedPair]) -> tuple[BatchGrades, ...]:
-    found: dict[tuple[str, str], list[JudgedPair]] = defaultdict(list)
+    by_batch: dict[tuple[str, str], list[JudgedPair]] = defaultdict(list)
     for row in work:
-        found[row.project, row.batch].append(row)
+        by_batch[row.project, row.batch].append(row)
     batches = [
         BatchGrades(project, name, len(rows), rows[0].judged_at[:10], grade_shares(rows))
-        for (project, name), rows in found.items()
+        for (project, name), rows in by_batch.items()
     ]
     return tuple(sorted(batches, key=lambda batch: batch.project))  # in time within a project, as rows are
 
 
 def _by(rows: Iterable[Any], key: str) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = defaultdict(list)
+    groups: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
-        found[getattr(row, key)].append(row)
-    return found
+        groups[getattr(row, key)].append(row)
+    return groups
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------

@@ -147,8 +147,8 @@ ACTIONS: dict[str, Action] = {
 def sent_view(view: View, has: dict[str, str], *, whole: bool = False) -> Sent:
     """The parts of the page for a view, without those that the page has; ``base`` says which that was."""
     keys = page_maker.part_keys(view)
-    said = {"message": view.message, "level": view.level}
-    state = {"view": page_maker.page_state(view), **said, "has": keys, "base": has}
+    message = {"message": view.message, "level": view.level}
+    state = {"view": page_maker.page_state(view), **message, "has": keys, "base": has}
     new = {name for name, part_key in keys.items() if not part_key or has.get(name) != part_key}
     desk = (
         _stamped(state),
@@ -206,10 +206,12 @@ def action_handler(
         at_once: how many actions are worked at together; others wait.
     """
 
+    # on the loop: wait for a thread, and say which action was answered
     async def handle(parcel: Any, request: gr.Request) -> Sent:
         state, *parts = await anyio.to_thread.run_sync(answer, parcel, request.username or "", limiter=at_once)
         return ({**state, "action": name}, *parts)
 
+    # in the thread: read the form, do it, and say what there is to see now
     def answer(parcel: Any, who: str) -> Sent:
         try:
             form = action.form.model_validate(parcel)
@@ -233,14 +235,14 @@ def answer_watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[dict
         """Send both answers as they grow, and say when they have ended or were followed for long enough."""
         try:
             form = WatchForm.model_validate(parcel)
-            who, until, shown = request.username or "", time.monotonic() + WATCH_SECONDS, None
+            who, until, sent = request.username or "", time.monotonic() + WATCH_SECONDS, None
             while time.monotonic() < until:
                 asked = time.monotonic()
                 panes = await anyio.to_thread.run_sync(desk.being_written, who, form.comparison_id)
                 if panes is None:
                     break
-                if panes != shown:
-                    shown = panes
+                if panes != sent:
+                    sent = panes
                     yield _sent_answers(form.comparison_id, panes)
                 await anyio.sleep(max(POLL_SECONDS, POLL_SHARE * (time.monotonic() - asked)))
             yield _stamped({"follows": form.comparison_id, "answers": None})

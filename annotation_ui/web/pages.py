@@ -132,12 +132,14 @@ def _report(store: Store) -> str:
 
 def _people(store: Store) -> list[dict[str, Any]]:
     """A line for each account: what it is, how much it has done, whether it is qualified."""
+    # how much each has judged, and when last
     judged = tables.comparison.c
     done = (
         select(judged.annotator_id, func.count().label("n"), func.max(judged.judged_at).label("last"))
         .where(judged.state == "judged", judged.kind == "work")
         .group_by(judged.annotator_id)
     )
+    # whose tests are passed, in which projects
     passed = (
         select(tables.qualification.c.annotator_id, tables.project.c.name)
         .join(tables.project, tables.project.c.id == tables.qualification.c.project_id)
@@ -148,6 +150,7 @@ def _people(store: Store) -> list[dict[str, Any]]:
         qualified: dict[str, set[str]] = {}
         for row in connection.execute(passed):
             qualified.setdefault(row.annotator_id, set()).add(row.name)
+        # a line for each, by name
         people = connection.execute(select(tables.annotator).order_by(tables.annotator.c.username)).all()
     return [
         {

@@ -56,17 +56,20 @@ def as_html(report: QualityReport, names: Mapping[str, str] | None = None, *, ba
         report=report,
         back=back,
         style=Markup((Path(alignment.report.__file__).parent / "page.css").read_text(encoding="utf-8")),
+        # number formats
         value_text=words.value_text,
         interval_text=words.interval_text,
         percent=percent,
         by_chance=words.by_chance,
         seconds=words.seconds,
         rate=words.rate,
+        # sentences and names
         headline=words.headline(report),
         period=words.period(report),
         notes=words.note_lines(report, labels),
         labels=labels,
         plotted_people=PLOTTED_PEOPLE,
+        # figures
         tiles=tiles(report),
         parts=report.projects if len(report.projects) == 1 else (report.overall, *report.projects),
         forms=words.COEFFICIENT_FORMS,
@@ -80,23 +83,25 @@ def as_html(report: QualityReport, names: Mapping[str, str] | None = None, *, ba
 
 def _lowest(kappas: Sequence[Kappa]) -> list[Kappa]:
     """The couples of annotators that agree least."""
-    return sorted((kappa for kappa in kappas if kappa.value is not None), key=lambda found: found.value or 0.0)[:8]
+    return sorted((kappa for kappa in kappas if kappa.value is not None), key=lambda kappa: kappa.value or 0.0)[:8]
 
 
 def tiles(report: QualityReport) -> list[dict[str, str]]:
     """The numbers at the top, with their intervals; why, where there is none."""
     work, agreement = report.overall.work, report.overall.agreement
 
+    # what a figure on few values adds
     def few(measure: Measure) -> str:
         return f"n = {measure.n}" if measure.value is not None and measure.n < report.few else ""
 
+    # shares and coefficients, with intervals
     figures = (
         (texts.TILE_CHOICE, agreement.choice, percent),
         (texts.TILE_GRADE, agreement.ac2_grade, decimal),
         (texts.LEFT_CHOSEN, work.left, percent),
         (texts.TILE_GOLD, work.gold, percent),
     )
-    found = [
+    shares = [
         {
             "label": label,
             "value": words.value_text(measure, form),
@@ -105,9 +110,10 @@ def tiles(report: QualityReport) -> list[dict[str, str]]:
         }
         for label, measure, form in figures
     ]
+    # time, without one
     pace = texts.PACE.format(rate=words.rate(work.per_hour)) if work.per_hour else texts.NO_DATA
     return [
-        *found,
+        *shares,
         {"label": texts.TILE_TIME, "value": words.seconds(work.median_seconds), "note": pace, "few": ""},
     ]
 
@@ -136,11 +142,11 @@ def agreement_by_project(projects: Sequence[ProjectFigures]) -> str | None:
         for offset, (key, colour) in zip(offsets(len(_AGREEMENTS), 0.22), _AGREEMENTS, strict=True):
             label = texts.COEFFICIENTS[key][0]
             for row, part in enumerate(measured):
-                found = getattr(part.agreement, key)
-                if found.value is not None:
-                    ci95 = found.ci95 or (found.value, found.value)
+                measure = getattr(part.agreement, key)
+                if measure.value is not None:
+                    ci95 = measure.ci95 or (measure.value, measure.value)
                     named = label if label not in axes.get_legend_handles_labels()[1] else None
-                    draw_interval(axes, found.value, row + offset, ci95, colour, horizontal=True, label=named)
+                    draw_interval(axes, measure.value, row + offset, ci95, colour, horizontal=True, label=named)
         _rows(axes, [part.name for part in measured])
         axes.set_xlim(min(axes.dataLim.x0, 0.0) - 0.01, 1.01)
         draw_legend(figure, axes)

@@ -1,4 +1,4 @@
-// What can be measured of a page's looks; tests/annotation_looks.py calls it. Everything looks at what is visible now.
+// What can be measured of a page's looks; tests/support/annotation_looks.py calls it. Everything looks at what is visible now.
 (() => {
   const nameOf = (element) => {
     const id = element.id && `#${element.id}`;
