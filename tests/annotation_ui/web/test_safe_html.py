@@ -5,6 +5,7 @@ The page is served by this file itself: python tests/annotation_ui/web/test_safe
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import unicodedata
@@ -179,7 +180,8 @@ def test_what_is_too_deep_for_markdown_is_shown_as_it_was_written() -> None:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     port = free_port()
-    with serving([sys.executable, __file__, str(port)], port) as running:
+    same_imports = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with serving([sys.executable, __file__, str(port)], port, env=same_imports) as running:
         yield running
 
 
