@@ -21,17 +21,24 @@ from rich.console import Console
 from alignment.data.records import GRADES, Dimension
 from alignment.errors import UserError
 from alignment.settings.read_recipe import recipe_keys
-from annotation_ui.app_settings import DEFAULT_SETTINGS, AppSettings, ProjectSettings, VariantSettings, load_settings
+from annotation_ui.app_settings import (
+    DEFAULT_SETTINGS,
+    AppSettings,
+    ProjectSettings,
+    VariantSettings,
+    database_of,
+    load_settings,
+)
 from annotation_ui.vocabulary import AccountRole
 
 PROGRAM = "python -m annotation_ui"
 COMMANDS = {
     "serve": "desk_commands.serve_app",
     "users": "store_commands.users",
-    "report": "data_commands.report",
+    "report": "store_commands.report",
     "backup": "store_commands.backup",
-    "import": "data_commands.import_data",
-    "export": "data_commands.export_data",
+    "import": "store_commands.import_data",
+    "export": "store_commands.export_data",
     "simulate": "desk_commands.simulate_people",
 }
 """Module and function of each command in ``annotation_ui.cli``."""
@@ -202,6 +209,7 @@ def main(argv: Sequence[str], program: str = PROGRAM) -> int:
     arguments = parser(program, whole=whole).parse_args(words, argparse.Namespace(run=None, config=None))
     try:
         settings = load_settings(arguments.config, overrides)
+        database_of(settings, arguments.run)  # which every command needs, so that none is imported in vain
         command_named(arguments.command)(settings, arguments)
     except UserError as error:
         message = f"error: {error}".replace(PROGRAM, program)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from alignment.data.records import Dimension
+from alignment.errors import UserError
 from alignment.settings.read_recipe import parse_settings, read_settings
 from alignment.settings.section import Count, Positive, Rate, Section, Share
 
@@ -105,3 +107,18 @@ def load_settings(path: str | None = None, overrides: Sequence[str] = ()) -> App
     """Read a settings file, apply ``key.sub=value`` and validate; raise ``UserError`` that lists every mistake."""
     origin = path or DEFAULT_SETTINGS
     return parse_settings(AppSettings, read_settings(origin, overrides), origin=origin)
+
+
+def database_of(settings: AppSettings, run: Path | None) -> str:
+    """Where the store is: as the settings say, else in the run folder.
+
+    Raises:
+        UserError: neither is given, or there is no such run.
+    """
+    if settings.database is not None:
+        return settings.database
+    if run is None:
+        raise UserError("which store? Give --run RUN, or database=FILE (or a PostgreSQL URL).")
+    if not run.is_dir():
+        raise UserError(f"no such run folder: {run}. Make one with python -m stages.sft run_dir={run}")
+    return str(run / "annotation" / "annotations.db")

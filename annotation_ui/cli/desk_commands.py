@@ -15,9 +15,9 @@ import yaml
 from alignment.errors import UserError
 from annotation_ui.answers.generation import Generator
 from annotation_ui.answers.load_variants import load_variants
-from annotation_ui.app_settings import AppSettings
+from annotation_ui.app_settings import AppSettings, database_of
 from annotation_ui.cli.simulated_people import simulate, toy_pairs
-from annotation_ui.cli.store_commands import Arguments, database_of, open_store, say
+from annotation_ui.cli.store_commands import Arguments, open_store, say
 from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.preparation import keep_projects
 from annotation_ui.exchange.imports import import_items, read_prompts

@@ -1,9 +1,10 @@
-"""Which store a command works on, and the commands on the store itself: accounts, backups."""
+"""Which store a command works on, and the commands on what is in it: accounts, report, backup, import, export."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import secrets
 import sys
 from collections.abc import Callable
@@ -12,9 +13,12 @@ from pathlib import Path
 from rich.console import Console
 
 from alignment.errors import UserError
-from annotation_ui.app_settings import AppSettings
+from annotation_ui.app_settings import AppSettings, database_of
 from annotation_ui.desk import preparation
 from annotation_ui.desk.preparation import keep_projects
+from annotation_ui.exchange.export_judgments import export, manifest_file
+from annotation_ui.exchange.imports import Filing, attention_items, import_items, read_pairs, read_prompts
+from annotation_ui.exchange.selection import ExportFilter, filter_from
 from annotation_ui.store import accounts
 from annotation_ui.store.database import Store
 from annotation_ui.store.projects import project_named
@@ -28,19 +32,7 @@ def say(message: str) -> None:
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
-def database_of(settings: AppSettings, run: Path | None) -> str:
-    """Where the store is: as the settings say, else in the run folder.
-
-    Raises:
-        UserError: neither is given, or there is no such run.
-    """
-    if settings.database is not None:
-        return settings.database
-    if run is None:
-        raise UserError("which store? Give --run RUN, or database=FILE (or a PostgreSQL URL).")
-    if not run.is_dir():
-        raise UserError(f"no such run folder: {run}. Make one with python -m stages.sft run_dir={run}")
-    return str(run / "annotation" / "annotations.db")
+# -- which store ------------------------------------------------------------------------------------------------------
 
 
 def open_store(settings: AppSettings, run: Path | None) -> Store:
@@ -146,8 +138,69 @@ _USERS: dict[str, Callable[[Store, Arguments], None]] = {
 }
 
 
+# -- quality, backup --------------------------------------------------------------------------------------------------
+
+
 def backup(settings: AppSettings, arguments: Arguments) -> None:
     """Copy the store while it is in use."""
     store = known_store(settings, arguments.run)
     store.backup(arguments.to)
     say(f"{store.shown_name} is copied to {arguments.to}")
+
+
+def report(settings: AppSettings, arguments: Arguments) -> None:
+    """Print the quality report, or write it as a page."""
+    # with statistics and plots, a second that the other commands need not wait
+    from annotation_ui.quality.quality_report import as_json
+    from annotation_ui.quality.report_as_text import as_text
+    from annotation_ui.quality.stored_judgments import annotator_names, quality_report
+    from annotation_ui.web.quality_page import as_html
+
+    store = known_store(settings, arguments.run)
+    quality = quality_report(store, project_name=arguments.project, with_simulated=arguments.with_simulated)
+    names = annotator_names(store) if arguments.names else None
+    if arguments.html is not None:
+        arguments.html.write_text(as_html(quality, names), encoding="utf-8")
+        say(f"wrote {arguments.html}")
+    elif arguments.json:
+        print(json.dumps(as_json(quality), indent=2))
+    else:
+        print(as_text(quality, names))
+
+
+# -- import, export ---------------------------------------------------------------------------------------------------
+
+
+def import_data(settings: AppSettings, arguments: Arguments) -> None:
+    """Bring prompts, or pairs to be judged, into a project's queue."""
+    store = open_store(settings, arguments.run)
+    with store.read() as connection:
+        project = project_named(connection, arguments.project)
+    filing = Filing(part=arguments.part, batch=arguments.batch, priority=arguments.priority)
+    read = read_pairs if arguments.pairs else read_prompts
+    try:
+        items, report = read(
+            arguments.source,
+            project.dimension,
+            filing=filing,
+            format=arguments.format,
+            on_error=arguments.on_error,
+            limit=arguments.limit,
+        )
+    except UserError as error:  # the readers are those of the stages, where this is a setting
+        raise UserError(str(error).replace("data.on_error=skip", "--on-error skip")) from error
+    if arguments.attention:
+        items += attention_items(project.dimension, filing=filing)
+    done = import_items(store, arguments.project, items, overlap=arguments.overlap)
+    say(f"{arguments.project}: {done.added} added, {done.known} there already. {report.summary()}")
+
+
+def export_data(settings: AppSettings, arguments: Arguments) -> None:
+    """Write what was judged as comparison records for stages.reward."""
+    chosen = {key: getattr(arguments, key) for key in ExportFilter.model_fields if hasattr(arguments, key)}
+    if settings.qualification.required:
+        chosen["require_qualified"] = True
+    manifest = export(known_store(settings, arguments.run), arguments.to, filter_from(chosen))
+    left_out = ", ".join(f"{count} {reason}" for reason, count in manifest.left_out.items() if count)
+    written = f"wrote {manifest.n} comparisons to {arguments.to} (left out: {left_out or 'none'})"
+    say(f"{written}; {manifest_file(arguments.to)}")

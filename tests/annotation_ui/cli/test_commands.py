@@ -179,7 +179,7 @@ def test_settings_need_no_torch() -> None:
 
 def test_help_mistakes_and_no_store_wait_for_no_library(tmp_path: Path) -> None:
     """What can be said at once is said before anything heavy is imported."""
-    heavy = ("torch", "transformers", "datasets", "gradio", "fastapi", "scipy", "matplotlib")
+    heavy = ("torch", "transformers", "datasets", "gradio", "fastapi", "sqlalchemy", "scipy", "matplotlib")
     code = f"""
 import sys
 from annotation_ui.__main__ import COMMANDS, command_named, main

@@ -395,3 +395,11 @@ def test_a_judgment_reaches_the_desk_as_it_was_given_and_a_broken_clock_does_not
     assert (made.comparison_id, made.submission_id, made.option) == ("c", "s", 7)
     assert (made.safety, made.note, made.flagged) == ("both_safe", "n", True)
     assert (made.active_ms, made.input_method) == ("soon", "keyboard")
+
+
+def test_no_words_stand_in_templates() -> None:
+    """All of them stand in ``annotation_ui.texts``, where somebody can translate them; commands and styles stay."""
+    for file in sorted((ASSETS.parent / "templates").glob("*.j2")):
+        markup = re.sub(r"<style>.*?</style>|{% block style %}.*?{% endblock %}", "", file.read_text(), flags=re.DOTALL)
+        markup = re.sub(r"{#.*?#}|{%.*?%}|{{.*?}}|<code>.*?</code>", "", markup, flags=re.DOTALL)
+        assert not re.findall(r"[A-Za-z]{2,}", Outline(markup).words.replace("UTC", "")), file.name
