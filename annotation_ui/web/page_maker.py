@@ -22,7 +22,7 @@ from alignment.report.number_formats import decimal, interval, number, percent
 from annotation_ui import texts
 from annotation_ui.desk.view import PastJudgment, View
 from annotation_ui.store.judgments import MAX_NOTE_CHARS
-from annotation_ui.vocabulary import Side, meaning_of
+from annotation_ui.vocabulary import Pane, Side, meaning_of
 from annotation_ui.web import safe_html
 
 CONTENT_WARNING = Path(__file__).parents[1] / "guidelines" / "content_warning.md"
