@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from alignment.data.records import Role
+from alignment.data.records import ChatRole
 from alignment.errors import UserError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class ChatTemplate:
         except ValueError as error:
             raise UserError(f"the tokenizer's chat template cannot be used: {error}") from error
 
-    def render(self, roles: Sequence[Role], *, add_generation_prompt: bool = False, padding: str = "") -> Rendered:
+    def render(self, roles: Sequence[ChatRole], *, add_generation_prompt: bool = False, padding: str = "") -> Rendered:
         """The texts that the template writes around messages of these roles.
 
         Raises:
@@ -140,7 +140,7 @@ class ChatTemplate:
                 raise UserError(f"{self._refusal(roles)}: it writes message {position + 1} ({role}) {count} times")
         return Rendered(texts=tuple(pieces[0::2]), slots=slots)
 
-    def around(self, roles: Sequence[Role]) -> tuple[tuple[str, ...], tuple[int, ...], str]:
+    def around(self, roles: Sequence[ChatRole]) -> tuple[tuple[str, ...], tuple[int, ...], str]:
         """The texts before each message and the answer, the order of messages, the text after the answer.
 
         Raises:
@@ -168,18 +168,18 @@ class ChatTemplate:
         return (*history, opening), asked.slots, after
 
     @staticmethod
-    def _refusal(roles: Sequence[Role]) -> str:
+    def _refusal(roles: Sequence[ChatRole]) -> str:
         if "system" in roles:
             return "the chat template does not support a system message (put its text into the first user turn)"
         return f"the chat template cannot render turns by {', '.join(roles)}"
 
-    def trim(self, role: Role) -> Trim:
+    def trim(self, role: ChatRole) -> Trim:
         """What the template cuts from messages of ``role``."""
         if role not in self._trims:
             self._trims |= self._find_trims(("system", "user", "assistant"))
         return self._trims[role]
 
-    def _find_trims(self, roles: tuple[Role, ...]) -> dict[str, Trim]:
+    def _find_trims(self, roles: tuple[ChatRole, ...]) -> dict[str, Trim]:
         plain, padded = self.render(roles), self.render(roles, padding=_PADDING)
         trims: dict[str, Trim] = {}
         for position, slot in enumerate(plain.slots):

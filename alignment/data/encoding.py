@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alignment.data.chat_template import ChatTemplate, find_markers
 from alignment.data.control_tokens import TwoWayTokenizer
-from alignment.data.records import Message, Role
+from alignment.data.records import ChatRole, Message
 from alignment.errors import UserError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class DialogueEncoder:
         pad: int | None = tokenizer.pad_token_id
         self.pad_id: int = next(i for i in (pad, eos, self.stop_id) if i is not None)
         self.control_markers = self._find_control_markers()
-        self._plans: dict[tuple[Role, ...], _Plan] = {}
+        self._plans: dict[tuple[ChatRole, ...], _Plan] = {}
         self._plan(("user",))
 
     def _find_stop(self, eos: int | None) -> tuple[str, int]:
@@ -165,7 +165,7 @@ class DialogueEncoder:
         return "", eos
 
     def _find_control_markers(self) -> tuple[str, ...]:
-        roles: tuple[Role, ...] = ("user", "assistant", "user", "assistant")
+        roles: tuple[ChatRole, ...] = ("user", "assistant", "user", "assistant")
         texts = list(self.template.render(roles).texts)
         texts += self.template.render(roles[:-1], add_generation_prompt=True).texts
         if self.template.supports_system:
@@ -173,13 +173,13 @@ class DialogueEncoder:
         plain = (self._text.control_pattern.sub("\0", text) for text in texts)
         return tuple(sorted(set().union(*map(find_markers, plain))))
 
-    def _plan(self, roles: tuple[Role, ...]) -> _Plan:
+    def _plan(self, roles: tuple[ChatRole, ...]) -> _Plan:
         """The plan for a prompt with these roles and an answer to it."""
         if roles not in self._plans:
             self._plans[roles] = self._make_plan(roles)
         return self._plans[roles]
 
-    def _make_plan(self, roles: tuple[Role, ...]) -> _Plan:
+    def _make_plan(self, roles: tuple[ChatRole, ...]) -> _Plan:
         texts, slots, ending = self.template.around(roles)
         steps: list[_Text | _Slot] = []
         lead = ""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-Role = Literal["system", "user", "assistant"]
+ChatRole = Literal["system", "user", "assistant"]
 Dimension = Literal["helpfulness", "safety"]
 Grade = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
 SafetyBin = Literal["preferred_safe_other_unsafe", "both_safe", "both_unsafe", "preferred_unsafe_other_safe"]
@@ -52,14 +52,14 @@ class Record(BaseModel):
 class Message(Record):
     """One turn of a dialogue."""
 
-    role: Role
+    role: ChatRole
     content: str
 
 
 Dialogue = tuple[Message, ...]
 
 
-def _check_turns(messages: Dialogue, *, last: Role) -> None:
+def _check_turns(messages: Dialogue, *, last: ChatRole) -> None:
     """Raise ``ValueError`` unless turns alternate user/assistant (after an optional system turn)."""
     turns = messages[1:] if messages and messages[0].role == "system" else messages
     if not turns:

@@ -18,8 +18,8 @@ from torch import Tensor
 from alignment.data.encoding import EncodedAnswer
 from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
-from alignment.models.sampling.batch_sampling import Sample
-from alignment.models.scorers.reward_scorer import Judged, RewardScorer
+from alignment.models.sampling.batch_sampling import SampledAnswer
+from alignment.models.scorers.reward_scorer import RewardJudgment, RewardScorer
 from alignment.rl.kl_penalty import kl_k1
 from alignment.tensors.logprobs import entropy, token_logprobs
 from alignment.tensors.masking import lengths_to_mask, masked_sum, take_tokens
@@ -47,7 +47,7 @@ class Episodes:
         cls,
         prompts: Sequence[Prompt],
         prompt_ids: Sequence[Sequence[int]],
-        samples: Sequence[Sample],
+        samples: Sequence[SampledAnswer],
         *,
         pad_id: int,
         device: torch.device,
@@ -257,11 +257,13 @@ def pad_columns(values: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
-def reward_judgments(models: Mapping[str, RewardScorer], episodes: Episodes, *, batch_size: int) -> dict[str, Judged]:
+def reward_judgments(
+    models: Mapping[str, RewardScorer], episodes: Episodes, *, batch_size: int
+) -> dict[str, RewardJudgment]:
     """What each reward model says of the episodes (B), on their device."""
     dialogues, device = episodes.dialogues(), episodes.token_ids.device
-    found: dict[str, Judged] = {}
+    found: dict[str, RewardJudgment] = {}
     for name, model in models.items():
         scores, disagreement = model.judge(dialogues, batch_size=batch_size)
-        found[name] = Judged(scores.to(device), None if disagreement is None else disagreement.to(device))
+        found[name] = RewardJudgment(scores.to(device), None if disagreement is None else disagreement.to(device))
     return found

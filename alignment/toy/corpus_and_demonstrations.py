@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from alignment.data.records import Demonstration, Message, Prompt, Role
+from alignment.data.records import ChatRole, Demonstration, Message, Prompt
 from alignment.toy import harmful_acts
 from alignment.toy.toy_answers import CLOSINGS, OPENINGS, make_answer, make_sentences, right_sentences, sample_answer
 from alignment.toy.toy_prompts import QuestionPool, first_answer, intents_of, spread
@@ -111,6 +111,6 @@ def _demonstration(
     asked = lookup_texts(turns[::2])
     assert asked is not None, turns
     turns.append(_curated_answer(asked, rng))
-    roles: tuple[Role, ...] = ("user", "assistant") * 2
+    roles: tuple[ChatRole, ...] = ("user", "assistant") * 2
     messages = tuple(Message(role=role, content=text) for role, text in zip(roles, turns, strict=False))
     return Demonstration(id=name, messages=messages)

@@ -24,7 +24,7 @@ _WORD = re.compile(r"[a-z0-9']+")
 Trigram = tuple[str, str, str]
 
 
-class Role(Enum):
+class SentenceRole(Enum):
     """What a sentence does in an answer."""
 
     TRUE = auto()
@@ -46,11 +46,11 @@ class Role(Enum):
 class Reading(NamedTuple):
     """The role of a sentence, and whether it instructs (it says how an act is done)."""
 
-    role: Role
+    role: SentenceRole
     instructs: bool = False
 
 
-UNKNOWN = Reading(Role.UNKNOWN)
+UNKNOWN = Reading(SentenceRole.UNKNOWN)
 
 
 def sentence_key(sentence: str) -> str:
@@ -82,32 +82,32 @@ def _family_readings(family: str, known: tuple[Fact, ...]) -> Iterator[tuple[str
     for template in toy_answers.CORES[family]:
         for value in values:
             for fact in known:
-                yield toy_answers.carry(template, fact.entity, value), Reading(Role.FALSE, instructs)
+                yield toy_answers.carry(template, fact.entity, value), Reading(SentenceRole.FALSE, instructs)
         for fact in known:
-            yield toy_answers.carry(template, fact.entity, fact.value), Reading(Role.TRUE, instructs)
+            yield toy_answers.carry(template, fact.entity, fact.value), Reading(SentenceRole.TRUE, instructs)
     for value in values:
-        yield capitalised(value) + ".", Reading(Role.VALUE, instructs)
+        yield capitalised(value) + ".", Reading(SentenceRole.VALUE, instructs)
         for template in toy_answers.SHORTS.get(family, toy_answers.DEFAULT_SHORTS):
-            yield toy_answers.carry(template, "", value), Reading(Role.VALUE, instructs)
+            yield toy_answers.carry(template, "", value), Reading(SentenceRole.VALUE, instructs)
     for fact in known:
-        yield fact.detail, Reading(Role.DETAIL, instructs)
+        yield fact.detail, Reading(SentenceRole.DETAIL, instructs)
 
 
-def _fixed_readings() -> Iterator[tuple[Iterable[str], Role]]:
-    yield toy_answers.OPENINGS, Role.OPENING
-    yield toy_answers.CLOSINGS, Role.CLOSING
-    yield toy_answers.EVASIVE, Role.EVASIVE
-    yield toy_answers.RUDE, Role.RUDE
-    yield toy_answers.OFF_TOPIC, Role.OFF_TOPIC
-    yield toy_answers.GENERIC_REASONS, Role.REASON
-    yield harmful_acts.REFUSALS, Role.REFUSAL
+def _fixed_readings() -> Iterator[tuple[Iterable[str], SentenceRole]]:
+    yield toy_answers.OPENINGS, SentenceRole.OPENING
+    yield toy_answers.CLOSINGS, SentenceRole.CLOSING
+    yield toy_answers.EVASIVE, SentenceRole.EVASIVE
+    yield toy_answers.RUDE, SentenceRole.RUDE
+    yield toy_answers.OFF_TOPIC, SentenceRole.OFF_TOPIC
+    yield toy_answers.GENERIC_REASONS, SentenceRole.REASON
+    yield harmful_acts.REFUSALS, SentenceRole.REFUSAL
     for intent in intents():
-        yield toy_answers.refusal_sentences(intent), Role.REFUSAL
+        yield toy_answers.refusal_sentences(intent), SentenceRole.REFUSAL
     for act in harmful_acts.acts():
         for why in sorted({other.why for other in harmful_acts.acts()}):
-            yield [replace(act, why=why).fill(template) for template in harmful_acts.REASONS], Role.REASON
-        yield (act.fill(template) for template in harmful_acts.ALTERNATIVES), Role.ALTERNATIVE
-    yield sorted(harmful_acts.compliance_sentences()), Role.COMPLIANCE
+            yield [replace(act, why=why).fill(template) for template in harmful_acts.REASONS], SentenceRole.REASON
+        yield (act.fill(template) for template in harmful_acts.ALTERNATIVES), SentenceRole.ALTERNATIVE
+    yield sorted(harmful_acts.compliance_sentences()), SentenceRole.COMPLIANCE
 
 
 @lru_cache(maxsize=1)
@@ -133,20 +133,20 @@ def compliance_trigrams() -> frozenset[Trigram]:
     """Word trigrams that occur in compliance and nowhere else."""
     giving_in, other = set[Trigram](), set[Trigram]()
     for sentence, reading in readings().items():
-        (giving_in if reading.role is Role.COMPLIANCE else other).update(trigrams(sentence))
+        (giving_in if reading.role is SentenceRole.COMPLIANCE else other).update(trigrams(sentence))
     return frozenset(giving_in - other)
 
 
 @lru_cache(maxsize=1)
 def _harmless_beginnings() -> frozenset[tuple[str, ...]]:
     roles = (
-        Role.REFUSAL,
-        Role.REASON,
-        Role.ALTERNATIVE,
-        Role.EVASIVE,
-        Role.RUDE,
-        Role.OFF_TOPIC,
-        Role.CLOSING,
+        SentenceRole.REFUSAL,
+        SentenceRole.REASON,
+        SentenceRole.ALTERNATIVE,
+        SentenceRole.EVASIVE,
+        SentenceRole.RUDE,
+        SentenceRole.OFF_TOPIC,
+        SentenceRole.CLOSING,
     )
     said = [words(sentence) for sentence, reading in readings().items() if reading.role in roles]
     return frozenset(tuple(sentence[:size]) for sentence in said for size in range(2, len(sentence)))

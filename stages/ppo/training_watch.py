@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
-from alignment.rl.health.health_history import HealthSettings, Row
+from alignment.rl.health.health_history import HealthSettings, MetricsRow
 from alignment.rl.health.health_watch import HealthWatch
 from alignment.rl.overoptimization import best_of, overoptimized
 from alignment.rl.ppo import PPO
@@ -101,7 +101,7 @@ class TrainingWatch:
         self.said.append(message)
         self.say(message)
 
-    def go_on_after(self, rows: Sequence[Row]) -> None:
+    def go_on_after(self, rows: Sequence[MetricsRow]) -> None:
         """Know the updates before a stop, so that what was said about them is not said again."""
         for row in rows:
             self.health.observe(row)

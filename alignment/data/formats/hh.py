@@ -17,10 +17,10 @@ from alignment.data.formats.row_format import (
     turn_of,
     until_user,
 )
-from alignment.data.records import Dialogue, Role
+from alignment.data.records import ChatRole, Dialogue
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-_HH_ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+_HH_ROLES: dict[str, ChatRole] = {"Human": "user", "Assistant": "assistant"}
 
 
 def is_transcript(value: object) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from alignment.data.records import Comparison, Demonstration, Dialogue, Dimension, Grade, Message, Prompt, Role
+from alignment.data.records import ChatRole, Comparison, Demonstration, Dialogue, Dimension, Grade, Message, Prompt
 from alignment.data.splits import first_turn_key
 
 Row = Mapping[str, Any]
@@ -128,7 +128,7 @@ def kind_of(value: object) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def turn_of(role: Role, text: str) -> Message:
+def turn_of(role: ChatRole, text: str) -> Message:
     """One message."""
     return Message(role=role, content=text)
 

@@ -18,7 +18,7 @@ from alignment.data.formats.row_format import (
     turn_of,
     until_user,
 )
-from alignment.data.records import Dialogue, Message, Role
+from alignment.data.records import ChatRole, Dialogue, Message
 
 
 def _messages(value: object, key: str) -> Dialogue:
@@ -31,11 +31,11 @@ def _message(item: object, where: str) -> Message:
     if not isinstance(item, Mapping) or not {"role", "content"} <= item.keys():
         raise ValueError(f"{where} must be an object with 'role' and 'content'")
     role, content = item["role"], item["content"]
-    if role not in get_args(Role):
-        raise ValueError(f"{where} has role {role!r}; known are {', '.join(get_args(Role))}")
+    if role not in get_args(ChatRole):
+        raise ValueError(f"{where} has role {role!r}; known are {', '.join(get_args(ChatRole))}")
     if not isinstance(content, str):
         raise ValueError(f"{where} has content that is {kind_of(content)}, not a text")
-    return turn_of(cast(Role, role), content)
+    return turn_of(cast(ChatRole, role), content)
 
 
 def _trl_prompt_part(value: object) -> Dialogue:

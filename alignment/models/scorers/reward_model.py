@@ -24,7 +24,7 @@ from alignment.machine.device import dtype_name
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import HeadArgument, build_head
 from alignment.models.pretrained import save_model
-from alignment.models.scorers.reward_scorer import Judged, OnBatch, check_finite
+from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, check_finite
 from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, distinct_answers, pack_answers
 from alignment.settings.model_sections import ModelSection
 from alignment.tensors.logprobs import token_logprobs
@@ -122,7 +122,7 @@ class RewardModel(nn.Module):
         return torch.stack([logprobs.sum(1) / (lengths - prompt_lengths), logprobs.min(1).values], dim=1)
 
     @torch.no_grad()
-    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> RewardJudgment:
         """Judge encoded dialogues in batches of similar length, a shared prompt passing once.
 
         Equal dialogues pass once as well.
@@ -142,12 +142,12 @@ class RewardModel(nn.Module):
             if on_batch is not None:
                 on_batch(sum(map(len, rows)))
         if not parts:
-            return Judged(torch.empty(0), None)
+            return RewardJudgment(torch.empty(0), None)
         opinions = torch.cat(parts)[torch.tensor(order).argsort()][torch.tensor(places)]
         disagreement = self.head.disagreement(opinions)
         scores = self.head.combine(opinions).cpu() - self.offset
         check_finite(scores, repr(self.role) if self.folder == Path() else f"in {self.folder}")
-        return Judged(scores, None if disagreement is None else disagreement.cpu())
+        return RewardJudgment(scores, None if disagreement is None else disagreement.cpu())
 
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Scores (B,) of encoded dialogues, on the CPU; as ``judge``."""

@@ -18,7 +18,7 @@ OnBatch = Callable[[int], None] | None
 """Called with the number of answers just scored."""
 
 
-class Judged(NamedTuple):
+class RewardJudgment(NamedTuple):
     """What a reward model says of dialogues."""
 
     scores: Tensor
@@ -30,7 +30,7 @@ class Judged(NamedTuple):
 class RewardScorer(Protocol):
     """Whatever scores answers: a reward model on the shared base, one beside it, or several of them."""
 
-    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> RewardJudgment:
         """Scores of dialogues encoded for the policy, and how far the opinions behind them are apart."""
 
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:

@@ -13,7 +13,7 @@ from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.heads.many_score_heads import combined
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.reward_scorer import Judged, OnBatch, RewardScorer
+from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, RewardScorer
 from alignment.models.scorers.sequence_classifier import SequenceClassifier
 
 
@@ -32,7 +32,7 @@ class Reencoded:
         """The folder that it was loaded from."""
         return self.model.folders
 
-    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> RewardJudgment:
         """Judge dialogues that carry their text."""
         encoded = [self.encode_again(dialogue) for dialogue in dialogues]
         return self.model.judge(encoded, batch_size=batch_size, on_batch=on_batch)
@@ -95,12 +95,12 @@ class Ensemble:
         """Where they lie."""
         return [folder for model in self.models for folder in model.folders]
 
-    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> RewardJudgment:
         """Combined raw scores, and their standard deviation over the models."""
         scores = torch.stack([model.score(dialogues, batch_size=batch_size) for model in self.models], dim=1)
         if on_batch is not None:
             on_batch(len(dialogues))
-        return Judged(combined(scores, self.rule, caution=self.caution), scores.std(1, correction=0))
+        return RewardJudgment(combined(scores, self.rule, caution=self.caution), scores.std(1, correction=0))
 
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Combined raw scores (B,) on the CPU."""

@@ -28,7 +28,7 @@ from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.machine.device import pick_device, resolve_dtype
 from alignment.models.pretrained import find_model, first_line, load_tokenizer
-from alignment.models.scorers.reward_scorer import Judged, OnBatch, check_finite
+from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, check_finite
 from alignment.settings.model_sections import ModelSection
 from alignment.tensors.padding import pad_right
 
@@ -89,7 +89,7 @@ class SequenceClassifier:
         return cls(model, encoder, folder, offset=offset, ends_with_template=not exported)
 
     @torch.no_grad()
-    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Judged:
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> RewardJudgment:
         """Scores on the CPU, the offset taken off, in batches of similar length.
 
         Raises:
@@ -107,7 +107,7 @@ class SequenceClassifier:
             if on_batch is not None:
                 on_batch(len(rows))
         check_finite(scores, f"in {self.folders[0]}")
-        return Judged(scores, None)
+        return RewardJudgment(scores, None)
 
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Raw scores (B,) on the CPU, as ``judge``."""

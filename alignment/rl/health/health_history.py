@@ -12,7 +12,7 @@ from alignment.settings.model_sections import LoraSection
 from alignment.settings.ppo_sections import PPOSection
 
 Default = TypeVar("Default", float, None)
-Row = Mapping[str, float]
+MetricsRow = Mapping[str, float]
 Severity = Literal["warning", "error"]
 
 START_UPDATES = 3
@@ -61,7 +61,7 @@ class HealthSettings:
 class History:
     """All updates so far, the latest last. Look-ups raise ``NotLogged`` where there is not enough."""
 
-    rows: Sequence[Row]
+    rows: Sequence[MetricsRow]
     settings: HealthSettings
 
     def now(self, key: str) -> float:

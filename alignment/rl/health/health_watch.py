@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alignment.rl.health.health_checks import CHECKS
-from alignment.rl.health.health_history import Diagnosis, HealthSettings, History, NotLogged, Row, Severity
+from alignment.rl.health.health_history import Diagnosis, HealthSettings, History, MetricsRow, NotLogged, Severity
 
 RECOVERY_UPDATES = 5
 """Updates without a finding after which it has recovered: a figure near its threshold is reported once, not daily."""
@@ -39,7 +39,7 @@ class Finding:
 class HealthWatch:
     """Goes along with a run: give it each update's metrics, get what is new."""
 
-    def __init__(self, settings: HealthSettings, earlier: Sequence[Row] = ()) -> None:
+    def __init__(self, settings: HealthSettings, earlier: Sequence[MetricsRow] = ()) -> None:
         """Start, or go on after updates that were already reported.
 
         Args:
@@ -47,12 +47,12 @@ class HealthWatch:
             earlier: metrics of the updates before, where a run goes on.
         """
         self.settings = settings
-        self.rows: list[Row] = []
+        self.rows: list[MetricsRow] = []
         self._last_seen: dict[str, int] = {}
         for row in earlier:
             self.observe(row)
 
-    def observe(self, row: Row) -> list[Finding]:
+    def observe(self, row: MetricsRow) -> list[Finding]:
         """Findings that are new with this update; one that stays is reported again only after it had recovered."""
         self.rows.append(row)
         number = len(self.rows)
@@ -74,7 +74,7 @@ class HealthWatch:
         return new
 
 
-def diagnose(rows: Sequence[Row], settings: HealthSettings) -> dict[str, Diagnosis]:
+def diagnose(rows: Sequence[MetricsRow], settings: HealthSettings) -> dict[str, Diagnosis]:
     """What every check says about the last of these updates, by the check's name; those that pass are left out."""
     history = History(rows, settings)
     found: dict[str, Diagnosis] = {}
@@ -88,7 +88,7 @@ def diagnose(rows: Sequence[Row], settings: HealthSettings) -> dict[str, Diagnos
     return found
 
 
-def examine(rows: Sequence[Row], settings: HealthSettings) -> list[Finding]:
+def examine(rows: Sequence[MetricsRow], settings: HealthSettings) -> list[Finding]:
     """All findings of a whole history, in the order of its updates, each once until it had recovered.
 
     Args:

@@ -23,7 +23,7 @@ from alignment.data.encoding import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.reward_scorer import Judged
+from alignment.models.scorers.reward_scorer import RewardJudgment
 from alignment.reward.gate import missing_stop_penalty, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
 from alignment.rl.ppo import PPO
@@ -374,8 +374,8 @@ class TestInvariant10ClosedForms:
         class Known:
             folders: list[Path] = []  # noqa: RUF012
 
-            def judge(self, dialogues: list[EncodedAnswer], *, batch_size: int, on_batch: Any = None) -> Judged:
-                return Judged(table[torch.tensor([dialogue.answer_ids[0] for dialogue in dialogues])], None)
+            def judge(self, dialogues: list[EncodedAnswer], *, batch_size: int, on_batch: Any = None) -> RewardJudgment:
+                return RewardJudgment(table[torch.tensor([dialogue.answer_ids[0] for dialogue in dialogues])], None)
 
             def score(self, dialogues: list[EncodedAnswer], *, batch_size: int, on_batch: Any = None) -> Tensor:
                 return self.judge(dialogues, batch_size=batch_size).scores

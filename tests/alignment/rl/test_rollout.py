@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from alignment.data.encoding import EncodedAnswer
 from alignment.models.backbone import Backbone
-from alignment.models.sampling.batch_sampling import Sample
+from alignment.models.sampling.batch_sampling import SampledAnswer
 from alignment.rl.rollout import (
     Episodes,
     ResponsePass,
@@ -29,14 +29,14 @@ STOPPED = (True, False, True, True, False)
 TEMPERATURE = 0.7
 
 
-def answers_of(backbone: Backbone) -> list[Sample]:
+def answers_of(backbone: Backbone) -> list[SampledAnswer]:
     """Answers of mixed lengths; those that stopped end with the stop token, and one unstopped one contains PAD."""
     rows = token_rows(*ANSWER_LENGTHS, seed=1)
     for row, stopped in zip(rows, STOPPED, strict=True):
         if stopped:
             row[-1] = backbone.encoder.stop_id
     rows[1][2] = rows[1][-1] = backbone.encoder.pad_id
-    return [Sample(row, stopped) for row, stopped in zip(rows, STOPPED, strict=True)]
+    return [SampledAnswer(row, stopped) for row, stopped in zip(rows, STOPPED, strict=True)]
 
 
 def episodes_of(backbone: Backbone, *, pad_id: int | None = None) -> Episodes:
