@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alignment.data.chat_template import ChatTemplate, find_markers
 from alignment.data.control_tokens import TwoWayTokenizer
+from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue
 from alignment.data.records import ChatRole, Message
 from alignment.errors import UserError
 
@@ -33,39 +34,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LossOn = Literal["all_answers", "last_answer"]
-
-
-@dataclass(frozen=True)
-class EncodedAnswer:
-    """A prompt and one answer to it.
-
-    Attributes:
-        prompt_ids: the dialogue up to and including the generation prompt.
-        answer_ids: the answer's tokens, the last of them the stop token; all are learned.
-        messages: the dialogue as text, for a reader with another tokenizer; empty where nobody needs it.
-    """
-
-    prompt_ids: list[int]
-    answer_ids: list[int]
-    messages: tuple[Message, ...] = ()
-
-    @property
-    def input_ids(self) -> list[int]:
-        """Prompt and answer in one row."""
-        return self.prompt_ids + self.answer_ids
-
-
-@dataclass(frozen=True)
-class EncodedDialogue:
-    """A finished dialogue.
-
-    Attributes:
-        input_ids: all tokens, as many as ``loss_mask`` has entries.
-        loss_mask: True on the tokens to learn: answers, each with its stop token.
-    """
-
-    input_ids: list[int]
-    loss_mask: list[bool]
 
 
 @dataclass(frozen=True)
@@ -91,20 +59,6 @@ class _Plan:
     prompt: tuple[_Text | _Slot, ...]
     lead: str
     end: _Text
-
-
-def check_length(n_tokens: int, max_length: int, where: str) -> None:
-    """Raise ``UserError`` where ``n_tokens`` do not fit; nothing is ever truncated.
-
-    Args:
-        n_tokens: the length in tokens.
-        max_length: the greatest length allowed in tokens.
-        where: what is too long, as a person would name it (file and line, or id).
-    """
-    if n_tokens > max_length:
-        raise UserError(
-            f"{where} is {n_tokens} tokens long, {max_length} fit. Shorten or remove it, or raise the maximum length."
-        )
 
 
 class DialogueEncoder:

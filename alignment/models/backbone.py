@@ -26,7 +26,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
 from alignment.models.pretrained import load_causal_lm, load_tokenizer, output_logits
-from alignment.models.shared_prompts import SharedPrompts, can_share
 from alignment.settings.model_sections import LoraSection, ModelSection
 
 
@@ -245,26 +244,6 @@ class Backbone:
         output = self.base.base_model(input_ids=token_ids, attention_mask=mask.long(), use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden
-
-    def dialogue_states(self, token_ids: Tensor, prompts: SharedPrompts) -> Tensor:
-        """Last hidden states of B prompts with K answers each, as of dialogues that pass alone.
-
-        The prompt passes once where the model's attention allows it.
-
-        Args:
-            token_ids: (B, T), prompt and answers one after the other, padded on the right with anything.
-            prompts: where they stand.
-
-        Returns:
-            (B K, W, H), the answers of one prompt together; positions past a dialogue's end hold garbage.
-        """
-        if prompts.answer_lengths.shape[1] == 1 or not can_share(self.base):
-            return self.hidden_states(prompts.split(token_ids), prompts.dialogue_lengths)
-        positions, visible = prompts.positions_and_mask(token_ids.shape[1])
-        mask = torch.zeros(visible.shape, dtype=self.dtype, device=visible.device)
-        mask = mask.masked_fill(visible.logical_not(), torch.finfo(self.dtype).min)  # eager attention adds its mask
-        output = self.base.base_model(input_ids=token_ids, attention_mask=mask, position_ids=positions, use_cache=False)
-        return prompts.split(output.last_hidden_state)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (N, V) of selected hidden states (N, H)."""

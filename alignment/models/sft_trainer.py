@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from alignment.data.encoding import EncodedDialogue
+from alignment.data.encoded_dialogues import EncodedDialogue
 from alignment.models.pretrained import output_logits
 from alignment.models.trainer_kit import WARMUP_SHARE, OnStep, StepReporter, optimizer_and_schedule
 from alignment.settings.stage_sections import SFTSection

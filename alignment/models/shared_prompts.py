@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.models.attention import NAME as WIDENED_ATTENTION
+from alignment.models.backbone import Backbone
 from alignment.tensors.masking import take_tokens
 from alignment.tensors.padding import pad_right, padded_width
 
@@ -84,6 +85,28 @@ class SharedPrompts:
             return rows
         columns = self.dialogue_columns(padded_width(int(self.dialogue_lengths.max())))
         return take_tokens(rows, torch.arange(len(rows), device=rows.device).repeat_interleave(n_answers), columns)
+
+
+def dialogue_states(backbone: Backbone, token_ids: Tensor, prompts: SharedPrompts) -> Tensor:
+    """Last hidden states of B prompts with K answers each under the current role, as of dialogues that pass alone.
+
+    The prompt passes once where the model's attention allows it.
+
+    Args:
+        backbone: the model.
+        token_ids: (B, T), prompt and answers one after the other, padded on the right with anything.
+        prompts: where they stand.
+
+    Returns:
+        (B K, W, H), the answers of one prompt together; positions past a dialogue's end hold garbage.
+    """
+    if prompts.answer_lengths.shape[1] == 1 or not can_share(backbone.base):
+        return backbone.hidden_states(prompts.split(token_ids), prompts.dialogue_lengths)
+    positions, visible = prompts.positions_and_mask(token_ids.shape[1])
+    mask = torch.zeros(visible.shape, dtype=backbone.dtype, device=visible.device)
+    mask = mask.masked_fill(visible.logical_not(), torch.finfo(backbone.dtype).min)  # eager attention adds its mask
+    output = backbone.base.base_model(input_ids=token_ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    return prompts.split(output.last_hidden_state)
 
 
 def pack_answers(

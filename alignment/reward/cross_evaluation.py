@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.data.encoding import DialogueEncoder, EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
+from alignment.data.encoding import DialogueEncoder
 from alignment.data.jsonl import ReadReport
 from alignment.data.records import Comparison
 from alignment.errors import UserError

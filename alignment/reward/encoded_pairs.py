@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from alignment.data.encoding import DialogueEncoder, EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
+from alignment.data.encoding import DialogueEncoder
 from alignment.data.records import Comparison
 from alignment.errors import UserError
 from alignment.models.heads.base_head import RewardHead

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Comparison, Dimension
 from alignment.figures.reward_model_figures import Figures, reward_figures
 from alignment.figures.scored_pairs import ScoredPair

@@ -35,7 +35,6 @@ from alignment.models.heads.known_heads import TokenValueHead
 from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.pretrained import save_model
 from alignment.models.sampling.batch_sampling import keyed_noise, sample
-from alignment.models.scorers.load_reward_models import value_start
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named, shape_scores
 from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
@@ -125,12 +124,13 @@ class PPO:
         """The value function's own model or adapter, ``None`` where it reads the policy's states, and its head."""
         if self.settings.value == "head":
             return None, TokenValueHead(self.backbone.hidden_size).to(self.backbone.device)
-        helpfulness = value_start(self.reward_models, self.backbone, whole=self.settings.value == "model")
-        head = TokenValueHead.from_reward_head(helpfulness.head)
-        if self.settings.value == "model":
-            return Role(helpfulness.backbone.trainable_copy(helpfulness.role), None), head
-        assert helpfulness.role is not None
-        self.backbone.copy_adapter(helpfulness.role, self.value_adapter, trainable=True)
+        whole = self.settings.value == "model"
+        start = self.reward_models["helpfulness"].value_start(self.backbone, whole=whole)
+        head = TokenValueHead.from_reward_head(start.head)
+        if whole:
+            return Role(start.role.backbone.trainable_copy(start.role.adapter), None), head
+        assert start.role.adapter is not None
+        self.backbone.copy_adapter(start.role.adapter, self.value_adapter, trainable=True)
         return Role(self.backbone, self.value_adapter), head
 
     # -- the six steps -------------------------------------------------------------------------------------------

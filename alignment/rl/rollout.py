@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
-from alignment.models.sampling.batch_sampling import SampledAnswer
+from alignment.models.sampling.batch_sampling import SampledTokens
 from alignment.models.scorers.reward_scorer import RewardJudgment, RewardScorer
 from alignment.rl.kl_penalty import kl_k1
 from alignment.tensors.logprobs import entropy, token_logprobs
@@ -47,7 +47,7 @@ class Episodes:
         cls,
         prompts: Sequence[Prompt],
         prompt_ids: Sequence[Sequence[int]],
-        samples: Sequence[SampledAnswer],
+        samples: Sequence[SampledTokens],
         *,
         pad_id: int,
         device: torch.device,

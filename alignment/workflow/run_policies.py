@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignment.data.fitting import fitting_prompts
+from alignment.data.encoded_dialogues import fitting_prompts
 from alignment.data.records import Prompt
 from alignment.errors import UserError
 from alignment.machine.device import dtype_name

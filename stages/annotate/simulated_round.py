@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from alignment.data.fitting import encode_prompts
+from alignment.data.encoded_dialogues import encode_prompts
 from alignment.data.records import Dimension, Part, Prompt
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from alignment.data.fitting import encode_dialogues, encode_prompts, fitting_prompts
+from alignment.data.encoded_dialogues import encode_dialogues, encode_prompts, fitting_prompts
 from alignment.data.jsonl import ReadReport
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Prompt

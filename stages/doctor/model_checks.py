@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Dimension, Message
 from alignment.models.scorers.load_reward_models import load_reward_models
 from alignment.models.scorers.reward_scorer import RewardScorer

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
-from alignment.data.encoding import EncodedAnswer, EncodedDialogue
-from alignment.data.fitting import encode_dialogues
+from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue, encode_dialogues
 from alignment.data.jsonl import read_jsonl, write_jsonl
 from alignment.data.readers import load_demonstrations
 from alignment.data.records import Prompt

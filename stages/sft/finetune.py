@@ -13,7 +13,7 @@ from typing import Any
 
 from trl import SFTConfig
 
-from alignment.data.fitting import encode_dialogues
+from alignment.data.encoded_dialogues import encode_dialogues
 from alignment.data.readers import load_demonstrations
 from alignment.data.records import Demonstration, Message
 from alignment.models.backbone import Backbone

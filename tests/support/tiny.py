@@ -26,7 +26,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Message, Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.reward_model import RewardModel

@@ -69,6 +69,17 @@ class RewardHead(nn.Module, ABC):
         """
         return chosen - rejected - margin[:, None]
 
+    def value_weight(self) -> Tensor:
+        """Weight (1, H) of the one linear map that makes the score of a state: what PPO's value head can start from.
+
+        Raises:
+            UserError: the head is of another kind.
+        """
+        raise UserError(
+            "a value head can start from the reward heads 'linear' and 'likelihood' only, not from "
+            f"{type(self).__name__}; train the helpfulness model with one of them, or pass ppo.value=head"
+        )
+
     def anchored(self, opinions: Tensor) -> Tensor:
         """Raw scores (B, M') of dialogues that absolute labels (safe, unsafe) and centring apply to."""
         return opinions

@@ -37,6 +37,10 @@ class LinearHead(RewardHead):
         """Score (B, T, H) at (B,) -> (B,) float32."""
         return linear_float32(self.score, pool_last(hidden, last_index)).squeeze(-1)
 
+    def value_weight(self) -> Tensor:
+        """The weight (1, H) of the score."""
+        return self.score.weight
+
 
 class MlpHead(RewardHead):
     """One hidden layer with GELU on the last token's hidden state, then a linear map."""
@@ -79,6 +83,10 @@ class LikelihoodHead(RewardHead):
         scaled = likelihood.float() * torch.tensor(LIKELIHOOD_SCALE, device=likelihood.device)
         from_likelihood = linear_float32(self.likelihood, scaled).squeeze(-1)
         return linear_float32(self.score, pool_last(hidden, last_index)).squeeze(-1) + from_likelihood
+
+    def value_weight(self) -> Tensor:
+        """The weight (1, H) of the score."""
+        return self.score.weight
 
 
 class AttentionHead(RewardHead):
@@ -174,15 +182,11 @@ class TokenValueHead(nn.Module):
         Raises:
             UserError: the head is of another kind.
         """
-        if not isinstance(head, (LinearHead, LikelihoodHead)):
-            raise UserError(
-                "a value head can start from the reward heads 'linear' and 'likelihood' only, not from "
-                f"{type(head).__name__}; train the helpfulness model with one of them, or pass ppo.value=head"
-            )
-        made = cls(head.score.in_features)
+        weight = head.value_weight()
+        made = cls(weight.shape[1])
         with torch.no_grad():
-            made.value.weight.copy_(head.score.weight)
-        return made.to(head.score.weight.device)
+            made.value.weight.copy_(weight)
+        return made.to(weight.device)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Value of each position: (B, R, H) -> (B, R) float32."""

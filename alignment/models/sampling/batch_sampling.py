@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from alignment.data.fitting import encode_prompts
+from alignment.data.encoded_dialogues import encode_prompts
 from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
 from alignment.settings.model_sections import SamplingSection
@@ -28,7 +28,7 @@ COMPACT_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class SampledAnswer:
+class SampledTokens:
     """One answer: its tokens, the stop token included where there is one."""
 
     token_ids: list[int]
@@ -46,7 +46,7 @@ def sample(
     batch_size_prompts: int,
     noise: Tensor | None = None,
     on_batch: Callable[[int], None] | None = None,
-) -> list[SampledAnswer]:
+) -> list[SampledTokens]:
     """Draw one answer per prompt (repeat a prompt to get several).
 
     Args:
@@ -61,7 +61,7 @@ def sample(
         on_batch: called with the number of answers just drawn.
     """
     order = sorted(range(len(prompt_ids)), key=lambda index: -len(prompt_ids[index]))
-    answers: dict[int, SampledAnswer] = {}
+    answers: dict[int, SampledTokens] = {}
     encoder = backbone.encoder
     stop_ids = torch.tensor(sorted(encoder.stop_ids), device=backbone.device)
     with backbone.sampling_model(role) as model:
@@ -130,7 +130,7 @@ def _decode(
     temperature: float,
     max_new_tokens: int,
     noise: Tensor | None,
-) -> list[SampledAnswer]:
+) -> list[SampledTokens]:
     """Decode one batch of left-padded prompts (B, T) until every row has stopped or is full."""
     drawn = torch.zeros(len(token_ids), max_new_tokens, dtype=torch.long, device=token_ids.device)
     lengths = torch.zeros(len(token_ids), dtype=torch.long, device=token_ids.device)
@@ -162,7 +162,7 @@ def _decode(
             cache.batch_select_indices(kept)
             rows, going, inputs, positions, mask = (item[kept] for item in (rows, going, inputs, positions, mask))
     rows_of_tokens = zip(drawn.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
-    return [SampledAnswer(tokens[:length], has_stopped) for tokens, length, has_stopped in rows_of_tokens]
+    return [SampledTokens(tokens[:length], has_stopped) for tokens, length, has_stopped in rows_of_tokens]
 
 
 def answer_prompts(
@@ -172,7 +172,7 @@ def answer_prompts(
     settings: SamplingSection,
     *,
     on_batch: Callable[[int], None] | None = None,
-) -> tuple[list[list[int]], list[SampledAnswer]]:
+) -> tuple[list[list[int]], list[SampledTokens]]:
     """Sample one answer per prompt; returns the encoded prompts and the answers."""
     prompt_ids = encode_prompts(
         prompts,

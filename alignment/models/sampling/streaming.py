@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from alignment.data.encoding import check_length
+from alignment.data.encoded_dialogues import check_length
 from alignment.data.records import Message
 from alignment.models.backbone import Backbone
 from alignment.models.sampling.batch_sampling import draw_tokens

@@ -90,22 +90,3 @@ def same_model(one: str, other: str) -> bool:
         [(file.name, content_hash(file)) for file in sorted(Path(path).glob("*.safetensors"))] for path in (one, other)
     ]
     return bool(weights[0]) and weights[0] == weights[1]
-
-
-def value_start(models: Mapping[str, RewardScorer], backbone: Backbone, *, whole: bool) -> RewardModel:
-    """The helpfulness model that a value role can start from.
-
-    Args:
-        models: by dimension.
-        backbone: the policy's base.
-        whole: the value role has all its weights to itself, so that it may start from a model that has as well.
-
-    Raises:
-        UserError: it is another model than the policy's base, or there are several.
-    """
-    model = models["helpfulness"]
-    if not isinstance(model, RewardModel) or not (model.backbone is backbone or (whole and model.role is None)):
-        own = isinstance(model, RewardModel) and model.role is None
-        instead = "ppo.value=model or ppo.value=head" if own else "ppo.value=head"
-        raise UserError(f"the value role cannot start from a helpfulness model on another base; pass {instead}")
-    return model

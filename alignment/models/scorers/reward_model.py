@@ -17,15 +17,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
 from alignment.machine.device import dtype_name
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import HeadArgument, build_head
 from alignment.models.pretrained import save_model
-from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, check_finite
-from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, distinct_answers, pack_answers
+from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, ValueStart, check_finite, no_value_start
+from alignment.models.shared_prompts import (
+    SharedPrompts,
+    batches_by_prompt,
+    can_share,
+    dialogue_states,
+    distinct_answers,
+    pack_answers,
+)
 from alignment.settings.model_sections import ModelSection
 from alignment.tensors.logprobs import token_logprobs
 from alignment.tensors.padding import group_by_length, padded_width
@@ -105,7 +112,7 @@ class RewardModel(nn.Module):
         token_ids = token_ids[:, : padded_width(int(prompts.lengths.max()))]
         lengths, likelihood = prompts.dialogue_lengths, None
         with self.backbone.role(self.role):
-            hidden = self.backbone.dialogue_states(token_ids, prompts)
+            hidden = dialogue_states(self.backbone, token_ids, prompts)
             if self.head.needs_likelihood:
                 prompt_lengths = lengths - prompts.answer_lengths.flatten()
                 likelihood = self._likelihood(hidden, prompts.split(token_ids), prompt_lengths, lengths)
@@ -152,6 +159,12 @@ class RewardModel(nn.Module):
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Scores (B,) of encoded dialogues, on the CPU; as ``judge``."""
         return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
+
+    def value_start(self, backbone: Backbone, *, whole: bool) -> ValueStart:
+        """Role and head, where the role is one of the policy's base, or the value function has a model of its own."""
+        if self.backbone is backbone or (whole and self.role is None):
+            return ValueStart(Role(self.backbone, self.role), self.head)
+        raise no_value_start("ppo.value=model or ppo.value=head" if self.role is None else "ppo.value=head")
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Adapter, or all weights that are trained, and head."""

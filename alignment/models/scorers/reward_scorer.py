@@ -11,8 +11,10 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
+from alignment.models.backbone import Backbone, Role
+from alignment.models.heads.base_head import RewardHead
 
 OnBatch = Callable[[int], None] | None
 """Called with the number of answers just scored."""
@@ -27,6 +29,15 @@ class RewardJudgment(NamedTuple):
     """(B,) standard deviation of the opinions behind each score; ``None`` where there is one opinion."""
 
 
+class ValueStart(NamedTuple):
+    """What a value function can start from."""
+
+    role: Role
+    """Reads the dialogues."""
+    head: RewardHead
+    """Its linear map makes scores of the role's states."""
+
+
 class RewardScorer(Protocol):
     """Whatever scores answers: a reward model on the shared base, one beside it, or several of them."""
 
@@ -36,9 +47,25 @@ class RewardScorer(Protocol):
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Raw scores (B,), on the CPU, of dialogues encoded for the policy."""
 
+    def value_start(self, backbone: Backbone, *, whole: bool) -> ValueStart:
+        """What PPO's value function can start from.
+
+        Args:
+            backbone: the policy's base.
+            whole: the value function has all its weights to itself, so that it may start from a model that has as well.
+
+        Raises:
+            UserError: the scores come from another model than the policy's base, or from several.
+        """
+
     @property
     def folders(self) -> list[Path]:
         """Where it lies, for the record of what a stage was made from."""
+
+
+def no_value_start(instead: str = "ppo.value=head") -> UserError:
+    """The error of a reward model that a value function cannot start from."""
+    return UserError(f"the value role cannot start from a helpfulness model on another base; pass {instead}")
 
 
 def check_finite(scores: Tensor, name: str) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alignment.data.encoding import DialogueEncoder, EncodedAnswer, check_length
+from alignment.data.encoded_dialogues import EncodedAnswer, check_length
+from alignment.data.encoding import DialogueEncoder
 from alignment.data.records import Message
 from alignment.errors import UserError
+from alignment.models.backbone import Backbone
 from alignment.models.heads.many_score_heads import combined
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, RewardScorer
+from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, RewardScorer, ValueStart, no_value_start
 from alignment.models.scorers.sequence_classifier import SequenceClassifier
 
 
@@ -40,6 +42,10 @@ class Reencoded:
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Raw scores (B,) on the CPU, as ``judge``."""
         return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
+
+    def value_start(self, backbone: Backbone, *, whole: bool) -> ValueStart:
+        """Raise ``UserError``: it is no role of the policy's base."""
+        raise no_value_start()
 
     def encode_again(self, dialogue: EncodedAnswer) -> EncodedAnswer:
         """The same dialogue for the reward model; an answer that did not stop does not stop here either.
@@ -105,3 +111,7 @@ class Ensemble:
     def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
         """Combined raw scores (B,) on the CPU."""
         return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
+
+    def value_start(self, backbone: Backbone, *, whole: bool) -> ValueStart:
+        """Raise ``UserError``: they are several."""
+        raise no_value_start()

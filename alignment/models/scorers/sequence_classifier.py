@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from alignment.data.encoding import DialogueEncoder, EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
+from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.machine.device import pick_device, resolve_dtype

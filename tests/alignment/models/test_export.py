@@ -36,7 +36,7 @@ from transformers import (
 )
 from trl import RewardConfig, RewardTrainer
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import LORA, add_reward_model, add_role, as_answers, load_tiny, separate_model, token_rows
 from torch import Tensor
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.heads.known_heads import HEADS, LIKELIHOOD_SCALE

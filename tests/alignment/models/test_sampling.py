@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alignment.data.records import Message
 from alignment.models.backbone import Backbone
-from alignment.models.sampling.batch_sampling import SampledAnswer, draw_tokens, sample
+from alignment.models.sampling.batch_sampling import SampledTokens, draw_tokens, sample
 
 COLD = 1e-4
 """A temperature at which the likeliest token is drawn: two tokens are never this close."""
@@ -28,7 +28,7 @@ def draw(
     max_new_tokens: int = 8,
     batch_size_prompts: int = 64,
     role: str | None = "policy",
-) -> list[SampledAnswer]:
+) -> list[SampledTokens]:
     return sample(
         backbone,
         prompts,
@@ -46,14 +46,14 @@ def next_logits(backbone: Backbone, ids: list[int], role: str | None = "policy")
         return backbone.base(input_ids=torch.tensor([ids])).logits[0, -1]
 
 
-def greedy(backbone: Backbone, prompt: list[int], limit: int, role: str | None) -> SampledAnswer:
+def greedy(backbone: Backbone, prompt: list[int], limit: int, role: str | None) -> SampledTokens:
     """The likeliest answer by a slow loop."""
     answer: list[int] = []
     while len(answer) < limit:
         answer.append(int(next_logits(backbone, prompt + answer, role).argmax()))
         if answer[-1] in backbone.encoder.stop_ids:
-            return SampledAnswer(answer, stopped=True)
-    return SampledAnswer(answer, stopped=False)
+            return SampledTokens(answer, stopped=True)
+    return SampledTokens(answer, stopped=False)
 
 
 def end_at_many_tokens(backbone: Backbone) -> None:

@@ -11,7 +11,7 @@ from tiny import LORA, add_role, base_parameters, load_tiny, save_tiny_model, st
 from torch.nn import functional
 from trl import SFTConfig
 
-from alignment.data.encoding import EncodedDialogue
+from alignment.data.encoded_dialogues import EncodedDialogue
 from alignment.data.records import Demonstration, Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone

@@ -14,8 +14,7 @@ from tiny import add_reward_model, add_role, token_rows
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from alignment.data.encoding import EncodedAnswer
-from alignment.models import backbone as backbone_module
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.models.attention import NAME as WIDENED_ATTENTION
 from alignment.models.backbone import Backbone
 from alignment.models.shared_prompts import (
@@ -23,6 +22,7 @@ from alignment.models.shared_prompts import (
     SharedPrompts,
     batches_by_prompt,
     can_share,
+    dialogue_states,
     pack_answers,
 )
 from alignment.tensors.padding import group_by_length, group_sizes
@@ -69,7 +69,7 @@ class TestStates:
         backbone.base = random_model(family, "eager" if family == "opt" else attention)
         assert can_share(backbone.base) == (family in MODEL_TYPES)
         token_ids, *lengths = pack_answers(ROWS, 0, CPU)
-        states = backbone.dialogue_states(token_ids, SharedPrompts(*lengths))
+        states = dialogue_states(backbone, token_ids, SharedPrompts(*lengths))
         for dialogue, found in zip([answer for row in ROWS for answer in row], states, strict=True):
             expected = states_alone(backbone.base, dialogue)
             assert expected.std() > 0.1
@@ -86,7 +86,7 @@ class TestStates:
 
         monkeypatch.setattr(backbone.base.base_model, "forward", counted)
         token_ids, *lengths = pack_answers(ROWS, 0, CPU)
-        backbone.dialogue_states(token_ids, SharedPrompts(*lengths))
+        dialogue_states(backbone, token_ids, SharedPrompts(*lengths))
         assert passed == [token_ids.numel()]
 
     @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ class TestStates:
         backbone.base = random_model(family, "eager", **settings)
         assert not can_share(backbone.base)
         token_ids, *lengths = pack_answers(ROWS, 0, CPU)
-        states = backbone.dialogue_states(token_ids, SharedPrompts(*lengths))
+        states = dialogue_states(backbone, token_ids, SharedPrompts(*lengths))
         expected = states_alone(backbone.base, ROWS[0][2])
         torch.testing.assert_close(states[2, : len(expected)], expected, atol=2e-5, rtol=1e-4)
 
@@ -120,7 +120,7 @@ class TestStates:
         weights = torch.arange(1.0, 10.0).view(3, 3)
         results = []
         for shares in (True, False):
-            monkeypatch.setattr(backbone_module, "can_share", lambda base, shares=shares: shares)
+            monkeypatch.setattr(shared_prompts, "can_share", lambda base, shares=shares: shares)
             scores = model(*pack_answers(ROWS, 0, CPU))
             results.append((scores, torch.autograd.grad((scores * weights).sum(), parameters)))
         torch.testing.assert_close(results[0][0], results[1][0], atol=1e-4, rtol=1e-4)

@@ -16,7 +16,7 @@ from pairs_example import pairs_of, settings
 from safetensors.torch import load_file, save_file
 from tiny import LORA, as_answers, load_tiny, save_tiny_model, token_rows
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.heads.known_heads import HEADS
 from alignment.models.scorers.reward_model import HEAD_FILE, RewardModel

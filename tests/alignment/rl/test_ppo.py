@@ -14,7 +14,7 @@ from ppo_example import EPISODES, TEMPERATURE, gradients, one_batch, settings, t
 from tiny import base_parameters, load_tiny, state_of, tiny_prompts, unchanged
 from torch import Tensor, nn
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.rl.ppo import PPO

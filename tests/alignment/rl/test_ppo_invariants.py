@@ -19,7 +19,7 @@ from ppo_example import EPISODES, TEMPERATURE, gradients, one_batch, settings, t
 from tiny import add_reward_model, base_parameters, load_tiny, save_tiny_model, state_of, tiny_prompts, unchanged
 from torch import Tensor
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.reward_model import RewardModel

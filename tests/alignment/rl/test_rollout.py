@@ -10,9 +10,9 @@ from tiny import add_reward_model, add_role, separate_model, tiny_prompts, token
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignment.data.encoding import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.models.backbone import Backbone
-from alignment.models.sampling.batch_sampling import SampledAnswer
+from alignment.models.sampling.batch_sampling import SampledTokens
 from alignment.rl.rollout import (
     Episodes,
     ResponsePass,
@@ -29,14 +29,14 @@ STOPPED = (True, False, True, True, False)
 TEMPERATURE = 0.7
 
 
-def answers_of(backbone: Backbone) -> list[SampledAnswer]:
+def answers_of(backbone: Backbone) -> list[SampledTokens]:
     """Answers of mixed lengths; those that stopped end with the stop token, and one unstopped one contains PAD."""
     rows = token_rows(*ANSWER_LENGTHS, seed=1)
     for row, stopped in zip(rows, STOPPED, strict=True):
         if stopped:
             row[-1] = backbone.encoder.stop_id
     rows[1][2] = rows[1][-1] = backbone.encoder.pad_id
-    return [SampledAnswer(row, stopped) for row, stopped in zip(rows, STOPPED, strict=True)]
+    return [SampledTokens(row, stopped) for row, stopped in zip(rows, STOPPED, strict=True)]
 
 
 def episodes_of(backbone: Backbone, *, pad_id: int | None = None) -> Episodes:

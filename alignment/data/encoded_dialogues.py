@@ -1,17 +1,80 @@
-"""Prompts and dialogues as token ids that fit the model's context; what is too long is an error or counted."""
+"""Prompts, answers and dialogues as token ids, and whether they fit the model's context.
+
+What is too long is an error or counted; nothing is ever truncated.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
-from alignment.data.encoding import DialogueEncoder, EncodedDialogue
-from alignment.data.records import Demonstration, Prompt
+from alignment.data.records import Demonstration, Message, Prompt
 from alignment.errors import UserError
+
+
+@dataclass(frozen=True)
+class EncodedAnswer:
+    """A prompt and one answer to it.
+
+    Attributes:
+        prompt_ids: the dialogue up to and including the generation prompt.
+        answer_ids: the answer's tokens, the last of them the stop token; all are learned.
+        messages: the dialogue as text, for a reader with another tokenizer; empty where nobody needs it.
+    """
+
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def input_ids(self) -> list[int]:
+        """Prompt and answer in one row."""
+        return self.prompt_ids + self.answer_ids
+
+
+@dataclass(frozen=True)
+class EncodedDialogue:
+    """A finished dialogue.
+
+    Attributes:
+        input_ids: all tokens, as many as ``loss_mask`` has entries.
+        loss_mask: True on the tokens to learn: answers, each with its stop token.
+    """
+
+    input_ids: list[int]
+    loss_mask: list[bool]
+
+
+class Encoder(Protocol):
+    """What this page needs of an encoder of dialogues (``alignment.data.encoding``)."""
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a dialogue that waits for an answer, ending with the generation prompt."""
+
+    def encode_dialogue(
+        self, messages: Sequence[Message], *, loss_on: Literal["all_answers", "last_answer"]
+    ) -> EncodedDialogue:
+        """Token ids of a finished dialogue, and which of them are learned."""
+
+
+def check_length(n_tokens: int, max_length: int, where: str) -> None:
+    """Raise ``UserError`` where ``n_tokens`` do not fit; nothing is ever truncated.
+
+    Args:
+        n_tokens: the length in tokens.
+        max_length: the greatest length allowed in tokens.
+        where: what is too long, as a person would name it (file and line, or id).
+    """
+    if n_tokens > max_length:
+        raise UserError(
+            f"{where} is {n_tokens} tokens long, {max_length} fit. Shorten or remove it, or raise the maximum length."
+        )
 
 
 def fitting_prompts(
     prompts: Sequence[Prompt],
-    encoder: DialogueEncoder,
+    encoder: Encoder,
     *,
     max_new_tokens: int,
     context_tokens: int,
@@ -36,7 +99,7 @@ def fitting_prompts(
 
 def encode_dialogues(
     demonstrations: Sequence[Demonstration],
-    encoder: DialogueEncoder,
+    encoder: Encoder,
     *,
     max_length_tokens: int,
     skip_too_long: bool,
@@ -69,7 +132,7 @@ def encode_dialogues(
 
 
 def encode_prompts(
-    prompts: Sequence[Prompt], encoder: DialogueEncoder, *, max_new_tokens: int, context_tokens: int
+    prompts: Sequence[Prompt], encoder: Encoder, *, max_new_tokens: int, context_tokens: int
 ) -> list[list[int]]:
     """Encode prompts, each ending with the generation prompt.
 
@@ -87,7 +150,7 @@ def encode_prompts(
     return encoded
 
 
-def _prompt_ids(prompt: Prompt, encoder: DialogueEncoder) -> list[int]:
+def _prompt_ids(prompt: Prompt, encoder: Encoder) -> list[int]:
     try:
         return encoder.encode_prompt(prompt.messages)
     except UserError as error:
