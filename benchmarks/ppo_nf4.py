@@ -23,6 +23,7 @@ from torch import nn
 from transformers import GenerationConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from alignment.data.encoding import DialogueEncoder
 from alignment.machine.device import pick_device
 from alignment.models.attention import use_fast_attention
 from alignment.models.backbone import Backbone
@@ -92,7 +93,8 @@ def nf4(layer: nn.Linear) -> bitsandbytes.nn.Linear4bit:
 def measure(work: Workload, shape: Shape, *, rank: int, prompt_tokens: int) -> dict[str, Any]:
     """Make the model and its roles, run the updates."""
     torch.manual_seed(0)
-    backbone = Backbone(random_nf4_llama(shape), word_tokenizer(shape.vocabulary), sampling_copy=False)
+    tokenizer = word_tokenizer(shape.vocabulary)
+    backbone = Backbone(random_nf4_llama(shape), tokenizer, DialogueEncoder(tokenizer), sampling_copy=False)
     backbone.encoder.pad_id = 0  # the tokenizer's is past the vocabulary
     side = Side(value="adapter", rank=rank)
     trainer = trainer_on(backbone, work, side)

@@ -22,6 +22,7 @@ from alignment.data.readers import load_prompts
 from alignment.data.records import Prompt
 from alignment.machine.environment import keep_freed_memory, peak_memory_gib
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import rollout_metrics
@@ -64,7 +65,7 @@ class Clock:
 def load(work: Workload, side: Side) -> Backbone:
     """The model as the frozen base."""
     settings: dict[str, Any] = {"name_or_path": work.model, "dtype": side.dtype, "sampling_copy": side.sampling_copy}
-    backbone = Backbone.load(work.model, ModelSection(**settings))
+    backbone = load_base(work.model, ModelSection(**settings))
     if work.fixed_length:
         # The tokenizer's padding is past the vocabulary; any token will do, since masks come from lengths.
         backbone.encoder.pad_id = 0

@@ -18,7 +18,7 @@ from reward_workload import MODEL, ROLE, Pairs, RewardWork, TokenPair, Watch, wa
 from safetensors.torch import load_file
 
 from alignment.machine.environment import keep_freed_memory, peak_memory_gib
-from alignment.models.backbone import Backbone
+from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair
 from alignment.reward.reward_training import train_reward_model
@@ -30,7 +30,7 @@ def load(work: RewardWork) -> RewardModel:
     """The model with its adapter and head, ready to train."""
     folder = Path(work.folder)
     settings: dict[str, Any] = {"name_or_path": MODEL, "dtype": work.dtype}
-    backbone = Backbone.load(folder / MODEL, ModelSection(**settings))
+    backbone = load_base(folder / MODEL, ModelSection(**settings))
     backbone.load_adapter(ROLE, folder / ROLE, trainable=True)
     model = RewardModel(backbone, ROLE, head_name="linear", head_arguments={})
     model.head.load_state_dict(load_file(str(folder / ROLE / "head.safetensors")))

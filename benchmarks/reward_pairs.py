@@ -23,7 +23,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from alignment.data.encoding import DialogueEncoder
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison
-from alignment.models.backbone import Backbone
+from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
 from alignment.settings.model_sections import LoraSection, ModelSection
@@ -78,7 +78,7 @@ def write(folder: Path, data: str, shape: random_llama.Shape, *, batch: int, ste
     )
     found = chosen_pairs(pairs, batch=batch, steps=steps, warm_up=warm_up)
     (folder / PAIRS).write_text(json.dumps(found), encoding="utf-8")
-    backbone = Backbone.load(folder / MODEL, ModelSection(name_or_path=MODEL, dtype="float32"))  # type: ignore[call-arg]
+    backbone = load_base(folder / MODEL, ModelSection(name_or_path=MODEL, dtype="float32"))  # type: ignore[call-arg]
     backbone.add_adapter(ROLE, LoraSection(r=LORA_RANK, alpha=LORA_ALPHA))  # type: ignore[call-arg]
     RewardModel(backbone, ROLE, head_name="linear", head_arguments={}).save(folder / ROLE, calibration={})
     return parameters

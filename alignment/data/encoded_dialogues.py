@@ -47,7 +47,31 @@ class EncodedDialogue:
 
 
 class Encoder(Protocol):
-    """What this page needs of an encoder of dialogues (``alignment.data.encoding``)."""
+    """What models need of an encoder of dialogues; ``alignment.data.encoding`` has it.
+
+    Attributes:
+        stop_id: the token that is learned at the end of answers.
+        stop_ids: every id that ends an answer.
+        pad_id: the pad token, or EOS where there is none.
+        control_ids: ids that no message can contain.
+        control_markers: plain-text marks of the template that no message may contain.
+    """
+
+    stop_id: int
+    stop_ids: frozenset[int]
+    pad_id: int
+    control_ids: frozenset[int]
+    control_markers: tuple[str, ...]
+
+    @property
+    def template_source(self) -> str:
+        """The chat template in use."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer, without control tokens."""
+
+    def encode_answer(self, messages: Sequence[Message], answer: str) -> EncodedAnswer:
+        """A prompt and an answer to it, with its stop token."""
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a dialogue that waits for an answer, ending with the generation prompt."""

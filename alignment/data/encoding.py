@@ -118,6 +118,11 @@ class DialogueEncoder:
             )
         return "", eos
 
+    @property
+    def template_source(self) -> str:
+        """The chat template in use, as it is written."""
+        return self.template.source
+
     def _find_control_markers(self) -> tuple[str, ...]:
         roles: tuple[ChatRole, ...] = ("user", "assistant", "user", "assistant")
         texts = list(self.template.render(roles).texts)

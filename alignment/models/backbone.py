@@ -21,40 +21,39 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
-from alignment.models.pretrained import load_causal_lm, load_tokenizer, output_logits
-from alignment.settings.model_sections import LoraSection, ModelSection
+from alignment.settings.model_sections import LoraSection
+
+ROW_MULTIPLE = 128
+"""Rows that logits are made for: a multiple of this."""
 
 
 class Backbone:
     """A frozen causal LM, its tokenizer, and named LoRA adapters on it."""
 
-    def __init__(self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, sampling_copy: bool) -> None:
+    def __init__(
+        self, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoder: Encoder, *, sampling_copy: bool
+    ) -> None:
+        """Freeze a base; ``alignment.models.pretrained.load_base`` makes one from a folder.
+
+        Args:
+            base: a causal LM.
+            tokenizer: its tokenizer, to be saved with it.
+            encoder: from messages to its token ids, and back.
+            sampling_copy: keep a second copy of the base with the adapter merged in, to sample faster.
+        """
         base.requires_grad_(False)
         self.tokenizer = tokenizer
-        self.encoder = DialogueEncoder(tokenizer)
+        self.encoder = encoder
         self.base = base
         self.path = str(base.config._name_or_path)
         self.trust_remote_code = False
         self.peft: PeftModel | None = None
         self._lora_layers: list[LoraLayer] = []
         self._copy = copy.deepcopy(base) if sampling_copy else None
-
-    @classmethod
-    def load(cls, path: str | Path, settings: ModelSection) -> Backbone:
-        """Load base and tokenizer from a folder or the Hub."""
-        base = load_causal_lm(str(path), settings)
-        tokenizer = load_tokenizer(str(path), trust_remote_code=settings.trust_remote_code)
-        if settings.sampling_copy and settings.quantization != "none":
-            raise UserError(
-                "model.sampling_copy needs model.quantization=none: adapters do not merge into 4-bit weights"
-            )
-        backbone = cls(base, tokenizer, sampling_copy=settings.sampling_copy)
-        backbone.trust_remote_code = settings.trust_remote_code
-        return backbone
 
     @property
     def device(self) -> torch.device:
@@ -107,7 +106,7 @@ class Backbone:
         if isinstance(merged, PeftModel):
             tuner = cast(Any, merged)
             merged = tuner.unload() if adapter is None else tuner.merge_and_unload(adapter_names=[adapter])
-        other = Backbone(cast(PreTrainedModel, merged), self.tokenizer, sampling_copy=False)
+        other = Backbone(cast(PreTrainedModel, merged), self.tokenizer, self.encoder, sampling_copy=False)
         other.base.requires_grad_(True)
         return other
 
@@ -289,6 +288,15 @@ class Role(NamedTuple):
         own = backbone.base.parameters() if adapter is None else backbone.adapter_parameters(adapter)
         return [parameter for parameter in own if parameter.requires_grad]
 
+    def save(self, folder: Path) -> None:
+        """Write it: an adapter on the shared base, or a model folder of its own where all weights are trained."""
+        backbone, adapter = self
+        if adapter is None:
+            save_model(backbone.base, backbone.encoder, folder)
+            backbone.tokenizer.save_pretrained(str(folder))
+        else:
+            backbone.save_adapter(adapter, folder)
+
 
 def _lora_config(lora: LoraSection, base_path: str) -> LoraConfig:
     return LoraConfig(
@@ -299,3 +307,23 @@ def _lora_config(lora: LoraSection, base_path: str) -> LoraConfig:
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_path,
     )
+
+
+def output_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Next-token logits (N, V) of selected hidden states (N, H).
+
+    A new N at nearly every call would have the kernel compiled, and kept in memory, for each: N is rounded up.
+    """
+    padded = nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % ROW_MULTIPLE))
+    logits: Tensor = model.get_output_embeddings()(padded)[: len(hidden)]
+    return logits
+
+
+def save_model(model: PreTrainedModel, encoder: Encoder, folder: Path) -> None:
+    """Write a standard model folder whose ``generate`` ends answers where the chat template does."""
+    model.generation_config = GenerationConfig(
+        bos_token_id=model.config.bos_token_id, eos_token_id=sorted(encoder.stop_ids), pad_token_id=encoder.pad_id
+    )
+    model.config.use_cache = True
+    model.save_pretrained(str(folder))
+    model.generation_config, model.config.use_cache = GenerationConfig(), False

@@ -1,4 +1,4 @@
-"""Causal language models and their tokenizers: loading, logits, and saving as a standard folder."""
+"""Causal language models and their tokenizers: loading them, alone or as the base of all roles; merging an adapter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -16,13 +16,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from alignment.data.encoded_dialogues import Encoder
 from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
 from alignment.machine.device import pick_device, resolve_dtype
 from alignment.models.attention import use_fast_attention
+from alignment.models.backbone import Backbone, save_model
 from alignment.settings.model_sections import ModelSection
 
-ROW_MULTIPLE = 128
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 LOGIT_TRANSFORMS = (
     "final_logit_softcapping",
@@ -118,27 +119,18 @@ def _keep_nf4_differentiable(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def output_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """Next-token logits (N, V) of selected hidden states (N, H).
+def load_base(path: str | Path, settings: ModelSection) -> Backbone:
+    """The frozen base of all roles, with its tokenizer and its encoder, from a folder or the Hub."""
+    base = load_causal_lm(str(path), settings)
+    tokenizer = load_tokenizer(str(path), trust_remote_code=settings.trust_remote_code)
+    if settings.sampling_copy and settings.quantization != "none":
+        raise UserError("model.sampling_copy needs model.quantization=none: adapters do not merge into 4-bit weights")
+    backbone = Backbone(base, tokenizer, DialogueEncoder(tokenizer), sampling_copy=settings.sampling_copy)
+    backbone.trust_remote_code = settings.trust_remote_code
+    return backbone
 
-    A new N at nearly every call would have the kernel compiled, and kept in memory, for each: N is rounded up.
-    """
-    padded = nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % ROW_MULTIPLE))
-    logits: Tensor = model.get_output_embeddings()(padded)[: len(hidden)]
-    return logits
 
-
-def merge_and_save(base: str, adapter: Path, settings: ModelSection, encoder: DialogueEncoder, folder: Path) -> None:
+def merge_and_save(base: str, adapter: Path, settings: ModelSection, encoder: Encoder, folder: Path) -> None:
     """Merge an adapter into an unquantised copy of its base and save a standard model folder."""
     model = load_causal_lm(base, settings, quantize=False)
     save_model(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), encoder, folder)
-
-
-def save_model(model: PreTrainedModel, encoder: DialogueEncoder, folder: Path) -> None:
-    """Write a standard model folder whose ``generate`` ends answers where the chat template does."""
-    model.generation_config = GenerationConfig(
-        bos_token_id=model.config.bos_token_id, eos_token_id=sorted(encoder.stop_ids), pad_token_id=encoder.pad_id
-    )
-    model.config.use_cache = True
-    model.save_pretrained(str(folder))
-    model.generation_config, model.config.use_cache = GenerationConfig(), False

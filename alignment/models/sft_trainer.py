@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from alignment.data.encoded_dialogues import EncodedDialogue
-from alignment.models.pretrained import output_logits
+from alignment.models.backbone import output_logits
 from alignment.models.trainer_kit import WARMUP_SHARE, OnStep, StepReporter, optimizer_and_schedule
 from alignment.settings.stage_sections import SFTSection
 

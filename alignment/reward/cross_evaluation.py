@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.data.encoded_dialogues import EncodedAnswer
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.encoded_dialogues import EncodedAnswer, Encoder
 from alignment.data.jsonl import ReadReport
 from alignment.data.records import Comparison
 from alignment.errors import UserError
@@ -153,7 +152,7 @@ class ComparisonSet:
 class Reader(NamedTuple):
     """Whose tokenizer encodes the text, and how a model is loaded beside it."""
 
-    encoder: DialogueEncoder
+    encoder: Encoder
     context_tokens: int
     load: Callable[[str, Path], RewardScorer]
     """From a name of its own and a folder."""

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from alignment.data.encoded_dialogues import EncodedAnswer
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.encoded_dialogues import EncodedAnswer, Encoder
 from alignment.data.records import Comparison
 from alignment.errors import UserError
 from alignment.models.heads.base_head import RewardHead
@@ -53,7 +52,7 @@ class EncodedPair:
 
 def encode_pairs(
     comparisons: Sequence[Comparison],
-    encoder: DialogueEncoder,
+    encoder: Encoder,
     *,
     margin: str | Mapping[str, float],
     max_length_tokens: int,

@@ -33,7 +33,6 @@ from alignment.machine.random_state import rng_state, set_rng_state
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import TokenValueHead
 from alignment.models.optimizer import MasterWeightAdamW
-from alignment.models.pretrained import save_model
 from alignment.models.sampling.batch_sampling import keyed_noise, sample
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named, shape_scores
@@ -333,12 +332,7 @@ class PPO:
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy: an adapter on the SFT model, or a model folder of its own after full training."""
-        backbone, adapter = self.policy
-        if adapter is None:
-            save_model(backbone.base, backbone.encoder, folder)
-            backbone.tokenizer.save_pretrained(str(folder))
-        else:
-            backbone.save_adapter(adapter, folder)
+        self.policy.save(folder)
 
     def _values(self, episodes: Episodes, rows: slice | Tensor, policy_states: Tensor) -> Tensor:
         """Values (b, r): from the policy's own states, or from a pass of the value role."""

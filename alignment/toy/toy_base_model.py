@@ -23,8 +23,8 @@ from alignment.data.jsonl import OnError, read_jsonl
 from alignment.errors import UserError
 from alignment.machine.device import pick_device, resolve_dtype
 from alignment.models.attention import use_fast_attention
+from alignment.models.backbone import output_logits
 from alignment.models.optimizer import MasterWeights
-from alignment.models.pretrained import output_logits
 from alignment.settings.model_sections import BaseSection
 from alignment.tensors.masking import lengths_to_mask
 from alignment.tensors.padding import pad_right

@@ -10,6 +10,7 @@ from alignment.data.records import Prompt
 from alignment.errors import UserError
 from alignment.machine.device import dtype_name
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import load_base
 from alignment.run.run_folder import RunFolder
 from alignment.settings.model_sections import TOY_MODEL, DataSection, ModelSection
 from alignment.settings.recipe import Recipe
@@ -35,7 +36,7 @@ def policy_names(folder: RunFolder) -> list[str]:
 
 def load_backbone(folder: RunFolder, settings: ModelSection) -> Backbone:
     """The SFT model of a run as the frozen base of all roles."""
-    return Backbone.load(folder.require("sft", command="python -m stages.sft"), settings)
+    return load_base(folder.require("sft", command="python -m stages.sft"), settings)
 
 
 def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
@@ -61,7 +62,7 @@ def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
         settings = ModelSection(  # type: ignore[call-arg]
             name_or_path=str(path), dtype=dtype_name(backbone.dtype), trust_remote_code=backbone.trust_remote_code
         )
-        own = Backbone.load(path, settings)
+        own = load_base(path, settings)
         return Policy(name, own, None, str(path))
     if backbone.peft is None or name not in backbone.peft.peft_config:
         backbone.load_adapter(name, path)

@@ -85,14 +85,13 @@ class _Loader:
 
     def _model(self, name: str, wanted: VariantSettings) -> Variant:
         """A chat model in a folder or on the Hub."""
-        from alignment.models.backbone import Backbone
-        from alignment.models.pretrained import find_model
+        from alignment.models.pretrained import find_model, load_base
         from alignment.settings.model_sections import ModelSection
 
         path = find_model(name)
         if path not in self._models:
             settings = ModelSection(name_or_path=name)  # type: ignore[call-arg]
-            self._models[path] = Backbone.load(path, settings)
+            self._models[path] = load_base(path, settings)
         return self._local(Path(name).name, name, self._weights([path]), self._models[path], None, wanted)
 
     def _local(
@@ -108,7 +107,7 @@ class _Loader:
             name=variant_name(name, wanted),
             checkpoint=checkpoint,
             weights_sha256=weights_sha256,
-            chat_template_sha256=hashlib.sha256(backbone.encoder.template.source.encode()).hexdigest(),
+            chat_template_sha256=hashlib.sha256(backbone.encoder.template_source.encode()).hexdigest(),
             sampling=sampling_of(wanted),
         )
         if backbone not in self._turns:

@@ -93,8 +93,8 @@ class Subject:
     @property
     def backbone(self) -> Backbone:
         """The model with room for adapters."""
-        model, tokenizer, _ = self.model, self.tokenizer, self.encoder
-        return self._once("backbone", lambda: Backbone(model, tokenizer, sampling_copy=False))
+        model, tokenizer, encoder = self.model, self.tokenizer, self.encoder
+        return self._once("backbone", lambda: Backbone(model, tokenizer, encoder, sampling_copy=False))
 
     @property
     def prompts(self) -> tuple[list[Prompt], ReadReport]:

@@ -17,6 +17,7 @@ from alignment.data.jsonl import write_jsonl
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
 from alignment.judges.gold_verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.report.write_report import write_report
 from alignment.resources import resolve
@@ -100,7 +101,7 @@ def sample_policies(
         measure = partial(measure_policy, sft_backbone=backbone, reward_models=models, on_batch=count_answers)
         for name in names:
             if name == "base":
-                own = Backbone.load(base_model_path(recipe, folder), recipe.model)
+                own = load_base(base_model_path(recipe, folder), recipe.model)
                 role = None
             else:
                 policy = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}")

@@ -20,7 +20,7 @@ from alignment.errors import UserError
 from alignment.figures.intervals import Figure
 from alignment.files import read_json
 from alignment.models.backbone import Backbone
-from alignment.models.pretrained import find_model
+from alignment.models.pretrained import find_model, load_base
 from alignment.models.scorers.load_reward_models import load_reward_model
 from alignment.models.scorers.reward_model import FILE, is_full_model
 from alignment.models.scorers.separate_models import Reencoded
@@ -211,9 +211,9 @@ def _backbone(folder: RunFolder, folders: Sequence[Path], settings: ModelSection
     for path in folders:
         if (path / FILE).is_file():
             if is_full_model(path):
-                return Backbone.load(path, settings)
+                return load_base(path, settings)
             base = str(read_json(path / "adapter_config.json").get("base_model_name_or_path"))
-            return Backbone.load(base, settings)
+            return load_base(base, settings)
     return None
 
 

@@ -16,8 +16,7 @@ from trl import SFTConfig
 from alignment.data.encoded_dialogues import encode_dialogues
 from alignment.data.readers import load_demonstrations
 from alignment.data.records import Demonstration, Message
-from alignment.models.backbone import Backbone
-from alignment.models.pretrained import merge_and_save, save_model
+from alignment.models.pretrained import load_base, merge_and_save, save_model
 from alignment.models.sft_trainer import train_sft
 from alignment.models.trainer_kit import check_trainer_settings
 from alignment.resources import resolve
@@ -38,7 +37,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
     check_against_heldout(recipe.data, answered_prompts(demonstrations), name=str(source))
     check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
-    backbone = Backbone.load(base, recipe.model)
+    backbone = load_base(base, recipe.model)
     limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
     dialogues, too_long = encode_dialogues(
         demonstrations, backbone.encoder, max_length_tokens=limit, skip_too_long=recipe.data.too_long == "skip"

@@ -16,6 +16,7 @@ from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_recipe
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import load_base
 from alignment.models.sampling.streaming import Partial
 from alignment.run.run_folder import RunFolder
 from alignment.settings.model_sections import SamplingSection
@@ -35,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sft.main(recipe)
     runs = RunFolder(recipe.run_dir)
     stage = runs.begin("ppo", recipe, 1)
-    backbone = Backbone.load(runs.stage("sft"), recipe.model)
+    backbone = load_base(runs.stage("sft"), recipe.model)
     backbone.add_adapter("policy", recipe.model.lora)
     backbone.save_adapter("policy", stage.folder)
     runs.finish(stage, {}, inputs=[])

@@ -29,6 +29,7 @@ from transformers import (
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Message, Prompt
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.settings.model_sections import LoraSection, ModelSection
 
@@ -120,7 +121,7 @@ def tiny_settings(**changes: Any) -> ModelSection:
 
 def load_tiny(folder: Path, **changes: Any) -> Backbone:
     """A backbone on a folder that ``save_tiny_model`` wrote."""
-    return Backbone.load(folder, tiny_settings(**changes))
+    return load_base(folder, tiny_settings(**changes))
 
 
 def randomize(backbone: Backbone, role: str, *, seed: int = 0, scale: float = 0.15) -> None:

@@ -25,9 +25,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 
 from alignment.errors import UserError
 from alignment.files import check_replaceable, read_json, whole_folder, write_json
-from alignment.models.backbone import Backbone
+from alignment.models.backbone import Backbone, save_model
 from alignment.models.export.model_card import CARD, TAG, policy_card, reward_model_card
-from alignment.models.pretrained import save_model
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.sequence_classifier import CALIBRATION, SCORE_KEY
 

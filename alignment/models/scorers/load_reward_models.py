@@ -8,7 +8,7 @@ from pathlib import Path
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json
 from alignment.models.backbone import Backbone
-from alignment.models.pretrained import find_model
+from alignment.models.pretrained import find_model, load_base
 from alignment.models.scorers.reward_model import FILE, RewardModel, is_full_model
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.models.scorers.separate_models import Ensemble, Reencoded
@@ -72,7 +72,7 @@ def load_reward_model(
         if same_model(base, backbone.path):
             return RewardModel.load(backbone, role, folder)
         if base not in beside:
-            beside[base] = Backbone.load(base, settings.model_copy(update={"sampling_copy": False}))
+            beside[base] = load_base(base, settings.model_copy(update={"sampling_copy": False}))
         return Reencoded(RewardModel.load(beside[base], role, folder), backbone.encoder)
     if is_classifier(folder):
         return Reencoded(SequenceClassifier.load(folder, settings), backbone.encoder)

@@ -23,7 +23,7 @@ from alignment.files import read_json, write_json
 from alignment.machine.device import dtype_name
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import HeadArgument, build_head
-from alignment.models.pretrained import save_model
+from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, ValueStart, check_finite, no_value_start
 from alignment.models.shared_prompts import (
     SharedPrompts,
@@ -181,11 +181,7 @@ class RewardModel(nn.Module):
 
     def save(self, folder: Path, *, calibration: dict[str, Any]) -> None:
         """Write adapter (or model), head and, last, ``reward_model.json``."""
-        if self.role is None:
-            save_model(self.backbone.base, self.backbone.encoder, folder)
-            self.backbone.tokenizer.save_pretrained(str(folder))
-        else:
-            self.backbone.save_adapter(self.role, folder)
+        Role(self.backbone, self.role).save(folder)
         state = {key: value.detach().float().contiguous().cpu() for key, value in self.head.state_dict().items()}
         save_file(state, str(folder / HEAD_FILE), metadata={"format": "pt"})
         description = {
@@ -211,7 +207,7 @@ class RewardModel(nn.Module):
                 dtype=dtype_name(backbone.dtype),
                 trust_remote_code=backbone.trust_remote_code,
             )
-            backbone, name = Backbone.load(folder, settings), None
+            backbone, name = load_base(folder, settings), None
         else:
             backbone.load_adapter(role, folder, trainable=False)
         model = cls(

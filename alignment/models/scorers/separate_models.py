@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alignment.data.encoded_dialogues import EncodedAnswer, check_length
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.encoded_dialogues import EncodedAnswer, Encoder, check_length
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
@@ -22,7 +21,7 @@ from alignment.models.scorers.sequence_classifier import SequenceClassifier
 class Reencoded:
     """A reward model that reads another tokenizer's ids than the policy writes."""
 
-    def __init__(self, model: RewardModel | SequenceClassifier, policy_encoder: DialogueEncoder) -> None:
+    def __init__(self, model: RewardModel | SequenceClassifier, policy_encoder: Encoder) -> None:
         self.model = model
         self.policy_encoder = policy_encoder
         own = model if isinstance(model, SequenceClassifier) else model.backbone

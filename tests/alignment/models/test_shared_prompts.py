@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from alignment.data.encoded_dialogues import EncodedAnswer
+from alignment.models import shared_prompts
 from alignment.models.attention import NAME as WIDENED_ATTENTION
 from alignment.models.backbone import Backbone
 from alignment.models.shared_prompts import (
