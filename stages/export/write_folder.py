@@ -15,6 +15,7 @@ from alignment.models.backbone import Backbone
 from alignment.models.export.standard_folders import check_free, export_policy, export_reward_model
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.run.run_folder import RunFolder
+from alignment.settings.model_sections import TOY_MODEL
 from alignment.settings.recipe import Recipe
 from alignment.workflow.run_policies import Policy, load_backbone, load_policy, policy_names
 from stages.door.preconditions import check_export
@@ -37,14 +38,28 @@ def export_reward(recipe: Recipe, folder: RunFolder, target: Path) -> None:
     section = recipe.export
     number = section.round or folder.latest_round("reward") or 1
     model = RewardModel.load(base_of(recipe, folder), section.what, folder.stage("reward", number) / section.what)
-    export_reward_model(model, target, merged=section.form == "merged", overwrite=recipe.overwrite)
+    export_reward_model(
+        model, target, merged=section.form == "merged", made_from=made_from(recipe), overwrite=recipe.overwrite
+    )
 
 
 def export_newest(recipe: Recipe, folder: RunFolder, target: Path) -> None:
     """Export the newest policy, of the run or of ``export.round``."""
     policy = newest(recipe, folder)
     merged = recipe.export.form == "merged"
-    export_policy(policy.backbone, policy.role, target, merged=merged, overwrite=recipe.overwrite)
+    export_policy(
+        policy.backbone,
+        policy.role,
+        target,
+        merged=merged,
+        made_from=made_from(recipe),
+        overwrite=recipe.overwrite,
+    )
+
+
+def made_from(recipe: Recipe) -> str | None:
+    """The model that the run began with; the toy's base is made in the run itself."""
+    return None if recipe.model.name_or_path == TOY_MODEL else recipe.model.name_or_path
 
 
 def newest(recipe: Recipe, folder: RunFolder) -> Policy:

@@ -1,8 +1,16 @@
-"""The ``README.md`` of an exported folder: how to load it, and what to know before one does."""
+"""The ``README.md`` of an exported folder: what it was made from, how to load it, what to know before one does.
+
+No card names a folder of the machine that it was written on.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import transformers
+from huggingface_hub import try_to_load_from_cache
 
 from alignment.data.records import Message
 
@@ -13,6 +21,46 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 TAG = "tandem-rlhf"
+OWN_FOLDER = "path/to/the/base"
+"""In the code of a card: for people to fill in, where the base is a folder and has no name on the Hub."""
+
+
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class Origin(NamedTuple):
+    """What an exported model was made from, as others may know it."""
+
+    name: str | None
+    """On the Hub; ``None``: a folder, whose name would tell nobody anything."""
+    licence: str | None
+    """As the base's own card says; ``None``: it does not say."""
+
+    @classmethod
+    def of(cls, path: str) -> Origin:
+        """The origin at a path or Hub name; nothing is asked of the Hub, only what was downloaded is read."""
+        is_folder = Path(path).is_dir() or not HUB_NAME.fullmatch(path)  # a folder may have gone since
+        card = Path(path, CARD) if is_folder else try_to_load_from_cache(path, CARD)
+        text = Path(card).read_text(encoding="utf-8") if isinstance(card, str | Path) and Path(card).is_file() else ""
+        header = text.split("---")[1] if text.startswith("---") else ""
+        found = re.search(r"^license: *[\"']?([\w.+-]+)", header, flags=re.MULTILINE)
+        return cls(None if is_folder else path, found[1] if found else None)
+
+    @property
+    def metadata(self) -> str:
+        """Lines of a card's header."""
+        lines = [f"base_model: {self.name}"] if self.name else []
+        lines += [f"license: {self.licence}"] if self.licence else []
+        return "".join(f"{line}\n" for line in lines)
+
+    @property
+    def sentence(self) -> str:
+        """The same in words, with what is not known."""
+        base = f"Base model: `{self.name}`" if self.name else "Base model: one without a name on the Hub"
+        licence = f"its licence: {self.licence}" if self.licence else "its licence is unknown here, ask who made it"
+        needed = f"Written with Transformers {transformers.__version__}: load it with that or a later one."
+        return f"{base}; {licence}. {needed}"
+
 
 _LOAD_CLASSIFIER = """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -36,14 +84,14 @@ _REWARD = """\
 ---
 library_name: {library}
 pipeline_tag: text-classification
-tags:
+{metadata}tags:
 - {tag}
 - reward-model
 ---
 
 # Reward model
 
-{what}
+{what} {origin}
 
 ```python
 {load}
@@ -68,13 +116,13 @@ _POLICY = """\
 ---
 library_name: {library}
 pipeline_tag: text-generation
-tags:
+{metadata}tags:
 - {tag}
 ---
 
 # Policy
 
-{what}
+{what} {origin}
 
 ```python
 {load}
@@ -101,23 +149,28 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), folder).eval()"""
 
 
-def reward_model_card(model: RewardModel, tokenizer: PreTrainedTokenizerBase, *, base: str, merged: bool) -> str:
+def reward_model_card(
+    model: RewardModel, tokenizer: PreTrainedTokenizerBase, *, base: str | None, origin: Origin, merged: bool
+) -> str:
     """The card of an exported reward model.
 
     Args:
         model: what is exported.
         tokenizer: as it is exported, with its pad token.
-        base: the base's name or folder.
+        base: name on the Hub of what an adapter is for; ``None``: a folder.
+        origin: what the model was made from, and its licence.
         merged: the adapter is merged in.
     """
-    whole = f"Trained by Tandem as a LoRA adapter on `{base}`, which is merged in."
+    whole = "Trained by Tandem as a LoRA adapter, which is merged in."
     if model.role is None:
         whole = "Trained by Tandem, all weights."
     return _REWARD.format(
         library="transformers" if merged else "peft",
         tag=TAG,
-        what=whole if merged else f"A LoRA adapter and a score layer, trained by Tandem on `{base}`.",
-        load=_LOAD_CLASSIFIER if merged else _LOAD_ADAPTER.format(base=base),
+        metadata=origin.metadata,
+        what=whole if merged else f"A LoRA adapter and a score layer, trained by Tandem for {_named(base)}.",
+        origin=origin.sentence,
+        load=_LOAD_CLASSIFIER if merged else _LOAD_ADAPTER.format(base=base or OWN_FOLDER),
         dialogue=_dialogue(model),
         offset=model.offset,
         stop=tokenizer.convert_ids_to_tokens(model.backbone.encoder.stop_id),
@@ -125,15 +178,22 @@ def reward_model_card(model: RewardModel, tokenizer: PreTrainedTokenizerBase, *,
     )
 
 
-def policy_card(*, base: str, merged: bool) -> str:
+def policy_card(*, base: str | None, origin: Origin, merged: bool) -> str:
     """The card of an exported policy; arguments as above."""
-    whole = f"Trained by Tandem from `{base}`; a whole model."
     return _POLICY.format(
         library="transformers" if merged else "peft",
         tag=TAG,
-        what=whole if merged else f"A LoRA adapter, trained by Tandem on `{base}`.",
-        load=_LOAD_POLICY if merged else _LOAD_POLICY_ADAPTER.format(base=base),
+        metadata=origin.metadata,
+        what="Trained by Tandem; a whole model."
+        if merged
+        else f"A LoRA adapter, trained by Tandem for {_named(base)}.",
+        origin=origin.sentence,
+        load=_LOAD_POLICY if merged else _LOAD_POLICY_ADAPTER.format(base=base or OWN_FOLDER),
     )
+
+
+def _named(base: str | None) -> str:
+    return f"`{base}`" if base else "a model that was fine-tuned before it and has to be got with it"
 
 
 def _dialogue(model: RewardModel) -> str:

@@ -7,7 +7,10 @@ at the last token that is not padding, and applies a linear map without bias. Tw
    which ``SequenceClassifier`` reads.
 2. A pad token that ends answers: the classifier would not find an answer's last token. An export pads with another.
 
-A folder is written beside its place and moved there when it is whole.
+3. What is known on this machine alone. A folder names no path; an adapter on a base that is a folder knows it by the
+   hash of its weights, so that Tandem finds it (``alignment.models.scorers.sequence_classifier``).
+
+A folder is written beside its place and moved there when it is whole; others may read it.
 
 Shapes: H hidden, V vocabulary.
 """
@@ -26,21 +29,24 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 from alignment.errors import UserError
 from alignment.files import check_replaceable, read_json, whole_folder, write_json
 from alignment.models.backbone import Backbone, save_model
-from alignment.models.export.model_card import CARD, TAG, policy_card, reward_model_card
+from alignment.models.export.model_card import CARD, TAG, Origin, policy_card, reward_model_card
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.sequence_classifier import CALIBRATION, SCORE_KEY
+from alignment.models.scorers.sequence_classifier import BASE_WEIGHTS, CALIBRATION, SCORE_KEY, weights_hash
 
 FORMAT_VERSION = 1
 PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|tandem_pad|>")
 
 
-def export_reward_model(model: RewardModel, folder: Path, *, merged: bool, overwrite: bool = False) -> None:
+def export_reward_model(
+    model: RewardModel, folder: Path, *, merged: bool, made_from: str | None = None, overwrite: bool = False
+) -> None:
     """Write a reward model as a sequence classifier with one output, or as a PEFT adapter for one.
 
     Args:
         model: with a linear head; left as it is.
         folder: the folder to make.
         merged: the whole model with the adapter merged in, else adapter and head alone.
+        made_from: the model that all training began with, for the card; ``None``: the base at hand.
         overwrite: replace an earlier export.
 
     Raises:
@@ -66,12 +72,22 @@ def export_reward_model(model: RewardModel, folder: Path, *, merged: bool, overw
         else:
             _save_classifier_adapter(model, made)
         tokenizer.save_pretrained(str(made))
-        write_json(made / CALIBRATION, _calibration(model))
-        card = reward_model_card(model, tokenizer, base=_base_of(model.backbone), merged=merged)
+        write_json(made / CALIBRATION, _calibration(model, with_base=not merged))
+        origin = Origin.of(made_from or model.backbone.path)
+        card = reward_model_card(model, tokenizer, base=_hub_name(model.backbone), origin=origin, merged=merged)
         (made / CARD).write_text(card, encoding="utf-8")
+        _make_public(made)
 
 
-def export_policy(backbone: Backbone, role: str | None, folder: Path, *, merged: bool, overwrite: bool = False) -> None:
+def export_policy(
+    backbone: Backbone,
+    role: str | None,
+    folder: Path,
+    *,
+    merged: bool,
+    made_from: str | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write a policy as a causal language model, or as a PEFT adapter for its base.
 
     Args:
@@ -79,6 +95,7 @@ def export_policy(backbone: Backbone, role: str | None, folder: Path, *, merged:
         role: name of its adapter; ``None``: the model itself.
         folder: the folder to make.
         merged: the whole model with the adapter merged in, else the adapter alone.
+        made_from: the model that all training began with, for the card; ``None``: the base at hand.
         overwrite: replace an earlier export.
 
     Raises:
@@ -97,8 +114,10 @@ def export_policy(backbone: Backbone, role: str | None, folder: Path, *, merged:
             assert role is not None
             _save_adapter(backbone, role, made, {})
         backbone.tokenizer.save_pretrained(str(made))
-        card = policy_card(base=_base_of(backbone), merged=merged)
+        origin = Origin.of(made_from or backbone.path)
+        card = policy_card(base=_hub_name(backbone), origin=origin, merged=merged)
         (made / CARD).write_text(card, encoding="utf-8")
+        _make_public(made)
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
@@ -136,9 +155,20 @@ def _name(model: RewardModel) -> str:
     return str(model.folder) if model.folder != Path() else str(model.role)
 
 
-def _base_of(backbone: Backbone) -> str:
-    """The base's name; a folder in full, since an export is read from anywhere."""
-    return str(Path(backbone.path).resolve()) if Path(backbone.path).is_dir() else backbone.path
+def _hub_name(backbone: Backbone) -> str | None:
+    """The base's name on the Hub; ``None`` for a folder, whose path means nothing elsewhere."""
+    return None if Path(backbone.path).is_dir() else backbone.path
+
+
+def _make_public(folder: Path) -> None:
+    """Take local paths out of the settings, and let others read, whatever the umask or a temporary file's mode."""
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        file = folder / name
+        if file.is_file():
+            local = ("_name_or_path", "name_or_path")
+            write_json(file, {key: value for key, value in read_json(file).items() if key not in local})
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _check_mergeable(backbone: Backbone, name: str) -> None:
@@ -214,7 +244,7 @@ def _save_adapter(backbone: Backbone, role: str, folder: Path, changes: dict[str
     """Write a role's adapter in PEFT's format, with changes of its configuration."""
     backbone.save_adapter(role, folder)
     file = folder / "adapter_config.json"
-    write_json(file, {**read_json(file), "base_model_name_or_path": _base_of(backbone), **changes})
+    write_json(file, {**read_json(file), "base_model_name_or_path": _hub_name(backbone), **changes})
 
 
 def _score_weight(model: RewardModel) -> Tensor:
@@ -222,8 +252,10 @@ def _score_weight(model: RewardModel) -> Tensor:
     return model.head.state_dict()["score.weight"].detach().float().cpu().clone()
 
 
-def _calibration(model: RewardModel) -> dict[str, Any]:
-    """Offset and calibration figures: score of Tandem = logit - offset."""
+def _calibration(model: RewardModel, *, with_base: bool) -> dict[str, Any]:
+    """Offset and calibration figures: score of Tandem = logit - offset; and by what an adapter's base is known."""
     description = model.folder / "reward_model.json"
     figures = read_json(description)["calibration"] if model.folder != Path() else {}
-    return {"format_version": FORMAT_VERSION, "offset": model.offset, "calibration": figures}
+    described = {"format_version": FORMAT_VERSION, "offset": model.offset, "calibration": figures}
+    is_folder = with_base and _hub_name(model.backbone) is None
+    return {**described, **({BASE_WEIGHTS: weights_hash(model.backbone.path)} if is_folder else {})}

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alignment.errors import UserError
-from alignment.files import content_hash, read_json
+from alignment.files import read_json
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import find_model, load_base
 from alignment.models.scorers.reward_model import FILE, RewardModel, is_full_model
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.models.scorers.separate_models import Ensemble, Reencoded
-from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier
+from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier, weights_hash
 from alignment.settings.model_sections import ModelSection
 from alignment.settings.ppo_sections import RewardFoldersSection
 
@@ -75,7 +75,7 @@ def load_reward_model(
             beside[base] = load_base(base, settings.model_copy(update={"sampling_copy": False}))
         return Reencoded(RewardModel.load(beside[base], role, folder), backbone.encoder)
     if is_classifier(folder):
-        return Reencoded(SequenceClassifier.load(folder, settings), backbone.encoder)
+        return Reencoded(SequenceClassifier.load(folder, settings, at_hand=backbone.path), backbone.encoder)
     raise UserError(
         f"{folder}: not a reward model; expected what stages.reward makes (reward_model.json) or a sequence classifier "
         "(config.json, or an adapter of task type SEQ_CLS)"
@@ -86,7 +86,4 @@ def same_model(one: str, other: str) -> bool:
     """Whether two names mean the same weights: one name, one folder, or folders with equal weight files."""
     if one == other or Path(one).resolve() == Path(other).resolve():
         return True
-    weights = [
-        [(file.name, content_hash(file)) for file in sorted(Path(path).glob("*.safetensors"))] for path in (one, other)
-    ]
-    return bool(weights[0]) and weights[0] == weights[1]
+    return weights_hash(one) is not None and weights_hash(one) == weights_hash(other)

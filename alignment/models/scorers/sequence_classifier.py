@@ -10,6 +10,7 @@ Shapes: B dialogues.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from transformers.utils import logging
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
-from alignment.files import read_json
+from alignment.files import content_hash, read_json
 from alignment.machine.device import pick_device, resolve_dtype
 from alignment.models.pretrained import find_model, first_line, load_tokenizer
 from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, check_finite
@@ -59,8 +60,13 @@ class SequenceClassifier:
         self.context_tokens = int(model.config.get_text_config().max_position_embeddings)
 
     @classmethod
-    def load(cls, name: str | Path, settings: ModelSection) -> SequenceClassifier:
+    def load(cls, name: str | Path, settings: ModelSection, *, at_hand: str | None = None) -> SequenceClassifier:
         """Load model and tokenizer from a folder, or by their name on the Hub.
+
+        Args:
+            name: folder or name.
+            settings: dtype, and whether code of the model's own may run.
+            at_hand: a base for an adapter that names none, if its weights are those that the adapter was trained on.
 
         Raises:
             UserError: nothing loadable is there, a weight is missing, it has more than one output, no chat template, or
@@ -71,7 +77,7 @@ class SequenceClassifier:
         folder = find_model(str(name), with_code=settings.trust_remote_code)
         tokenizer = load_tokenizer(str(folder), trust_remote_code=settings.trust_remote_code)
         adapter = (folder / "adapter_config.json").is_file()
-        model = _load_with_adapter(folder, tokenizer, settings) if adapter else _load_whole(folder, settings)
+        model = _load_with_adapter(folder, tokenizer, settings, at_hand) if adapter else _load_whole(folder, settings)
         if model.config.num_labels != 1:
             raise UserError(f"{folder}: a reward model has one output, this one has {model.config.num_labels}")
         if tokenizer.chat_template is None:
@@ -130,12 +136,14 @@ def _load_whole(folder: Path, settings: ModelSection) -> PreTrainedModel:
     return model
 
 
-def _load_with_adapter(folder: Path, tokenizer: PreTrainedTokenizerBase, settings: ModelSection) -> PreTrainedModel:
-    """The base that an adapter names, with adapter and score layer merged in."""
+def _load_with_adapter(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, settings: ModelSection, at_hand: str | None
+) -> PreTrainedModel:
+    """The base that an adapter names, or the one at hand, with adapter and score layer merged in."""
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         raise UserError(f"{folder}: not a reward model, {weights.name} is missing")
-    base = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path"))
+    base = _base_of_adapter(folder, at_hand)
     with _without_report():  # it would say that the score layer is a fresh one, which the adapter's replaces
         model, missing = _from_pretrained(base, settings, num_labels=1, pad_token_id=tokenizer.pad_token_id)
     score = SCORE_KEY.removeprefix("base_model.model.")
@@ -152,6 +160,26 @@ def _load_with_adapter(folder: Path, tokenizer: PreTrainedTokenizerBase, setting
     if absent := sorted(expected - given):
         raise UserError(f"{folder}: not a reward model, {absent[0]} is missing")
     return cast(PreTrainedModel, cast(Any, peft).merge_and_unload())
+
+
+def _base_of_adapter(folder: Path, at_hand: str | None) -> str:
+    named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if named:
+        return str(named)
+    file = folder / CALIBRATION
+    wanted = read_json(file).get(BASE_WEIGHTS) if file.is_file() else None
+    if at_hand is None or wanted is None or weights_hash(at_hand) != wanted:
+        raise UserError(
+            f"{folder}: this adapter names no base, and {at_hand or 'no model at hand'} is not the one that it was "
+            'trained on. Write the base\'s folder into its adapter_config.json, as "base_model_name_or_path".'
+        )
+    return at_hand
+
+
+def weights_hash(path: str) -> str | None:
+    """By what a base is known wherever it lies: a hash of its weight files; ``None`` where there are none."""
+    hashes = [f"{file.name} {content_hash(file)}" for file in sorted(Path(path).glob("*.safetensors"))]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16] if hashes else None
 
 
 @contextmanager
@@ -189,4 +217,6 @@ def _offset(file: Path) -> float:
 
 
 CALIBRATION = "calibration.json"
+BASE_WEIGHTS = "base_weights"
+"""Key in it: by what the base of an adapter is known."""
 SCORE_KEY = "base_model.model.score.weight"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
 import pytest
 import torch
+import transformers
 from datasets import Dataset
 from peft import AutoPeftModelForSequenceClassification, PeftModel
 from safetensors.torch import load_file, save_file
@@ -40,6 +43,8 @@ from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
+from alignment.models.export import model_card
+from alignment.models.export.model_card import OWN_FOLDER
 from alignment.models.export.standard_folders import export_policy, export_reward_model, tokenizer_with_pad
 from alignment.models.heads.known_heads import HEADS
 from alignment.models.scorers.load_reward_models import load_reward_model
@@ -248,16 +253,63 @@ class TestAdapter:
         loaded = PeftModel.from_pretrained(base, tmp_path / "out")
         assert logits_of(loaded, tmp_path / "out", rows) == pytest.approx(logits_by_hand(model, rows), abs=1e-4)
 
-    def test_by_itself_peft_finds_the_base(self, backbone: Backbone, tmp_path: Path) -> None:
+    def test_by_itself_peft_finds_a_base_that_has_a_name(self, backbone: Backbone, tmp_path: Path) -> None:
         model = add_reward_model(backbone, "helpfulness", seed=3)
         rows = encoded(backbone)
         expected = logits_by_hand(model, rows)
         export_reward_model(model, tmp_path / "out", merged=False)
+        file = tmp_path / "out" / "adapter_config.json"
+        described = json.loads(file.read_text())
+        assert described["base_model_name_or_path"] is None
+        file.write_text(json.dumps({**described, "base_model_name_or_path": backbone.path}))
         pad = AutoTokenizer.from_pretrained(tmp_path / "out").pad_token_id
         loaded = AutoPeftModelForSequenceClassification.from_pretrained(
             tmp_path / "out", num_labels=1, pad_token_id=pad
         )
         assert logits_of(loaded, tmp_path / "out", rows) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("merged", [True, False], ids=["merged", "adapter"])
+class TestForOthers:
+    @pytest.fixture(autouse=True)
+    def strict_umask(self) -> Iterator[None]:
+        before = os.umask(0o077)
+        yield
+        os.umask(before)
+
+    def written(self, merged: bool, backbone: Backbone, tmp_path: Path, **more: Any) -> list[Path]:
+        export_reward_model(add_reward_model(backbone, "helpfulness"), tmp_path / "r" / "out", merged=merged, **more)
+        add_role(backbone, "policy")
+        export_policy(backbone, "policy", tmp_path / "p" / "out", merged=merged, **more)
+        return [tmp_path / "r" / "out", tmp_path / "p" / "out"]
+
+    def test_everyone_may_read(self, merged: bool, backbone: Backbone, tmp_path: Path) -> None:
+        for folder in self.written(merged, backbone, tmp_path):
+            for path in (folder, *folder.rglob("*")):
+                assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
+
+    def test_no_file_names_a_folder_of_this_machine(self, merged: bool, backbone: Backbone, tmp_path: Path) -> None:
+        for folder in self.written(merged, backbone, tmp_path):
+            for path in folder.rglob("*"):
+                content = path.read_bytes()
+                assert backbone.path.encode() not in content and str(tmp_path).encode() not in content, path
+
+    def test_the_card_says_what_is_needed_and_what_is_not_known(
+        self, merged: bool, backbone: Backbone, tmp_path: Path
+    ) -> None:
+        for folder in self.written(merged, backbone, tmp_path):
+            card = (folder / "README.md").read_text()
+            assert f"Transformers {transformers.__version__}" in card and "licence is unknown" in card
+            assert "base_model:" not in card and "license:" not in card
+
+    def test_base_and_licence_are_those_of_the_bases_card(
+        self, merged: bool, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "card.md").write_text("---\nlicense: apache-2.0\ntags: []\n---\n# A model\nlicense: no\n")
+        monkeypatch.setattr(model_card, "try_to_load_from_cache", lambda *asked: str(tmp_path / "card.md"))
+        for folder in self.written(merged, backbone, tmp_path, made_from="someone/model"):
+            header = (folder / "README.md").read_text().split("---")[1].splitlines()
+            assert "base_model: someone/model" in header and "license: apache-2.0" in header
 
 
 @pytest.mark.parametrize("merged", [True, False], ids=["merged", "adapter"])
@@ -276,7 +328,9 @@ class TestCard:
         row = backbone.encoder.encode_answer((Message(role="user", content="Hello"),), "Hi.")
         export_reward_model(model, tmp_path / "out", merged=merged)
         monkeypatch.chdir(tmp_path / "out")
-        assert run_card()["score"].item() == pytest.approx(logits_by_hand(model, [row])[0] - OFFSET, abs=1e-5)
+        assert run_card(backbone.path)["score"].item() == pytest.approx(
+            logits_by_hand(model, [row])[0] - OFFSET, abs=1e-5
+        )
 
     def test_the_policys_code_runs(
         self, merged: bool, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -286,14 +340,15 @@ class TestCard:
         monkeypatch.chdir(tmp_path / "out")
         code = Path("README.md").read_text().replace("max_new_tokens=200", "max_new_tokens=4")
         Path("README.md").write_text(code)
-        run_card()
+        run_card(backbone.path)
         assert capsys.readouterr().out.startswith("<|begin|><|user|>Hello<|assistant|>")
 
 
-def run_card() -> dict[str, Any]:
-    """Run the code of the card in this folder; returns its variables."""
+def run_card(base: str) -> dict[str, Any]:
+    """Run the code of the card in this folder, with the base filled in; returns its variables."""
     found: dict[str, Any] = {}
-    exec(Path("README.md").read_text().split("```")[1].removeprefix("python\n"), found)
+    code = Path("README.md").read_text().split("```")[1].removeprefix("python\n")
+    exec(code.replace(OWN_FOLDER, base), found)
     return found
 
 
@@ -362,9 +417,16 @@ class TestBackInTandem:
     def test_an_adapter_whose_base_has_gone(self, backbone: Backbone, tmp_path: Path) -> None:
         export_reward_model(add_reward_model(backbone, "helpfulness"), tmp_path / "out", merged=False)
         file = tmp_path / "out" / "adapter_config.json"
-        file.write_text(file.read_text().replace(backbone.path, str(tmp_path / "gone")))
+        described = json.loads(file.read_text())
+        file.write_text(json.dumps({**described, "base_model_name_or_path": str(tmp_path / "gone")}))
         with pytest.raises(UserError, match="gone: no sequence classifier"):
             load_reward_model(backbone, "other", tmp_path / "out", tiny_settings(), beside={})
+
+    def test_an_adapter_on_another_base_than_the_one_at_hand(self, backbone: Backbone, tmp_path: Path) -> None:
+        export_reward_model(add_reward_model(backbone, "helpfulness"), tmp_path / "out", merged=False)
+        other = load_tiny(save_tiny_model(tmp_path / "other", hidden=32))
+        with pytest.raises(UserError, match="other is not the one that it was trained on"):
+            load_reward_model(other, "other", tmp_path / "out", tiny_settings(), beside={})
 
     def test_an_adapter_of_a_policy_is_no_reward_model(self, backbone: Backbone, tmp_path: Path) -> None:
         add_role(backbone, "policy")
