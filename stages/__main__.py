@@ -2,7 +2,7 @@
 
 import sys
 
-from stages.door.commands import main
+from stages.door.command_names import main
 
 if __name__ == "__main__":
     sys.exit(main())

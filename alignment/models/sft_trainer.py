@@ -20,7 +20,8 @@ from trl import SFTConfig, SFTTrainer
 
 from alignment.data.encoded_dialogues import EncodedDialogue
 from alignment.models.backbone import output_logits
-from alignment.models.trainer_kit import WARMUP_SHARE, OnStep, StepReporter, optimizer_and_schedule
+from alignment.models.trainer_kit import WARMUP_SHARE, StepReporter, optimizer_and_schedule
+from alignment.run.stage_run import OnStep
 from alignment.settings.stage_sections import SFTSection
 
 IGNORED = -100

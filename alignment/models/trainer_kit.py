@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,11 +14,11 @@ from transformers import TrainerCallback, TrainingArguments, get_cosine_with_min
 
 from alignment.errors import UserError
 from alignment.models.optimizer import MasterWeightAdamW
+from alignment.run.stage_run import OnStep
 
 WARMUP_SHARE = 0.03
 """Share of the steps that warm up; not reported for SFT, taken from the reward models (section 3.2.2)."""
 
-OnStep = Callable[[int, int, dict[str, float]], None]
 """Called after each logged step with (step, total steps, figures)."""
 
 

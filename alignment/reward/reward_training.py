@@ -31,9 +31,10 @@ from alignment.machine.random_state import rng_state, set_rng_state
 from alignment.models.heads.base_head import RewardHead
 from alignment.models.optimizer import MasterWeightAdamW
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.trainer_kit import WARMUP_SHARE, OnStep, StepReporter, optimizer_and_schedule
+from alignment.models.trainer_kit import WARMUP_SHARE, StepReporter, optimizer_and_schedule
 from alignment.reward.encoded_pairs import EncodedPair, PairCollator
 from alignment.reward.losses import preference_loss_named, reward_loss
+from alignment.run.stage_run import OnStep
 from alignment.settings.reward_sections import RewardModelSection
 
 MIN_WARMUP_STEPS = 5

@@ -14,6 +14,8 @@ from alignment.data.jsonl import iter_json_lines, read_jsonl, write_jsonl
 from alignment.data.records import Snapshot
 from alignment.errors import UserError
 
+OnStep = Callable[[int, int, dict[str, float]], None]
+"""How a stage tells where it stands: called with the steps done, the steps in all, and the latest figures."""
 CHECKPOINTS = "checkpoints"
 """Of a stage, inside its folder."""
 

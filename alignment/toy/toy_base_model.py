@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from alignment.machine.device import pick_device, resolve_dtype
 from alignment.models.attention import use_fast_attention
 from alignment.models.backbone import output_logits
 from alignment.models.optimizer import MasterWeights
+from alignment.run.stage_run import OnStep
 from alignment.settings.model_sections import BaseSection
 from alignment.tensors.masking import lengths_to_mask
 from alignment.tensors.padding import pad_right
@@ -44,8 +45,6 @@ NOISY_ROWS = 0.5
 """Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
 _TURN = re.compile(r"^(question|answer): ", flags=re.MULTILINE)
 _ROLE_TOKEN = {"question": "<|user|>", "answer": "<|assistant|>"}
-
-OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 class Document(BaseModel):

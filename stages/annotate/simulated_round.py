@@ -13,12 +13,12 @@ from alignment.data.encoded_dialogues import encode_prompts
 from alignment.data.records import Dimension, Part, Prompt
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
+from alignment.run.stage_run import OnStep
 from alignment.settings.recipe import Recipe
 from alignment.toy.simulated_annotators import ANNOTATORS, Collection, check_known, compare_answers
 from alignment.workflow.run_policies import Policy
 from stages.annotate.prompt_queues import prompts_for_simulated
 from stages.annotate.variant_answers import answers_of_both
-from stages.door.progress import OnStep
 
 
 class Queue(NamedTuple):

@@ -1,15 +1,9 @@
-"""Talk to a policy of a run in the terminal; answers stream.
-
-Type a message; /new starts over, /quit (or Ctrl-D) leaves. ``--compare`` shows two policies side by side, each with a
-conversation of its own.
-
-    python -m stages.chat
-    python -m stages.chat --compare sft ppo run_dir=runs/toy
-"""
+"""A conversation in the terminal: what is typed, the commands, and the answers as they stream."""
 
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 
@@ -29,6 +23,15 @@ from alignment.workflow.run_policies import Policy, load_backbone, load_policy
 console = Console()
 
 
+COMMANDS = {
+    "/new": "start over",
+    "/back": "take back the last message and its answers",
+    "/help": "show this list",
+    "/quit": "leave; so does Ctrl-D",
+}
+"""What can be typed in place of a message."""
+
+
 def main(recipe: Recipe, names: list[str]) -> None:
     """Read messages from standard input until it ends, answering each with every named policy."""
     folder = RunFolder(recipe.run_dir)
@@ -37,11 +40,10 @@ def main(recipe: Recipe, names: list[str]) -> None:
     policies = [load_policy(folder, backbone, name) for name in names]
     seeds = itertools.count(recipe.seed)
     histories: dict[str, list[Message]] = {policy.name: [] for policy in policies}
-    console.print(f"{folder.root}: {', '.join(histories)}. /new starts over, /quit leaves.")
+    console.print(f"{folder.root}: {', '.join(histories)}. /help lists what you can type.", markup=False)
     for text in messages():
-        if text == "/new":
-            for history in histories.values():
-                history.clear()
+        if re.fullmatch(r"/[a-z]+", text):
+            obey(text, histories)
             continue
         try:
             answer_all(recipe, policies, histories, text, seeds)
@@ -51,16 +53,37 @@ def main(recipe: Recipe, names: list[str]) -> None:
 
 def messages() -> Iterator[str]:
     """What the person types, line by line; blank lines are passed over."""
-    prompt = "[bold]you:[/] " if sys.stdin.isatty() else ""
+    try:
+        import readline  # noqa: F401  # not on Windows; input() edits lines and remembers them once it is there
+    except ImportError:
+        pass
+    prompt = "you: " if sys.stdin.isatty() else ""
     while True:
         try:
-            text = console.input(prompt).strip()
+            text = input(prompt).strip()
         except EOFError:
             return
         if text == "/quit":
             return
         if text:
             yield text
+
+
+def obey(command: str, histories: dict[str, list[Message]]) -> None:
+    """Do what a command of ``COMMANDS`` says; name them all for another one."""
+    if command == "/new":
+        for history in histories.values():
+            history.clear()
+    elif command == "/back":
+        taken = [history[-2:] for history in histories.values() if history]
+        for history in histories.values():
+            del history[-2:]
+        console.print(f"taken back: {taken[0][0].content}" if taken else "there is nothing to take back", markup=False)
+    else:
+        if command not in COMMANDS:
+            console.print(f"no such command: {command}", style="red", markup=False)
+        for name, what in COMMANDS.items():
+            console.print(f"{name:<7}{what}", markup=False, highlight=False)
 
 
 def answer_all(

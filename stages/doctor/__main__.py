@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from alignment.errors import UserError
+from stages.doctor.run_findings import run_is_healthy
 from stages.door.command_line import enter, open_page, parser_for, recipe_from
 
 
@@ -17,13 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         if arguments.run is None:
             recipe = recipe_from(arguments)
-            healthy.append(open_page("stages.doctor.look_over", recipe).recipe_is_healthy(recipe))
+            healthy.append(open_page("stages.doctor.recipe_checks", recipe).recipe_is_healthy(recipe))
             return
         if arguments.config or arguments.overrides:
             raise UserError(
                 "--run reads the settings from the run: leave --config and key=value out, or leave --run out"
             )
-        healthy.append(open_page("stages.doctor.look_over").run_is_healthy(arguments.run))
+        healthy.append(run_is_healthy(arguments.run))
 
     code = enter(arguments, work)
     return code or int(not all(healthy))

@@ -1,4 +1,4 @@
-"""What a check gets, a recipe and what it names, and what it gives, a verdict."""
+"""What a check gets, a recipe and what it names, and what it gives, a result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Status = Literal["ok", "warning", "problem", "skipped"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What one check found, and what helps where it is not in ``what`` already."""
 
     status: Status

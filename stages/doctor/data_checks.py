@@ -13,37 +13,37 @@ from alignment.resources import resolve
 from alignment.rl.prompt_batches import prompt_batches
 from alignment.settings.reward_sections import COLLECTED, source_names
 from alignment.workflow.recipe_prompts import check_against_heldout
-from stages.doctor.check_subject import NotYet, Subject, Verdict
+from stages.doctor.check_subject import CheckResult, NotYet, Subject
 
 
-def prompts_parse(subject: Subject) -> Verdict:
+def prompts_parse(subject: Subject) -> CheckResult:
     """The training prompts can be read, and some are about safety."""
     prompts, report = subject.prompts
     helpfulness_alone = subject.recipe.ppo.reward_models.safety == []
     if not helpfulness_alone and all(prompt.dimension != "safety" for prompt in prompts):
-        return Verdict(
+        return CheckResult(
             "warning",
             f"{_counts(prompts, report)}; none is tagged safety",
             'tag prompts with "dimension": "safety"; without, the safety model only counts where it flags an answer',
         )
-    return Verdict("ok", _counts(prompts, report))
+    return CheckResult("ok", _counts(prompts, report))
 
 
-def heldout_parse(subject: Subject) -> Verdict:
+def heldout_parse(subject: Subject) -> CheckResult:
     """The held-out prompts can be read."""
     prompts, report = subject.heldout
     if not prompts:
-        return Verdict("warning", "there are none", "give data.heldout_prompts=FILE, which stages.evaluate needs")
-    return Verdict("ok", _counts(prompts, report))
+        return CheckResult("warning", "there are none", "give data.heldout_prompts=FILE, which stages.evaluate needs")
+    return CheckResult("ok", _counts(prompts, report))
 
 
-def demonstrations_parse(subject: Subject) -> Verdict:
+def demonstrations_parse(subject: Subject) -> CheckResult:
     """The demonstrations can be read."""
     demonstrations, report = subject.demonstrations
-    return Verdict("ok", f"{report.path}: {len(demonstrations)} dialogues{_left_out(report)}")
+    return CheckResult("ok", f"{report.path}: {len(demonstrations)} dialogues{_left_out(report)}")
 
 
-def comparisons_parse(subject: Subject) -> Verdict:
+def comparisons_parse(subject: Subject) -> CheckResult:
     """The comparisons that the recipe names can be read."""
     recipe = subject.recipe
     parts: list[str] = []
@@ -58,7 +58,7 @@ def comparisons_parse(subject: Subject) -> Verdict:
             parts.append(f"{report.path}: {len(records)} about {name}{_left_out(report)}")
     if not parts:
         raise NotYet("collected by python -m stages.annotate")
-    return Verdict("ok", "; ".join(parts))
+    return CheckResult("ok", "; ".join(parts))
 
 
 def _counts(prompts: Sequence[Prompt], report: ReadReport) -> str:
@@ -71,7 +71,7 @@ def _left_out(report: ReadReport) -> str:
     return f"; {report.n_skipped} lines left out" if report.n_skipped else ""
 
 
-def nothing_overlaps(subject: Subject) -> Verdict:
+def nothing_overlaps(subject: Subject) -> CheckResult:
     """No held-out prompt is trained on, by SFT or later."""
     heldout = len(subject.heldout[0])
     if not heldout:
@@ -85,27 +85,29 @@ def nothing_overlaps(subject: Subject) -> Verdict:
         if message.role == "assistant"
     )
     check_against_heldout(recipe.data, answered, name=recipe.sft.data)
-    return Verdict("ok", f"none of {heldout} held-out prompts is trained on")
+    return CheckResult("ok", f"none of {heldout} held-out prompts is trained on")
 
 
-def batches_fit(subject: Subject) -> Verdict:
+def batches_fit(subject: Subject) -> CheckResult:
     """There are prompts enough for PPO's batches, of the dimensions that they want."""
     ppo, (prompts, _) = subject.recipe.ppo, subject.prompts
     size = ppo.batch_size_episodes
     batch = next(prompt_batches(prompts, size, seed=subject.recipe.seed, safety_share=ppo.safety_share))
     repeated = size - len({prompt.id for prompt in batch})
     if repeated:
-        return Verdict(
+        return CheckResult(
             "warning",
             f"{repeated} of the {size} prompts of a batch come up in it before",
             "bring more prompts, or lower ppo.batch_size_episodes",
         )
     passes = ppo.updates * size / len(prompts)
     safety = sum(prompt.dimension == "safety" for prompt in batch)
-    return Verdict("ok", f"{safety} of {size} prompts are about safety; {ppo.updates} updates are {passes:.1f} passes")
+    return CheckResult(
+        "ok", f"{safety} of {size} prompts are about safety; {ppo.updates} updates are {passes:.1f} passes"
+    )
 
 
-def prompts_have_room(subject: Subject) -> Verdict:
+def prompts_have_room(subject: Subject) -> CheckResult:
     """The longest prompts leave room for their answers in the model's context."""
     recipe = subject.recipe
     annotate = (
@@ -113,14 +115,14 @@ def prompts_have_room(subject: Subject) -> Verdict:
     )
     rejection, ppo = recipe.rejection.sampling.max_new_tokens, recipe.ppo.sampling.max_new_tokens
     evaluate = recipe.evaluate.sampling.max_new_tokens
-    verdicts = [
+    results = [
         _room(subject, subject.prompts[0], max(rejection, ppo, annotate)),
         _room(subject, subject.heldout[0], max(evaluate, ppo, annotate)),
     ]
-    return next((verdict for verdict in verdicts if verdict.status != "ok"), verdicts[0])
+    return next((result for result in results if result.status != "ok"), results[0])
 
 
-def _room(subject: Subject, prompts: Sequence[Prompt], max_new_tokens: int) -> Verdict:
+def _room(subject: Subject, prompts: Sequence[Prompt], max_new_tokens: int) -> CheckResult:
     encoder, context = subject.encoder, subject.backbone.context_tokens
     kept, too_long = list(prompts), 0
     if subject.recipe.data.too_long == "skip":
@@ -131,11 +133,11 @@ def _room(subject: Subject, prompts: Sequence[Prompt], max_new_tokens: int) -> V
     longest = max(map(len, rows), default=0)
     what = f"longest prompt {longest} tokens, answers up to {max_new_tokens}, context {context}"
     if too_long:
-        return Verdict("warning", f"{too_long} of {len(prompts)} prompts are too long and left out; {what}")
-    return Verdict("ok", what)
+        return CheckResult("warning", f"{too_long} of {len(prompts)} prompts are too long and left out; {what}")
+    return CheckResult("ok", what)
 
 
-def demonstrations_have_room(subject: Subject) -> Verdict:
+def demonstrations_have_room(subject: Subject) -> CheckResult:
     """The demonstrations fit, as SFT will encode them."""
     recipe, (demonstrations, _) = subject.recipe, subject.demonstrations
     limit = min(recipe.sft.max_length_tokens, subject.backbone.context_tokens)
@@ -144,5 +146,5 @@ def demonstrations_have_room(subject: Subject) -> Verdict:
     )
     what = f"longest dialogue {max(len(item.input_ids) for item in dialogues)} tokens of {limit}"
     if too_long:
-        return Verdict("warning", f"{too_long} of {len(demonstrations)} are too long and left out; {what}")
-    return Verdict("ok", what)
+        return CheckResult("warning", f"{too_long} of {len(demonstrations)} are too long and left out; {what}")
+    return CheckResult("ok", what)

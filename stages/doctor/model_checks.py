@@ -12,7 +12,7 @@ from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Dimension, Message
 from alignment.models.scorers.load_reward_models import load_reward_models
 from alignment.models.scorers.reward_scorer import RewardScorer
-from stages.doctor.check_subject import NotYet, Subject, Verdict
+from stages.doctor.check_subject import CheckResult, NotYet, Subject
 
 SPARE_EMBEDDINGS = 0.05
 """Share of the embeddings that a tokenizer may leave unused: models round their number up."""
@@ -21,7 +21,7 @@ MIN_SCORE_STD = 1e-4
 """Of different dialogues, in units of the score."""
 
 
-def model_runs(subject: Subject) -> Verdict:
+def model_runs(subject: Subject) -> CheckResult:
     """The model loads, and a forward pass gives finite logits."""
     model = subject.model
     ids = torch.arange(min(16, _n_embeddings(subject)), device=model.device)[None]
@@ -30,23 +30,27 @@ def model_runs(subject: Subject) -> Verdict:
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     what = f"{subject.path}: {millions:,.1f} million parameters, {model.dtype}"
     if bool(logits.isfinite().all()):
-        return Verdict("ok", what)
-    return Verdict("problem", f"{what}; its logits are not finite", "try model.dtype=float32, or fetch the model anew")
+        return CheckResult("ok", what)
+    return CheckResult(
+        "problem", f"{what}; its logits are not finite", "try model.dtype=float32, or fetch the model anew"
+    )
 
 
-def vocabulary_fits(subject: Subject) -> Verdict:
+def vocabulary_fits(subject: Subject) -> CheckResult:
     """Every id that the tokenizer writes has an embedding and a logit."""
     rows, highest = _n_embeddings(subject), max(subject.tokenizer.get_vocab().values())
     what = f"{len(subject.tokenizer)} tokens, {rows} embeddings"
     if highest >= rows:
-        return Verdict(
+        return CheckResult(
             "problem",
             f"{what}: the tokenizer writes ids up to {highest}",
             "use the tokenizer that came with the model; after adding tokens, call model.resize_token_embeddings",
         )
     if rows - highest - 1 > SPARE_EMBEDDINGS * rows:
-        return Verdict("warning", f"{what}: many are never used", "make sure that the tokenizer belongs to this model")
-    return Verdict("ok", what)
+        return CheckResult(
+            "warning", f"{what}: many are never used", "make sure that the tokenizer belongs to this model"
+        )
+    return CheckResult("ok", what)
 
 
 def _n_embeddings(subject: Subject) -> int:
@@ -55,7 +59,7 @@ def _n_embeddings(subject: Subject) -> int:
     return min(len(weight) for weight in weights if isinstance(weight, Tensor))
 
 
-def template_fits(subject: Subject) -> Verdict:
+def template_fits(subject: Subject) -> CheckResult:
     """A dialogue begins with its generation prompt, and its answer ends with a stop token."""
     encoder = subject.encoder
     question, answer = Message(role="user", content="What is the sea?"), Message(role="assistant", content="Water.")
@@ -64,46 +68,46 @@ def template_fits(subject: Subject) -> Verdict:
     learned = [token for token, counts in zip(dialogue.input_ids, dialogue.loss_mask, strict=True) if counts]
     remedy = "give another chat_template in tokenizer_config.json"
     if dialogue.input_ids[: len(prompt_ids)] != prompt_ids:
-        return Verdict("problem", "a dialogue does not begin with its generation prompt", remedy)
+        return CheckResult("problem", "a dialogue does not begin with its generation prompt", remedy)
     if learned[-1] not in encoder.stop_ids:
-        return Verdict("problem", "an answer does not end with a stop token", remedy)
+        return CheckResult("problem", "an answer does not end with a stop token", remedy)
     if subject.tokenizer.chat_template is None:
-        return Verdict(
+        return CheckResult(
             "warning",
             "the tokenizer has no chat template: Llama 2's is used",
             "right for a base model; a chat model needs its own (chat_template in tokenizer_config.json)",
         )
-    return Verdict(
+    return CheckResult(
         "ok", f"a prompt begins its dialogue; {len(learned)} of {len(dialogue.input_ids)} tokens are learned"
     )
 
 
-def special_tokens_fit(subject: Subject) -> Verdict:
+def special_tokens_fit(subject: Subject) -> CheckResult:
     """Stop tokens and padding are ids that the model knows."""
     encoder, rows = subject.encoder, _n_embeddings(subject)
     beyond = sorted(token for token in {*encoder.stop_ids, encoder.pad_id} if token >= rows)
     if beyond:
-        return Verdict("problem", f"special tokens {beyond} have no embedding", "use the tokenizer of this model")
+        return CheckResult("problem", f"special tokens {beyond} have no embedding", "use the tokenizer of this model")
     names = {
         token: str(subject.tokenizer.convert_ids_to_tokens(token)) for token in {*encoder.stop_ids, encoder.pad_id}
     }
     stops = " or ".join(names[token] for token in sorted(encoder.stop_ids))
     shared = ", which does no harm: masks come from lengths" if encoder.pad_id in encoder.stop_ids else ""
-    return Verdict("ok", f"answers end with {stops}; padding is {names[encoder.pad_id]}{shared}")
+    return CheckResult("ok", f"answers end with {stops}; padding is {names[encoder.pad_id]}{shared}")
 
 
-def adapters_fit(subject: Subject) -> Verdict:
+def adapters_fit(subject: Subject) -> CheckResult:
     """Adapters can be added to the layers that the recipe names."""
     lora = subject.recipe.model.lora
     backbone = subject.backbone
-    backbone.add_adapter("checkup", lora)
-    count = sum(parameter.numel() for parameter in backbone.adapter_parameters("checkup"))
+    backbone.add_adapter("doctor", lora)
+    count = sum(parameter.numel() for parameter in backbone.adapter_parameters("doctor"))
     what = f"rank {lora.r}, {count / 1e6:,.2f} million parameters each"
     dropout = f"; dropout {lora.dropout:g} in SFT and the reward models, none in PPO" if lora.dropout > 0 else ""
-    return Verdict("ok", what + dropout)
+    return CheckResult("ok", what + dropout)
 
 
-def reward_model_scores(subject: Subject, *, dimension: Dimension) -> Verdict:
+def reward_model_scores(subject: Subject, *, dimension: Dimension) -> CheckResult:
     """What PPO would be paid by loads, and gives finite, different scores to different dialogues."""
     dialogues = _dialogues(subject)
     scorer = _scorer(subject, dimension)
@@ -111,12 +115,12 @@ def reward_model_scores(subject: Subject, *, dimension: Dimension) -> Verdict:
     where = ", ".join(map(str, scorer.folders))
     remedy = "train it again: python -m stages.reward overwrite=true"
     if not bool(scores.isfinite().all()):
-        return Verdict("problem", f"{where}: a score is not finite", remedy)
+        return CheckResult("problem", f"{where}: a score is not finite", remedy)
     spread = float(scores.std(correction=0))
     what = f"{where}: {len(dialogues)} demonstrations score {float(scores.mean()):.2f} +- {spread:.2f}"
     if len(dialogues) > 1 and spread < MIN_SCORE_STD:
-        return Verdict("problem", f"{what}, all the same", remedy)
-    return Verdict("ok", what)
+        return CheckResult("problem", f"{what}, all the same", remedy)
+    return CheckResult("ok", what)
 
 
 def _scorer(subject: Subject, dimension: Dimension) -> RewardScorer:

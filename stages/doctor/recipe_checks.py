@@ -1,7 +1,7 @@
 """The checks of a recipe before a run: one function each on a ``Subject``, in the table ``CHECKS``.
 
-A check returns a ``Verdict``, or raises ``UserError``, which is a problem as well; one that fails stops no other. What
-has not been made yet, or rests on what has failed, is skipped. Nothing is trained, and nothing is written.
+A check returns a ``CheckResult``, or raises ``UserError``, which is a problem as well; one that fails stops no other.
+What has not been made yet, or rests on what has failed, is skipped. Nothing is trained, and nothing is written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from alignment.errors import UserError
-from stages.doctor.check_subject import NotYet, Subject, Verdict
+from alignment.settings.recipe import Recipe
+from stages.doctor.check_subject import CheckResult, NotYet, Subject
 from stages.doctor.data_checks import (
     batches_fit,
     comparisons_parse,
@@ -29,8 +30,9 @@ from stages.doctor.model_checks import (
     template_fits,
     vocabulary_fits,
 )
+from stages.doctor.output import STYLES, counted, print_line
 
-CHECKS: dict[str, Callable[[Subject], Verdict]] = {
+CHECKS: dict[str, Callable[[Subject], CheckResult]] = {
     "model": model_runs,
     "vocabulary": vocabulary_fits,
     "chat template": template_fits,
@@ -50,18 +52,37 @@ CHECKS: dict[str, Callable[[Subject], Verdict]] = {
 """Name of a check, as it is printed, and its function; in this order, since later ones rest on earlier ones."""
 
 
-def check_recipe(subject: Subject) -> Iterator[tuple[str, Verdict]]:
-    """Name and verdict of every check, each as soon as it is done."""
+def main(recipe: Recipe) -> dict[str, CheckResult]:
+    """Check a recipe before a run, a line for each check; returns every result."""
+    results: dict[str, CheckResult] = {}
+    for name, result in check_recipe(Subject(recipe)):
+        results[name] = result
+        print_line(f"{result.status:<8}", f"{name}: {result.what}", style=STYLES[result.status])
+        if result.what_to_do:
+            print_line(" " * 8, result.what_to_do)
+    counts = {status: sum(v.status == status for v in results.values()) for status in ("problem", "warning")}
+    found = " and ".join(counted(count, status) for status, count in counts.items())
+    print_line(f"{found} in {len(results)} checks")
+    return results
+
+
+def recipe_is_healthy(recipe: Recipe) -> bool:
+    """Check a recipe; returns whether it has no problem."""
+    return all(result.status != "problem" for result in main(recipe).values())
+
+
+def check_recipe(subject: Subject) -> Iterator[tuple[str, CheckResult]]:
+    """Name and result of every check, each as soon as it is done."""
     for name, check in CHECKS.items():
-        yield name, _verdict(check, subject)
+        yield name, _result(check, subject)
 
 
-def _verdict(check: Callable[[Subject], Verdict], subject: Subject) -> Verdict:
+def _result(check: Callable[[Subject], CheckResult], subject: Subject) -> CheckResult:
     try:
         return check(subject)
     except NotYet as reason:
-        return Verdict("skipped", str(reason))
+        return CheckResult("skipped", str(reason))
     except UserError as error:
-        return Verdict("problem", str(error))
+        return CheckResult("problem", str(error))
     except Exception as error:  # whatever a library raises must not stop the other checks
-        return Verdict("problem", f"{type(error).__name__}: {error}".strip().splitlines()[0])
+        return CheckResult("problem", f"{type(error).__name__}: {error}".strip().splitlines()[0])

@@ -12,7 +12,7 @@ from alignment.machine.environment import keep_freed_memory
 from alignment.settings.read_recipe import DEFAULT_RECIPE, load_recipe
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import check_plugins, load_plugins
-from stages.door.commands import as_called
+from stages.door.command_names import as_called
 from stages.door.exit_codes import guarded
 from stages.door.help_text import description_of, help_text, leaves
 
@@ -87,7 +87,7 @@ def run_stage(stage: str, check: Callable[[Recipe], None], *, page: str, argv: S
     return enter(arguments, work)
 
 
-def open_page(page: str, recipe: Recipe | None = None) -> Any:
+def open_page(page: str, recipe: Recipe) -> Any:
     """The module with a stage's work, and with it the plugins that a recipe names.
 
     Imported by name, and only here: it needs torch, whose import takes seconds that no refusal should take.
@@ -97,5 +97,5 @@ def open_page(page: str, recipe: Recipe | None = None) -> Any:
 
     transformers.utils.logging.disable_progress_bar()
     keep_freed_memory()
-    load_plugins(recipe.plugins if recipe else ())
+    load_plugins(recipe.plugins)
     return module

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from alignment.errors import UserError
-from stages.door.commands import as_called
+from stages.door.command_names import as_called
 from stages.door.progress import console
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from alignment.run.provenance import SECTIONS
 from alignment.settings.read_recipe import REQUIRED, recipe_keys
 from alignment.settings.recipe import Recipe
-from stages.door.commands import as_called
+from stages.door.command_names import as_called
 
 COMMON = ("run_dir", "seed", "overwrite", "plugins")
 """Settings that every stage has."""

@@ -19,13 +19,13 @@ from alignment.models.backbone import Backbone
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.models.sft_trainer import train_sft
-from alignment.models.trainer_kit import OnStep, check_trainer_settings
+from alignment.models.trainer_kit import check_trainer_settings
 from alignment.resources import resolve
 from alignment.reward.gate import gate_named
 from alignment.rl.policy_measurement import SCORING_BATCH
 from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import StageRun
+from alignment.run.stage_run import OnStep, StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.run_policies import load_policy, newest_before
 from stages.door.progress import progress

@@ -61,7 +61,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
         except StopIteration:
             raise EOFError from None
 
-    monkeypatch.setattr(chat.console, "input", ask)
+    monkeypatch.setattr("builtins.input", ask)
 
 
 @pytest.fixture
@@ -87,6 +87,34 @@ def test_turns_are_remembered_until_new(
     chat.main(recipe_of(run), ["sft"])
     assert heard == [["one"], ["one", "sft 1", "two"], ["three"]]
     assert "sft: sft 3" in capsys.readouterr().out
+
+
+def test_the_last_turn_can_be_taken_back(
+    run: Path, heard: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(monkeypatch, "/back", "one", "two", "/back", "three", "/back", "/back", "four")
+    chat.main(recipe_of(run), ["sft", "ppo"])
+    assert heard[0::2] == [["one"], ["one", "sft 1", "two"], ["one", "sft 1", "three"], ["four"]]
+    assert heard[3] == ["one", "ppo-1 1", "two"]
+    shown = capsys.readouterr().out
+    assert "there is nothing to take back" in shown.splitlines()[1]
+    assert shown.count("taken back: ") == 3
+
+
+@pytest.mark.parametrize("command", ["/help", "/bakc"])
+def test_help_and_a_misspelt_command_list_what_there_is(
+    command: str,
+    run: Path,
+    heard: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed(monkeypatch, command)
+    chat.main(recipe_of(run), ["sft"])
+    shown = capsys.readouterr().out
+    assert heard == []
+    assert all(f"{name:<7}{what}" in shown for name, what in chat.COMMANDS.items())
+    assert ("no such command" in shown) == (command == "/bakc")
 
 
 def test_two_policies_keep_conversations_of_their_own(

@@ -1,4 +1,4 @@
-"""The doctor: real causes planted in a tiny PPO, recipes whose parts do not fit, and the verdict on a run."""
+"""The doctor: real causes planted in a tiny PPO, recipes whose parts do not fit, and the result on a run."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from alignment.settings.model_sections import SamplingSection
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
-from stages.doctor import look_over as doctor
-from stages.doctor.check_subject import Subject, Verdict
+from stages.doctor import recipe_checks
+from stages.doctor.check_subject import CheckResult, Subject
 from stages.doctor.recipe_checks import CHECKS, check_recipe
 from stages.reward import train_reward_models as reward
 from stages.sft import finetune as sft
@@ -169,13 +169,13 @@ def fresh(folder: Path, *overrides: str) -> Recipe:
     return recipe_in(folder, "run_dir=elsewhere", *overrides)
 
 
-def verdicts(recipe: Recipe) -> dict[str, Verdict]:
+def results(recipe: Recipe) -> dict[str, CheckResult]:
     return dict(check_recipe(Subject(recipe)))
 
 
 def only(recipe: Recipe, *statuses: str) -> dict[str, str]:
-    """What the checks with one of these verdicts said, by their names."""
-    found = verdicts(recipe)
+    """What the checks with one of these results said, by their names."""
+    found = results(recipe)
     assert list(found) == list(CHECKS), "one that fails stops no other"
     return {name: f"{v.what}. {v.what_to_do}" for name, v in found.items() if v.status in statuses}
 
@@ -193,7 +193,7 @@ def spoil_weights(file: Path, value: float, *names: str) -> None:
 
 class TestRecipeThatFits:
     def test_all_is_well_with_a_run(self, made: Path) -> None:
-        found = verdicts(recipe_in(made))
+        found = results(recipe_in(made))
         assert {name: v for name, v in found.items() if v.status != "ok"} == {}
         assert "4 helpfulness, 4 safety" in found["prompts"].what
         assert "<|end|>" in found["special tokens"].what
@@ -212,7 +212,7 @@ class TestRecipeThatFits:
 
     def test_nothing_is_written(self, made: Path) -> None:
         before = sorted(made.rglob("*"))
-        verdicts(recipe_in(made))
+        results(recipe_in(made))
         assert sorted(made.rglob("*")) == before
 
 
@@ -336,7 +336,7 @@ class TestRewardModelsThatDoNotFit:
     def test_those_that_the_recipe_names_instead(self, made: Path) -> None:
         folder = made / "run/round-1/reward/safety"
         recipe = recipe_in(made, "ppo.reward_models.safety=[]", f"ppo.reward_models.helpfulness=[{folder}]")
-        found = verdicts(recipe)
+        found = results(recipe)
         assert found["safety model"].status == "skipped"
         assert found["helpfulness model"].status == "ok" and str(folder) in found["helpfulness model"].what
 
@@ -426,4 +426,4 @@ class TestCommand:
         assert "problem prompts: " in shown and "Traceback" not in shown + shown_err
 
     def test_main_returns_what_it_prints(self, made: Path) -> None:
-        assert list(doctor.main(fresh(made))) == list(CHECKS)
+        assert list(recipe_checks.main(fresh(made))) == list(CHECKS)

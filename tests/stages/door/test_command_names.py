@@ -9,7 +9,7 @@ import pytest
 
 import stages
 from stages.__main__ import main
-from stages.door.commands import APP, DESK, STAGES, as_called
+from stages.door.command_names import APP, DESK, STAGES, as_called
 
 
 @pytest.fixture
