@@ -4,9 +4,38 @@
 
     from alignment.models.heads import HEADS, RewardHead
     HEADS["mine"] = MyHead
+
+This package is the address that plugins know: the heads to build on stand in it under their names.
 """
 
-from alignment.models.heads.base_head import RewardHead
-from alignment.models.heads.known_heads import HEADS
+from alignment.models.heads.base_head import ManyOpinionsHead, RewardHead, linear_float32, pool_last, score_layer
+from alignment.models.heads.known_heads import (
+    HEADS,
+    AttentionHead,
+    LikelihoodHead,
+    LinearHead,
+    MlpHead,
+    TokenValueHead,
+    build_head,
+    head_arguments,
+)
+from alignment.models.heads.many_score_heads import EnsembleHead, ObjectivesHead, QuantileHead
 
-__all__ = ["HEADS", "RewardHead"]
+__all__ = [
+    "HEADS",
+    "AttentionHead",
+    "EnsembleHead",
+    "LikelihoodHead",
+    "LinearHead",
+    "ManyOpinionsHead",
+    "MlpHead",
+    "ObjectivesHead",
+    "QuantileHead",
+    "RewardHead",
+    "TokenValueHead",
+    "build_head",
+    "head_arguments",
+    "linear_float32",
+    "pool_last",
+    "score_layer",
+]
