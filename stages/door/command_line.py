@@ -15,6 +15,7 @@ from alignment.workflow.plugins import check_plugins, load_plugins
 from stages.door.command_names import as_called
 from stages.door.exit_codes import guarded
 from stages.door.help_text import description_of, help_text, leaves
+from stages.door.stop_request import deferred_stop
 
 MISSING = "???"
 """In a recipe: no sensible default, the user gives it."""
@@ -92,9 +93,10 @@ def open_page(page: str, recipe: Recipe) -> Any:
 
     Imported by name, and only here: it needs torch, whose import takes seconds that no refusal should take.
     """
-    module = importlib.import_module(page)
-    import transformers  # here for the same reason
-
+    with deferred_stop() as stop:  # some libraries take a signal that meets them half imported for an error of theirs
+        module = importlib.import_module(page)
+        import transformers  # here for the same reason
+    stop.obey()
     transformers.utils.logging.disable_progress_bar()
     keep_freed_memory()
     load_plugins(recipe.plugins)

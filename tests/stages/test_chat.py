@@ -97,7 +97,7 @@ def test_the_last_turn_can_be_taken_back(
     assert heard[0::2] == [["one"], ["one", "sft 1", "two"], ["one", "sft 1", "three"], ["four"]]
     assert heard[3] == ["one", "ppo-1 1", "two"]
     shown = capsys.readouterr().out
-    assert "there is nothing to take back" in shown.splitlines()[1]
+    assert shown.count("there is nothing to take back") == 1
     assert shown.count("taken back: ") == 3
 
 
