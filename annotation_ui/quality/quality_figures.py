@@ -1,215 +1,153 @@
-"""The figures of a quality report, from judgments in memory. Equal judgments give equal reports.
+"""The figures of a quality report, field by field: how annotators agree, lean, grade, and keep pace.
 
-Gold items count for nothing but gold accuracy: everybody judges them, so they would drown the rest.
+``quality_report`` makes them of judgments in memory (``stored_judgments`` reads those from the store);
+``report_as_text`` and the app's ``quality_page`` show them. A report names annotators by their ids only, which are
+pseudonyms; who may know the user names gives them to those that show it.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from statistics import median
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from scipy import stats
+from alignment.data.records import Dimension, Grade
+from annotation_ui.quality.agreement import Kappa, Measure
+from annotation_ui.vocabulary import SkipReason
 
-from alignment.data.records import GRADES, Grade
-from alignment.figures.intervals import proportion
-from alignment.report.number_formats import percent
-from annotation_ui import texts
-from annotation_ui.quality.agreement import (
-    SIGNED_GRADES,
-    JudgedPair,
-    Measure,
-    SkippedPair,
-    agreement_with_others,
-    choice_counts,
-    cohen_kappas,
-    grade_counts,
-    gwet,
-    identity_weights,
-    krippendorff_alpha,
-    mean_kappa,
-    raw_agreement,
-    safety_counts,
-    weights_by_distance,
-)
-from annotation_ui.quality.quality_report import (
-    FEW,
-    AgreementFigures,
-    AnnotatorFigures,
-    BatchGrades,
-    DailyCount,
-    ProjectFigures,
-    QualityReport,
-    ReportNote,
-    WorkFigures,
-)
-from annotation_ui.quality.report_as_text import by_chance
+FEW = 30
+"""A figure on fewer values than this is marked as rough."""
 
 
-def build_report(rows: Iterable[JudgedPair], skips: Iterable[SkippedPair] = ()) -> QualityReport:
-    """The report on some judgments.
+@dataclass(frozen=True)
+class ReportNote:
+    """Something to look at; with ``annotator``, the text goes on after their name."""
 
-    Args:
-        rows: current judgments of work, gold items among them; one per pair and annotator.
-        skips: pairs that were skipped.
+    text: str
+    annotator: str | None = None
+
+
+@dataclass(frozen=True)
+class WorkFigures:
+    """How a group of judgments was made.
+
+    Attributes:
+        n: judgments, without gold items.
+        pairs: different pairs among them.
+        heldout: judgments that are for the held-out part of the data.
+        left: share that chose the left answer.
+        left_p: two-sided exact binomial test that this is one half.
+        grades: share of each grade, strongest first; empty where there is no judgment.
+        median_seconds: of active time, over judgments for which it is known.
+        per_hour: judgments per hour of active time.
+        flagged: share marked for review.
+        gold: share of gold items judged as known.
+        skips: how many pairs were skipped, by reason, the most frequent first.
     """
-    judged, skipped = sorted(rows, key=lambda row: (row.judged_at, row.pair_id, row.annotator)), list(skips)
-    work = [row for row in judged if not row.is_gold]
-    people, projects = _people(judged, skipped), _projects(judged, skipped)
-    together = projects[0].agreement if len(projects) == 1 else _agreement(work)
-    overall = ProjectFigures(texts.ALL_PROJECTS, None, _work(judged, skipped), together)
-    by_day = Counter((row.project, row.judged_at[:10]) for row in work)
-    moments = [row.judged_at for row in work]
-    return QualityReport(
-        first=moments[0] if moments else None,
-        last=moments[-1] if moments else None,
-        overall=overall,
-        projects=projects,
-        annotators=people,
-        batches=_batches(work),
-        days=tuple(DailyCount(*key, n) for key, n in sorted(by_day.items())),
-        notes=tuple(notes_on(overall, people)),
-    )
+
+    n: int
+    pairs: int
+    heldout: int
+    left: Measure
+    left_p: float | None
+    grades: Mapping[Grade, float]
+    median_seconds: float | None
+    per_hour: float | None
+    flagged: Measure
+    gold: Measure
+    skips: Mapping[SkipReason, int]
 
 
-# -- parts -------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class AgreementFigures:
+    """How people agree who judged the same pairs; see ``annotation_ui.quality.agreement`` for each coefficient.
+
+    Attributes:
+        shared_pairs: pairs judged by two or more.
+        choice: raw agreement on the choice.
+        kappa: mean of Cohen's kappa over couples of annotators; ``n`` counts the couples.
+        alpha_choice: Krippendorff's alpha on the choice, nominal.
+        alpha_grade: the same on the signed grade, ordinal.
+        ac2_grade: Gwet's AC2 on the signed grade, quadratic weights.
+        ac2_grade_linear: the same with linear weights.
+        safety: raw agreement on which answers are safe.
+        ac1_safety: Gwet's AC1 on which answers are safe.
+        kappas: Cohen's kappa of every two annotators with enough pairs in common.
+    """
+
+    shared_pairs: int
+    choice: Measure
+    kappa: Measure
+    alpha_choice: Measure
+    alpha_grade: Measure
+    ac2_grade: Measure
+    ac2_grade_linear: Measure
+    safety: Measure
+    ac1_safety: Measure
+    kappas: tuple[Kappa, ...]
 
 
-def _projects(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> tuple[ProjectFigures, ...]:
-    skips, parts = _by(skipped, "project"), []
-    for name, rows in sorted(_by(judged, "project").items()):
-        work = [row for row in rows if not row.is_gold]
-        parts.append(ProjectFigures(name, rows[0].dimension, _work(rows, skips.get(name, [])), _agreement(work)))
-    return tuple(parts)
+@dataclass(frozen=True)
+class ProjectFigures:
+    """All projects together, or one of them."""
+
+    name: str
+    dimension: Dimension | None
+    work: WorkFigures
+    agreement: AgreementFigures
 
 
-def _people(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> tuple[AnnotatorFigures, ...]:
-    skips, agreement = _by(skipped, "annotator"), agreement_with_others(row for row in judged if not row.is_gold)
-    own = _by(judged, "annotator")
-    works = {name: _work(own.get(name, []), skips.get(name, [])) for name in {**own, **skips}}
-    # Bonferroni: among many annotators, some lean by chance.
-    level = 0.05 / max(sum(work.n > 0 for work in works.values()), 1)
-    none = Measure(None, 0, missing=texts.NO_OVERLAP)
-    people = [
-        AnnotatorFigures(name, work, agreement.get(name, none), leans=work.left_p is not None and work.left_p < level)
-        for name, work in works.items()
-    ]
-    return tuple(sorted(people, key=lambda person: (-person.work.n, person.annotator)))
+@dataclass(frozen=True)
+class AnnotatorFigures:
+    """One annotator; ``leans``: chooses one side more often than chance explains, over all annotators tested."""
+
+    annotator: str
+    work: WorkFigures
+    agrees: Measure
+    leans: bool
 
 
-def _batches(work: Sequence[JudgedPair]) -> tuple[BatchGrades, ...]:
-    by_batch: dict[tuple[str, str], list[JudgedPair]] = defaultdict(list)
-    for row in work:
-        by_batch[row.project, row.batch].append(row)
-    batches = [
-        BatchGrades(project, name, len(rows), rows[0].judged_at[:10], grade_shares(rows))
-        for (project, name), rows in by_batch.items()
-    ]
-    return tuple(sorted(batches, key=lambda batch: batch.project))  # in time within a project, as rows are
+@dataclass(frozen=True)
+class BatchGrades:
+    """The grades of one batch of a project, as in Llama-2's figure of the drift of grades."""
+
+    project: str
+    name: str
+    n: int
+    first_day: str
+    grades: Mapping[Grade, float]
 
 
-def _by(rows: Iterable[Any], key: str) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = defaultdict(list)
-    for row in rows:
-        groups[getattr(row, key)].append(row)
-    return groups
+@dataclass(frozen=True)
+class DailyCount:
+    """How many judgments were made in a project on a day (UTC); an edited one counts on the day of its last edit."""
+
+    project: str
+    day: str
+    n: int
 
 
-# -- figures -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class QualityReport:
+    """Everything that the text and the page show.
 
-
-def _agreement(work: Sequence[JudgedPair]) -> AgreementFigures:
-    kappas = cohen_kappas(work)
-    choices, grades, safety = choice_counts(work), grade_counts(work), safety_counts(work)
-    return AgreementFigures(
-        shared_pairs=int((choices.sum(axis=1) >= 2).sum()),
-        choice=raw_agreement(choices),
-        kappa=mean_kappa(kappas),
-        alpha_choice=krippendorff_alpha(choices, (0, 1), "nominal"),
-        alpha_grade=krippendorff_alpha(grades, SIGNED_GRADES, "ordinal"),
-        ac2_grade=gwet(grades, weights_by_distance(SIGNED_GRADES, power=2)),
-        ac2_grade_linear=gwet(grades, weights_by_distance(SIGNED_GRADES, power=1)),
-        safety=raw_agreement(safety),
-        ac1_safety=gwet(safety, identity_weights(safety.shape[1])),
-        kappas=tuple(kappas),
-    )
-
-
-def _work(judged: Sequence[JudgedPair], skipped: Sequence[SkippedPair]) -> WorkFigures:
-    work = [row for row in judged if not row.is_gold]
-    gold = [row.gold_ok for row in judged if row.is_gold and row.gold_ok is not None]
-    seconds = [row.active_ms / 1000 for row in work if row.active_ms is not None]
-    left = sum(row.choice == row.left_slot for row in work)
-    return WorkFigures(
-        n=len(work),
-        pairs=len({row.pair_id for row in work}),
-        heldout=sum(row.part == "heldout" for row in work),
-        left=share_of(left, len(work)),
-        left_p=float(stats.binomtest(left, len(work), 0.5).pvalue) if work else None,
-        grades=grade_shares(work),
-        median_seconds=median(seconds) if seconds else None,
-        per_hour=3600 * len(seconds) / sum(seconds) if sum(seconds) else None,
-        flagged=share_of(sum(row.flagged for row in work), len(work)),
-        gold=share_of(sum(gold), len(gold)),
-        skips=dict(Counter(row.reason for row in sorted(skipped, key=lambda row: row.reason)).most_common()),
-    )
-
-
-def share_of(count: int, n: int) -> Measure:
-    """A share of independent events with Wilson's interval; no value where there is nothing to count."""
-    if not n:
-        return Measure(None, 0, missing=texts.NO_DATA)
-    figure = proportion(count, n)
-    return Measure(figure["value"], n, (figure["ci95"][0], figure["ci95"][1]))
-
-
-def grade_shares(rows: Sequence[JudgedPair]) -> dict[Grade, float]:
-    """Share of each grade, strongest first; empty for no rows."""
-    counts = Counter(row.grade for row in rows)
-    return {grade: counts[grade] / len(rows) for grade in GRADES} if rows else {}
-
-
-GOLD_FLOOR = 0.8
-"""Agreement with known answers that is expected: what the qualification test asks for by default."""
-
-
-def notes_on(overall: ProjectFigures, people: Sequence[AnnotatorFigures]) -> Iterable[ReportNote]:
-    """What deserves a look, and what is too little to tell.
-
-    Args:
+    Attributes:
+        first, last: moments of the first and the last judgment.
         overall: all projects together.
-        people: the annotators.
+        projects: each one, by name.
+        annotators: those who judged most first.
+        batches: by project, then by time.
+        days: by project, then by day.
+        notes: what deserves a look, and what is too little to tell.
+        few: figures on fewer values than this are rough.
     """
-    yield from _notes_on_size(overall)
-    work = overall.work
-    if work.left.value is not None and work.left_p is not None and work.left_p < 0.01:
-        yield ReportNote(texts.NOTE_ALL_LEFT.format(share=percent(work.left.value), p=by_chance(work.left_p)))
-    for person in people:
-        for note in _notes_on(person, overall):
-            yield ReportNote(note, person.annotator)
 
-
-def _notes_on_size(overall: ProjectFigures) -> Iterable[ReportNote]:
-    n, shared = overall.work.n, overall.agreement.shared_pairs
-    if 0 < n < FEW:
-        yield ReportNote(texts.NOTE_FEW.format(judgments=texts.counted(n, texts.JUDGMENTS)))
-    if n and not shared:
-        yield ReportNote(texts.NOTE_NONE_SHARED)
-    elif n and shared < FEW:
-        yield ReportNote(texts.NOTE_FEW_SHARED[shared != 1].format(n=shared))
-
-
-def _notes_on(person: AnnotatorFigures, overall: ProjectFigures) -> Iterable[str]:
-    """What deserves a look in the work of one annotator, as it goes on after their name."""
-    work = person.work
-    if person.leans and work.left.value is not None:
-        yield texts.NOTE_LEANS.format(share=percent(work.left.value), n=work.n, p=by_chance(work.left_p))
-    if work.gold.value is not None and work.gold.ci95 is not None and work.gold.ci95[1] < GOLD_FLOOR:
-        yield texts.NOTE_GOLD.format(share=percent(work.gold.value), n=work.gold.n, floor=percent(GOLD_FLOOR))
-    agrees, usual = person.agrees, overall.agreement.choice
-    if agrees.n >= FEW and agrees.value is not None and agrees.ci95 and usual.ci95 and agrees.ci95[1] < usual.ci95[0]:
-        yield texts.NOTE_DISAGREES.format(share=percent(agrees.value), n=agrees.n, usual=percent(usual.value or 0))
-    seconds, usual_seconds = work.median_seconds, overall.work.median_seconds
-    if work.n >= FEW and seconds is not None and usual_seconds is not None and seconds < usual_seconds / 3:
-        yield texts.NOTE_FAST.format(seconds=seconds, usual=usual_seconds)
+    first: str | None
+    last: str | None
+    overall: ProjectFigures
+    projects: tuple[ProjectFigures, ...]
+    annotators: tuple[AnnotatorFigures, ...]
+    batches: tuple[BatchGrades, ...]
+    days: tuple[DailyCount, ...]
+    notes: tuple[ReportNote, ...]
+    few: int = FEW
+    schema_version: int = 1

@@ -15,7 +15,7 @@ from alignment.data.records import GRADES
 from alignment.report.number_formats import NONE, SPACE, NumberFormat, decimal, percent
 from annotation_ui import texts
 from annotation_ui.quality.agreement import Measure
-from annotation_ui.quality.quality_report import AgreementFigures, QualityReport, WorkFigures
+from annotation_ui.quality.quality_figures import AgreementFigures, QualityReport, WorkFigures
 
 COEFFICIENT_FORMS: dict[str, NumberFormat] = {
     "choice": percent,

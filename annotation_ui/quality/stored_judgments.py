@@ -19,8 +19,8 @@ from sqlalchemy import Connection, Select, or_, select, true
 from alignment.data.records import Dialogue, Dimension, Grade, Part, SafetyBin
 from annotation_ui import texts
 from annotation_ui.quality.agreement import JudgedPair, SkippedPair
-from annotation_ui.quality.quality_figures import build_report
-from annotation_ui.quality.quality_report import QualityReport, ReportNote
+from annotation_ui.quality.quality_figures import QualityReport, ReportNote
+from annotation_ui.quality.quality_report import build_report
 from annotation_ui.store import tables
 from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.database import Store

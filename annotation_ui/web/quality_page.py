@@ -18,7 +18,7 @@ from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure
 from annotation_ui import texts
 from annotation_ui.quality import report_as_text as words
 from annotation_ui.quality.agreement import Kappa, Measure
-from annotation_ui.quality.quality_report import (
+from annotation_ui.quality.quality_figures import (
     AnnotatorFigures,
     BatchGrades,
     DailyCount,

@@ -20,7 +20,7 @@ from annotation_ui.desk.desk import Desk
 from annotation_ui.store import accounts, projects, sign_ins
 from annotation_ui.store.database import Store
 from annotation_ui.web.pages import LocalKey, add_pages
-from annotation_ui.web.security import Guard
+from annotation_ui.web.security import Guard, check_reach
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -42,24 +42,6 @@ def local_key(store: Store) -> LocalKey | None:
             if not preparation.is_waived(connection, account.id, project):
                 preparation.waive(connection, account.id, project, accounts.LOCAL_USER)
     return LocalKey(secrets.token_urlsafe(16), account.id)
-
-
-def check_reach(store: Store, host: str, *, allow_remote: bool) -> None:
-    """Refuse to listen to other machines without accounts and without being asked to in so many words.
-
-    Raises:
-        UserError: one of the two is missing.
-    """
-    if host in LOOPBACK:
-        return
-    if not allow_remote:
-        raise UserError(f"host={host} lets other machines in. If that is meant, add --allow-remote.")
-    with store.read() as connection:
-        if accounts.has_people(connection):
-            return
-    raise UserError(
-        f"host={host} needs accounts. Make them first: python -m annotation_ui users add NAME --role annotator"
-    )
 
 
 def make_app(desk: Desk, *, hosts: tuple[str, ...], local: LocalKey | None, secure: bool = False) -> Guard:

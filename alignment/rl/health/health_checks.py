@@ -1,21 +1,27 @@
-"""What can be seen to go wrong in PPO's metrics: one function a check, each naming the likely cause.
-
-A check looks at the history up to one update and returns a ``Diagnosis``, or ``None``. To add one, write a function
-and give it a name in ``CHECKS``; where it asks for a metric that is missing or not finite, or for updates that have not
-been made, it passes over this update. Thresholds are far outside what healthy runs show: a warning that comes up in
-healthy runs is soon read by nobody.
-
-An ``error`` says that figures cannot be trusted or nothing is learned, a ``warning`` that training goes where it should
-be looked at. Applying them to a run is in ``alignment.rl.health.health_watch``.
-"""
+"""What PPO's health checks look at: the metrics of every update so far, and the settings that they depend on."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from alignment.rl.health.health_history import RECENT_UPDATES, START_UPDATES, Diagnosis, History
+from alignment.rl.health.health_history import RECENT_UPDATES, START_UPDATES, History
+
+Severity = Literal["warning", "error"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What one check says about the latest update."""
+
+    what: str
+    likely_cause: str
+    what_to_do: str
+    severity: Severity = "warning"
+
 
 MAX_RATIO_ERROR = 0.01
 """Of the mean ratio of one minibatch from 1; rounding in bfloat16 leaves 0.0001."""

@@ -6,14 +6,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from alignment.settings.model_sections import LoraSection
 from alignment.settings.ppo_sections import PPOSection
 
 Default = TypeVar("Default", float, None)
 MetricsRow = Mapping[str, float]
-Severity = Literal["warning", "error"]
 
 START_UPDATES = 3
 """Updates whose mean is the start that a collapse is measured against: one batch alone is noisy."""
@@ -23,16 +22,6 @@ RECENT_UPDATES = 3
 
 class NotLogged(LookupError):
     """A check needs a metric that was not logged, or updates that have not been made."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What one check says about the latest update."""
-
-    what: str
-    likely_cause: str
-    what_to_do: str
-    severity: Severity = "warning"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignment.rl.health.health_checks import CHECKS
-from alignment.rl.health.health_history import Diagnosis, HealthSettings, History, MetricsRow, NotLogged, Severity
+from alignment.rl.health.health_checks import CHECKS, Diagnosis, Severity
+from alignment.rl.health.health_history import HealthSettings, History, MetricsRow, NotLogged
 
 RECOVERY_UPDATES = 5
 """Updates without a finding after which it has recovered: a figure near its threshold is reported once, not daily."""

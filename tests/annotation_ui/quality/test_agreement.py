@@ -35,7 +35,7 @@ from annotation_ui.quality.agreement import (
     signed_grade,
     weights_by_distance,
 )
-from annotation_ui.quality.quality_figures import build_report
+from annotation_ui.quality.quality_report import build_report
 
 N = None
 FOUR_RATERS = (
