@@ -28,6 +28,15 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     """Write ``folder/step-000040`` atomically, then remove all but the newest ``keep``.
 
     Everything is on disk before the folder gets its name, so a checkpoint that has a name is whole.
+
+    Args:
+        folder: where the checkpoints of a stage are.
+        step: training steps done so far; the checkpoint is named after it.
+        state: tree of dicts and lists with numbers, strings and tensors of any shape as its leaves.
+        keep: checkpoints that stay, this one included; at least 1.
+
+    Returns:
+        The folder of the new checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{step:06d}"

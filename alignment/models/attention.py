@@ -3,6 +3,8 @@
 PyTorch's attention kernel for processors has no bfloat16 arithmetic of its own: its backward pass in bfloat16 takes
 about three times as long as in float32 (``benchmarks/cpu_kernels.py``). So queries, keys and values are widened
 around it, which costs little and rounds less.
+
+Shapes: B batch, N heads of queries, K heads of keys and values, T tokens, S tokens to attend to, D size of a head.
 """
 
 from __future__ import annotations
@@ -21,7 +23,19 @@ NAME = "sdpa_float32"
 def attention_in_float32(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Transformers' ``sdpa`` on widened inputs; the result is in the inputs' own format."""
+    """Transformers' ``sdpa`` on widened inputs; the result is in the inputs' own format.
+
+    Args:
+        module: the attention layer that calls.
+        query: (B, N, T, D).
+        key: (B, K, S, D), cached tokens included.
+        value: (B, K, S, D).
+        attention_mask: (B, 1, T, S) bool, True = attended to, or floats to add to the scores; ``None``: no mask.
+        **options: passed on to ``sdpa``, such as the scaling.
+
+    Returns:
+        The output (B, T, N, D), and ``None`` in place of the attention weights.
+    """
     if attention_mask is not None and attention_mask.is_floating_point():
         attention_mask = attention_mask.float()
     output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)

@@ -70,6 +70,7 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
     Raises:
         UserError: nothing loadable at ``path``, or its logits are transformed after the output layer.
     """
+    # The precision of the weights, 4-bit where that is asked for.
     dtype = resolve_dtype(settings.dtype)
     quantization = None
     if quantize and settings.quantization == "nf4":
@@ -79,6 +80,7 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
+    # Load the weights.
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path,
@@ -89,14 +91,17 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
         )
     except (OSError, ValueError) as error:
         raise UserError(f"model.name_or_path={path}: no causal language model there ({first_line(error)})") from error
+    # Refuse models that change their logits after the output layer.
     transformed = [name for name in LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if transformed:
         raise UserError(f"{path}: models with {transformed[0]} are not supported: log-probabilities would be wrong")
+    # Put the model on its device, with the faster attention.
     if quantization:
         _keep_nf4_differentiable(model)
     else:
         nn.Module.to(model, pick_device())
     use_fast_attention(model)
+    # Drop the sampling defaults; training passes need no KV cache.
     model.generation_config = GenerationConfig()
     model.config.use_cache = False
     return model.eval()
@@ -131,6 +136,14 @@ def load_base(path: str | Path, settings: ModelSection) -> Backbone:
 
 
 def merge_and_save(base: str, adapter: Path, settings: ModelSection, encoder: Encoder, folder: Path) -> None:
-    """Merge an adapter into an unquantised copy of its base and save a standard model folder."""
+    """Merge an adapter into an unquantised copy of its base and save a standard model folder.
+
+    Args:
+        base: folder or Hub name of the base.
+        adapter: folder of the adapter.
+        settings: precision of the weights, and whether Python code that comes with the model may run.
+        encoder: its stop and pad tokens become the model's defaults for ``generate``.
+        folder: the folder to make.
+    """
     model = load_causal_lm(base, settings, quantize=False)
     save_model(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), encoder, folder)

@@ -2,6 +2,8 @@
 
 Dialogues come in encoded (``alignment.data.encoding``), so that text never becomes control tokens. The same function
 serves the SFT stage, rejection-sampling fine-tuning and the "longer SFT" control arm.
+
+Shapes: B batch, T prompt+response, V vocabulary.
 """
 
 from __future__ import annotations
@@ -52,7 +54,18 @@ class AnswerTokensTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Negative log-likelihood of the learned tokens, nats, over their number in the whole batch."""
+        """Negative log-likelihood of the learned tokens, nats, over their number in the whole batch.
+
+        Args:
+            model: what the Trainer trains, wrapped by Accelerate.
+            inputs: ``input_ids`` (B, T), ``labels`` (B, T) with ``IGNORED`` at tokens that are not learned, and
+                the model's other inputs.
+            return_outputs: return the logits as well.
+            num_items_in_batch: learned tokens in all micro-batches of the step; ``None``: count those at hand.
+
+        Returns:
+            The loss, or the loss and the logits of the learned tokens, (tokens, V).
+        """
         if inputs["input_ids"].device.type != "cpu" or self.aux_loss_enabled:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         causal_lm: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
@@ -92,11 +105,13 @@ def train_sft(
     accumulate = settings.batch_size_dialogues // settings.micro_batch_size_dialogues
     losses: list[float] = []
 
+    # Keep the losses of all steps, and pass on what the Trainer logs.
     def record(step: int, total: int, figures: dict[str, float]) -> None:
         losses.append(figures["loss"])
         on_step(step, total, figures)
 
     with tempfile.TemporaryDirectory() as scratch:
+        # The user's settings override our defaults; the rest follows from the recipe.
         defaults: dict[str, Any] = {
             "bf16": False,  # the model already is in the precision that was asked for
             "gradient_checkpointing": False,
@@ -120,6 +135,7 @@ def train_sft(
             report_to=[],
             disable_tqdm=True,
         )
+        # Make the trainer, and give the weights back the precision that they came in.
         trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
         trainer = AnswerTokensTrainer(
             model=model,  # type: ignore[arg-type]  # a causal LM or a PEFT model
@@ -130,6 +146,7 @@ def train_sft(
         )
         for parameter, data in trained:
             parameter.data = data  # TRL rounds adapters on a 4-bit base to bfloat16, whatever that computes in
+        # Optimiser and schedule of the paper.
         steps_per_epoch = max(1, -(-len(trainer.get_train_dataloader()) // accumulate))
         total = int(steps_per_epoch * settings.epochs)
         trainer.optimizer, trainer.lr_scheduler = optimizer_and_schedule(
@@ -139,6 +156,7 @@ def train_sft(
             steps=total,
             warmup_steps=max(1, round(WARMUP_SHARE * total)),
         )
+        # Train, without the Trainer's own printing.
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     model.eval()

@@ -31,6 +31,13 @@ class StepReporter(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **unused: Any) -> None:
         """Forward every training log line (the closing summary, which has no loss, is left out).
 
+        Args:
+            args: the Trainer's arguments; not used.
+            state: holds the current step and the total number of steps.
+            control: the Trainer's flags; not used.
+            logs: what was logged, by name.
+            **unused: other arguments that the Trainer passes to callbacks.
+
         Raises:
             FloatingPointError: the loss or the gradient is not finite.
         """
@@ -98,7 +105,15 @@ def optimizer_and_schedule(
     steps: int,
     warmup_steps: int,
 ) -> tuple[MasterWeightAdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """The paper's AdamW with a cosine to 10 % of the peak (sections 3.1 and 3.2.2)."""
+    """The paper's AdamW with a cosine to 10 % of the peak (sections 3.1 and 3.2.2).
+
+    Args:
+        parameters: what is trained.
+        learning_rate: the peak, reached after the warm-up.
+        weight_decay: decoupled weight decay of AdamW.
+        steps: optimiser steps in all, warm-up included.
+        warmup_steps: steps in which the rate rises from 0 to the peak.
+    """
     optimizer = MasterWeightAdamW([{"params": parameters}], lr=learning_rate, weight_decay=weight_decay)
     schedule = get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
         optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps, min_lr_rate=0.1

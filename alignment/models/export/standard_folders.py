@@ -1,12 +1,11 @@
 """Reward models and policies as folders that Transformers, PEFT, TRL and the Hub read without Tandem.
 
 A reward model with a linear head is a sequence classifier with one output: ``AutoModelForSequenceClassification`` pools
-at the last token that is not padding, and applies a linear map without bias. Two things do not fit into one:
+at the last token that is not padding, and applies a linear map without bias. Three things do not fit into one:
 
 1. The offset. Exported scores are raw, as the head gives them; what calibration takes off is in ``calibration.json``,
    which ``SequenceClassifier`` reads.
 2. A pad token that ends answers: the classifier would not find an answer's last token. An export pads with another.
-
 3. What is known on this machine alone. A folder names no path; an adapter on a base that is a folder knows it by the
    hash of its weights, so that Tandem finds it (``alignment.models.scorers.sequence_classifier``).
 
@@ -53,6 +52,7 @@ def export_reward_model(
         UserError: the head is no linear one, a 4-bit base is to be merged, the base has no sequence classifier, the
             vocabulary has no token to pad with (adapter), or something is at ``folder``.
     """
+    # Refuse what cannot be exported, before anything is written.
     check_free(folder, overwrite=overwrite)
     if model.head_name != "linear":
         raise UserError(
@@ -66,12 +66,14 @@ def export_reward_model(
     if merged:
         _check_mergeable(model.backbone, _name(model))
     tokenizer = tokenizer_with_pad(model.backbone, may_add=merged)
+    # Weights and tokenizer.
     with whole_folder(folder) as made:
         if merged:
             _save_classifier(model, empty, tokenizer, made)
         else:
             _save_classifier_adapter(model, made)
         tokenizer.save_pretrained(str(made))
+        # Calibration and model card.
         write_json(made / CALIBRATION, _calibration(model, with_base=not merged))
         origin = Origin.of(made_from or model.backbone.path)
         card = reward_model_card(model, tokenizer, base=_hub_name(model.backbone), origin=origin, merged=merged)
@@ -101,11 +103,13 @@ def export_policy(
     Raises:
         UserError: an adapter is asked of a whole model, a 4-bit base is to be merged, or something is at ``folder``.
     """
+    # Refuse what cannot be exported, before anything is written.
     check_free(folder, overwrite=overwrite)
     if merged:
         _check_mergeable(backbone, "policy")
     elif role is None:
         raise UserError("this policy is a whole model and no adapter; pass export.form=merged")
+    # Weights and tokenizer.
     with whole_folder(folder) as made:
         if merged:
             whole = backbone if role is None else backbone.trainable_copy(role)
@@ -114,6 +118,7 @@ def export_policy(
             assert role is not None
             _save_adapter(backbone, role, made, {})
         backbone.tokenizer.save_pretrained(str(made))
+        # Model card.
         origin = Origin.of(made_from or backbone.path)
         card = policy_card(base=_hub_name(backbone), origin=origin, merged=merged)
         (made / CARD).write_text(card, encoding="utf-8")

@@ -121,14 +121,35 @@ def score_layer(width: int, n_scores: int = 1) -> nn.Linear:
 
 
 def whole_number(head: str, name: str, value: object, *, least: int) -> int:
-    """A head's argument that counts something; raise ``UserError`` for what is no count of at least ``least``."""
+    """Check a head's argument that counts something.
+
+    Args:
+        head: name of the head, for the message.
+        name: name of the argument, for the message.
+        value: what the user gave.
+        least: the smallest count allowed.
+
+    Raises:
+        UserError: ``value`` is not a whole number, or below ``least``.
+    """
     if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value) or value < least:
         raise UserError(f"reward head {head!r}: {name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
 
 
 def number(head: str, name: str, value: object, *, least: float, most: float = math.inf) -> float:
-    """A head's argument that measures something; raise ``UserError`` for what is no finite number in that range."""
+    """Check a head's argument that measures something.
+
+    Args:
+        head: name of the head, for the message.
+        name: name of the argument, for the message.
+        value: what the user gave.
+        least: the smallest number allowed.
+        most: the largest number allowed.
+
+    Raises:
+        UserError: ``value`` is not a finite number, or outside the range.
+    """
     if not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
         limits = "" if least == -math.inf else f" of at least {least:g}"
         limits = limits if most == math.inf else f" from {least:g} to {most:g}"

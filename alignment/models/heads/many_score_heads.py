@@ -99,7 +99,14 @@ class QuantileHead(ManyOpinionsHead):
         return opinions.std(dim=1, correction=0)
 
     def log_odds(self, chosen: Tensor, rejected: Tensor, margin: Tensor, objectives: Sequence[str]) -> Tensor:
-        """Log-odds (B, 1) of the mean probability over all pairs of quantiles (B, M)."""
+        """Log-odds (B, 1) of the mean probability over all pairs of quantiles.
+
+        Args:
+            chosen: (B, M) quantiles of the preferred answers.
+            rejected: (B, M) quantiles of the others.
+            margin: (B,) margins by grade.
+            objectives: B names of what each pair was compared by; not used here.
+        """
         differences = (chosen[:, :, None] - rejected[:, None, :] - margin[:, None, None]).flatten(1)
         better = functional.logsigmoid(differences).logsumexp(dim=1)
         worse = functional.logsigmoid(-differences).logsumexp(dim=1)
@@ -149,7 +156,14 @@ class ObjectivesHead(ManyOpinionsHead):
         return (opinions * weights).sum(dim=1)  # autocast would round a matrix product to bfloat16
 
     def log_odds(self, chosen: Tensor, rejected: Tensor, margin: Tensor, objectives: Sequence[str]) -> Tensor:
-        """Log-odds (B, 1) by each pair's own objective, from scores (B, M)."""
+        """Log-odds (B, 1) by each pair's own objective.
+
+        Args:
+            chosen: (B, M) scores of the preferred answers, a column for each objective.
+            rejected: (B, M) scores of the others.
+            margin: (B,) margins by grade.
+            objectives: B names of the head's objectives: what each pair was compared by.
+        """
         assert self.objectives is not None
         columns = torch.tensor([[self.objectives.index(name)] for name in objectives], device=chosen.device)
         return (chosen - rejected).gather(1, columns) - margin[:, None]

@@ -5,7 +5,7 @@ have stopped leave the batch (and its cache) as soon as enough of them have. Wha
 temperature: no top-k, no top-p, no penalty, because PPO's ratio is only right for the distribution that was sampled
 from. Prompts of similar length are decoded together; answers come back in the order of the prompts.
 
-Shapes: B rows still going, T prompt, V vocabulary.
+Shapes: B rows still going, T prompt, R response, V vocabulary, N prompts in all.
 """
 
 from __future__ import annotations
@@ -56,25 +56,29 @@ def sample(
         temperature: divides the logits.
         max_new_tokens: longest answer; one that reaches it without a stop token has ``stopped=False``.
         batch_size_prompts: prompts decoded together.
-        noise: (N, max_new_tokens) in [0, 1), one number for each token of each answer: what is drawn then does not
-            depend on how the prompts are split into batches. Default: torch's generator, as it comes.
+        noise: (N, R) in [0, 1) with R = ``max_new_tokens``, one number for each token of each answer: what is drawn
+            then does not depend on how the prompts are split into batches. Default: torch's generator, as it comes.
         on_batch: called with the number of answers just drawn.
     """
+    # Prompts of similar length together, the longest first.
     order = sorted(range(len(prompt_ids)), key=lambda index: -len(prompt_ids[index]))
     answers: dict[int, SampledTokens] = {}
     encoder = backbone.encoder
     stop_ids = torch.tensor(sorted(encoder.stop_ids), device=backbone.device)
     with backbone.sampling_model(role) as model:
         for start in range(0, len(order), batch_size_prompts):
+            # Pad one batch and decode it.
             rows = order[start : start + batch_size_prompts]
             inputs = _pad_left([prompt_ids[row] for row in rows], encoder.pad_id, backbone.device)
             uniforms = None if noise is None else noise[rows].to(backbone.device)
             drawn = _decode(
                 model, *inputs, stop_ids, temperature=temperature, max_new_tokens=max_new_tokens, noise=uniforms
             )
+            # Keep each answer under its prompt's number.
             answers.update(zip(rows, drawn, strict=True))
             if on_batch is not None:
                 on_batch(len(rows))
+    # Back in the order of the prompts.
     return [answers[row] for row in range(len(prompt_ids))]
 
 
@@ -132,11 +136,13 @@ def _decode(
     noise: Tensor | None,
 ) -> list[SampledTokens]:
     """Decode one batch of left-padded prompts (B, T) until every row has stopped or is full."""
+    # Results, for all rows of the batch; ``rows`` are the numbers of those still going.
     drawn = torch.zeros(len(token_ids), max_new_tokens, dtype=torch.long, device=token_ids.device)
     lengths = torch.zeros(len(token_ids), dtype=torch.long, device=token_ids.device)
     stopped = torch.zeros(len(token_ids), dtype=torch.bool, device=token_ids.device)
     rows = torch.arange(len(token_ids), device=token_ids.device)
     going = torch.ones_like(rows, dtype=torch.bool)
+    # The first pass reads whole prompts; every later one reads the last token alone.
     cache = DynamicCache(config=model.config)
     mask = prompt_mask.long()
     positions = (mask.cumsum(1) - 1).clamp_min(0)
@@ -147,6 +153,7 @@ def _decode(
         ).last_hidden_state
         # Two dimensions: on a slice of three, the output layer would copy its weights once per row.
         logits = model.get_output_embeddings()(hidden[:, -1])
+        # Draw a token for each row, and note which rows have stopped.
         uniform = None if noise is None else noise[rows, step, None]
         chosen = draw_tokens(torch.softmax(logits.float() / temperature, dim=-1), uniform)
         drawn[rows, step] = chosen[:, 0]
@@ -155,12 +162,15 @@ def _decode(
         stopped[rows] = going.logical_not()
         if not going.any():
             break
+        # The tokens just drawn are the next inputs.
         inputs, positions = chosen, positions[:, -1:] + 1
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        # Drop finished rows once there are enough of them.
         if going.float().mean() <= 1 - COMPACT_SHARE:
             kept = going.nonzero()[:, 0]
             cache.batch_select_indices(kept)
             rows, going, inputs, positions, mask = (item[kept] for item in (rows, going, inputs, positions, mask))
+    # Cut each answer to its own length.
     rows_of_tokens = zip(drawn.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
     return [SampledTokens(tokens[:length], has_stopped) for tokens, length, has_stopped in rows_of_tokens]
 
@@ -173,7 +183,18 @@ def answer_prompts(
     *,
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[list[list[int]], list[SampledTokens]]:
-    """Sample one answer per prompt; returns the encoded prompts and the answers."""
+    """Sample one answer per prompt.
+
+    Args:
+        backbone: the frozen base with its adapters.
+        role: adapter to sample from, ``None`` for the bare base.
+        prompts: conversations that end with the user's turn.
+        settings: temperature, longest answer in tokens, prompts decoded together.
+        on_batch: called with the number of answers just drawn.
+
+    Returns:
+        The encoded prompts and their answers, both in the order of ``prompts``.
+    """
     prompt_ids = encode_prompts(
         prompts,
         backbone.encoder,

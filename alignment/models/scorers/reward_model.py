@@ -199,6 +199,7 @@ class RewardModel(nn.Module):
         Raises:
             UserError: a file is missing, or the head's weights do not fit the head that was trained.
         """
+        # The weights: all of them, or an adapter on the shared base.
         description = read_description(folder)
         name: str | None = role
         if is_full_model(folder):
@@ -210,6 +211,7 @@ class RewardModel(nn.Module):
             backbone, name = load_base(folder, settings), None
         else:
             backbone.load_adapter(role, folder, trainable=False)
+        # The head, as it was trained.
         model = cls(
             backbone,
             name,
@@ -221,6 +223,7 @@ class RewardModel(nn.Module):
             model.head.load_state_dict(load_file(str(folder / HEAD_FILE)), strict=True)
         except RuntimeError as error:
             raise UserError(f"{folder}: {HEAD_FILE} does not hold a {model.head_name} head ({error})") from error
+        # Freeze it, and remember where it came from.
         model.head.requires_grad_(False)
         model.folder = folder
         return model.eval()
