@@ -65,7 +65,15 @@ def assemble_evaluation(
     seed: int,
     threshold_probability: float,
 ) -> dict[str, Any]:
-    """What ``reward_models.json`` holds: figures of every model on every set, the cross-tables, and agreement."""
+    """What ``reward_models.json`` holds: figures of every model on every set, the cross-tables, and agreement.
+
+    Args:
+        scored: model -> set -> its scored pairs, from ``score_models``.
+        folders: name -> folder of each model.
+        sets: what was scored, with what was left out, from ``score_models``.
+        seed: of the bootstrap.
+        threshold_probability: the gate's; an answer whose probability of being safe is below it is flagged.
+    """
     return {
         "schema_version": 1,
         "seed": seed,

@@ -61,9 +61,18 @@ def encode_pairs(
 ) -> tuple[list[EncodedPair], list[Comparison], int]:
     """Encode comparisons; returns the pairs, the comparisons they came from, and how many were too long.
 
+    Args:
+        comparisons: what to encode.
+        encoder: from messages to the token ids of the base.
+        margin: name of a margin scheme, or a margin for each grade; 0 without a grade.
+        max_length_tokens: of a prompt with the longer of its two answers.
+        skip_too_long: leave longer pairs out and count them; else they are an error.
+        strengths: grade -> strength of the preference; 1 without a grade.
+
     Raises:
         UserError: a pair is longer than ``max_length_tokens`` and ``skip_too_long`` is off, or nothing is left.
     """
+    # Margin and strength of each comparison, by its grade.
     grades = [item.grade for item in comparisons]
     margins = grade_values(grades, margin_table(margin), ungraded=0.0).tolist()
     weights = grade_values(grades, strengths, ungraded=1.0).tolist()
@@ -73,6 +82,7 @@ def encode_pairs(
     encode = functools.cache(encoder.encode_answer)  # several annotators may judge one pair
     for item, pair_margin, strength in zip(comparisons, margins, weights, strict=True):
         chosen, rejected = encode(item.prompt, item.chosen_text), encode(item.prompt, item.rejected_text)
+        # Too long: an error, or left out.
         longest = max(len(chosen.input_ids), len(rejected.input_ids))
         if longest > max_length_tokens:
             if not skip_too_long:
@@ -82,6 +92,7 @@ def encode_pairs(
                 )
             too_long += 1
             continue
+        # Without a safety label, labelled=False keeps the placeholder True out of the loss.
         safety = item.safety
         pairs.append(
             EncodedPair(
@@ -112,6 +123,7 @@ class PairCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate dataset rows."""
         pairs = [EncodedPair(**row) for row in rows]
+        # Token ids (B, T); lengths (B,) of the prompts and (B, 2) of the answers.
         answers = [[pair.chosen, pair.rejected] for pair in pairs]
         token_ids, prompt_lengths, answer_lengths = pack_answers(answers, self.pad_id, torch.device("cpu"))
         return {
@@ -131,11 +143,18 @@ def check_usable(
 ) -> None:
     """Refuse settings that these comparisons cannot fill: a margin nobody graded would be ignored without a word.
 
+    Args:
+        comparisons: what to train on.
+        settings: of the reward model.
+        head: its reward head, which knows the objectives that it has scores for.
+        name: the model's section under ``reward`` in the recipe, for the messages.
+
     Raises:
         UserError: a margin or strengths without a grade; the safety loss without labels or with labels of one kind;
             comparisons about what the head has no score for, or none about what it has.
     """
     section, total = f"reward.{name}", len(comparisons)
+    # Margins and strengths need grades.
     graded = any(item.grade is not None for item in comparisons)
     if not graded and any(margin_table(settings.margin).values()):
         raise UserError(
@@ -147,6 +166,7 @@ def check_usable(
             f"{section}.loss=scaled weighs by the grade, and none of {total} comparisons has one. "
             f"Pass {section}.loss=ranking."
         )
+    # The safety loss needs both kinds of label, and each objective of the head needs comparisons.
     if settings.safety_weight:
         _check_labels(comparisons, f"{section}.safety_weight")
     if head.objectives is not None:

@@ -20,8 +20,9 @@ Where the paper is silent:
 2. The auxiliary loss is the binary cross-entropy of both answers of a pair, summed; the weight is the
    caller's.
 
-Shapes: B pairs (or answers, in ``safety_loss``), M opinions of the head on an answer. Scores are raw outputs of the
-head, before any sigmoid, handled in float32 or wider.
+Shapes: B pairs (or answers, in ``safety_loss``), M opinions of the head on an answer, M' statements on a pair or scores
+of an answer that a head makes of its opinions. Scores are raw outputs of the head, before any sigmoid, handled in
+float32 or wider.
 """
 
 from __future__ import annotations
@@ -106,7 +107,14 @@ class ComparingHead(Protocol):
     """What the losses ask of a reward head (``alignment.models.heads``)."""
 
     def log_odds(self, chosen: Tensor, rejected: Tensor, margin: Tensor, objectives: Sequence[str]) -> Tensor:
-        """(B, M') that chosen is better by the margin; with one score ``chosen - rejected - margin``."""
+        """(B, M') that chosen is better by the margin; with one score ``chosen - rejected - margin``.
+
+        Args:
+            chosen: (B, M) opinions on the chosen answers.
+            rejected: (B, M) opinions on the rejected answers.
+            margin: (B,) by which chosen should be better.
+            objectives: what each of the B pairs was compared by.
+        """
 
     def anchored(self, opinions: Tensor) -> Tensor:
         """(B, M') scores that safety labels and centring apply to; with one score, that one."""

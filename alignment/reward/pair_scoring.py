@@ -1,4 +1,7 @@
-"""Calibrating a reward model on its training comparisons, and measuring it on held-out ones."""
+"""Calibrating a reward model on its training comparisons, and measuring it on held-out ones.
+
+Shapes: B pairs.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +39,26 @@ def calibrate(
     opinion, where the head has several), so it is left alone; the helpfulness model's is arbitrary and is moved to the
     mean over its training answers, lest prompts tagged safety get a constant bonus once both are whitened together
     (section 3.2.3).
+
+    Args:
+        model: a trained reward model; its offset is moved if it is about helpfulness.
+        pairs: its training comparisons; a sample of them is scored.
+        dimension: what the model is about.
+        batch_size: answers per batch.
+
+    Returns:
+        Number and spread of the scores; their mean for helpfulness, the gate's precision and recall for safety.
     """
+    # Score a sample, spread evenly over the comparisons.
     sample = pairs[:: max(1, len(pairs) // CALIBRATION_PAIRS)]
     chosen, rejected = pair_scores(model, sample, batch_size=batch_size)
     scores = torch.cat([chosen, rejected])
     figures: dict[str, float | int] = {"n_answers": len(scores), "std": scores.std(correction=0).item()}
+    # Helpfulness: move the zero to the mean.
     if dimension == "helpfulness":
         model.offset += scores.mean().item()
         return {**figures, "mean_before_centering": scores.mean().item()}
+    # Safety: compare what the gate flags with the labels; chosen answers come first.
     labelled = torch.tensor([pair.labelled for pair in sample] * 2)
     safe = torch.tensor([pair.chosen_safe for pair in sample] + [pair.rejected_safe for pair in sample])
     flagged = scores < LOGIT_THRESHOLD
@@ -65,6 +80,14 @@ def evaluate_reward_model(
     threshold_probability: float = THRESHOLD_PROBABILITY,
 ) -> Figures:
     """All figures of ``reward_figures`` on held-out comparisons, against the annotators' choices.
+
+    Args:
+        model: on the base that the pairs were encoded for, or one beside it, which reads their text.
+        pairs: (B,) encoded held-out comparisons.
+        comparisons: (B,) what they were encoded from.
+        seed: of the bootstrap.
+        batch_size: answers per batch.
+        threshold_probability: the gate's; an answer whose probability of being safe is below it is flagged.
 
     Raises:
         UserError: a score is not a finite number.
@@ -90,8 +113,10 @@ def score_pairs(
         batch_size: answers per batch.
         on_batch: called with the number of answers after each batch.
     """
+    # Scores (2 B,), chosen answers first.
     dialogues = dialogues_of(pairs, comparisons)
     scores = model.score(dialogues, batch_size=batch_size, on_batch=on_batch).tolist()
+    # Each pair's two scores, with what the figures need to know of the comparison.
     return [
         ScoredPair(
             id=item.id,

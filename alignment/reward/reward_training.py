@@ -68,7 +68,15 @@ class GradedRewardTrainer(RewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The recipe's loss; TRL's metrics are reduced to the accuracy of the scores."""
+        """The recipe's loss; TRL's metrics are reduced to the accuracy of the scores.
+
+        Args:
+            model: the reward model, as Accelerate wraps it.
+            inputs: a batch of B pairs from ``PairCollator``.
+            return_outputs: return the scores (B, 2), chosen first, as well.
+            num_items_in_batch: pairs of the whole optimiser step, in all micro-batches and processes.
+        """
+        # The head's opinions (B, 2, M) on the chosen and the rejected answers.
         opinions = model(inputs["token_ids"], inputs["prompt_lengths"], inputs["answer_lengths"], opinions=True)
         head: RewardHead = self.accelerator.unwrap_model(model).head
         # Gradients are averaged over processes afterwards, and ``num_items_in_batch`` counts the pairs of all of them.
@@ -83,6 +91,7 @@ class GradedRewardTrainer(RewardTrainer):
             safety_weight=self.settings.safety_weight,
             centering_weight=self.settings.centering_weight,
         )
+        # Share of pairs whose chosen answer scores higher.
         scores = head.combine(opinions.flatten(0, 1)).view(-1, 2)
         accuracy = (scores[:, 0] > scores[:, 1]).float().mean()
         self._metrics["train"]["accuracy"].append(self.accelerator.gather_for_metrics(accuracy).mean().item())
@@ -178,9 +187,11 @@ def train_reward_model(
         checkpoint_folder: where checkpoints are written and, if there are some, gone on from; ``None``: nowhere.
         stop_asked: asked after each step; ``True`` ends the training there, with a checkpoint.
     """
+    # How many optimiser steps, and of how many micro-batches each.
     accumulate = settings.batch_size_pairs // settings.micro_batch_size_pairs
     steps_per_epoch = max(1, -(-len(pairs) // settings.batch_size_pairs))
     steps = max(1, int(steps_per_epoch * settings.epochs))
+    # Optimiser and schedule.
     optimizer, schedule = optimizer_and_schedule(
         model.trainable_parameters(),
         learning_rate=settings.learning_rate,
@@ -188,6 +199,7 @@ def train_reward_model(
         steps=steps,
         warmup_steps=min(max(MIN_WARMUP_STEPS, round(WARMUP_SHARE * steps)), steps),
     )
+    # The latest step's figures are what is returned.
     last: dict[str, Any] = {}
 
     def record(step: int, total: int, figures: dict[str, float]) -> None:
@@ -195,6 +207,7 @@ def train_reward_model(
         on_step(step, total, figures)
 
     with tempfile.TemporaryDirectory() as scratch:
+        # Settings for TRL: defaults that the caller may override, then those that it may not.
         defaults = {
             "bf16": False,  # the model already is in the precision that was asked for
             "disable_dropout": False,  # model.lora.dropout decides
@@ -217,6 +230,7 @@ def train_reward_model(
             report_to=[],
             disable_tqdm=True,
         )
+        # The trainer, with our loss, collator and optimiser; then train from the newest checkpoint.
         graded = GradedRewardTrainer(
             settings=settings,
             optimizer=optimizer,

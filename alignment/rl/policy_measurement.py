@@ -1,6 +1,8 @@
 """Answers of a policy to prompts, with everything that needs a model: length, stop, KL to SFT, reward scores.
 
 Verdicts are added by whoever may know the judge (``stages.evaluate``).
+
+Shapes: B answers, R response.
 """
 
 from __future__ import annotations
@@ -41,10 +43,12 @@ def measure_policy(
         reward_models: any of ``helpfulness``, ``safety`` and ``guard``.
         on_batch: called with the number of answers just drawn.
     """
+    # Draw the answers.
     prompt_ids, samples = answer_prompts(policy_backbone, role, prompts, sampling, on_batch=on_batch)
     episodes = Episodes.collect(
         prompts, prompt_ids, samples, pad_id=sft_backbone.encoder.pad_id, device=sft_backbone.device
     )
+    # KL to SFT (B,): one pass under the policy, one under the SFT model unless that is the policy itself.
     temperature = sampling.temperature
     own = score_responses(policy_backbone, role, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
     is_sft = policy_backbone is sft_backbone and role is None
@@ -54,8 +58,10 @@ def measure_policy(
         else score_responses(sft_backbone, None, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
     )
     kl = masked_sum(own.logprobs - sft.logprobs, episodes.response_mask, dim=1)
+    # The reward models' scores, each (B,).
     judged_by = reward_judgments(reward_models, episodes, batch_size=SCORING_BATCH)
     scores = {name: found.scores for name, found in judged_by.items()}
+    # One record per answer.
     rows: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for row, prompt in enumerate(episodes.prompts):
         judged = JudgedAnswer(
@@ -75,4 +81,5 @@ def measure_policy(
             reward_guard=scores["guard"][row].item() if "guard" in scores else None,
         )
         rows[prompt.id].append(judged)
+    # Episodes are sorted by length: back to the order of the prompts.
     return [rows[prompt.id].pop(0) for prompt in prompts]

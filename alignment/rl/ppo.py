@@ -94,6 +94,7 @@ class PPO:
                 f"ppo.minibatch_size_episodes={settings.minibatch_size_episodes} does not go round "
                 f"{self.processes.count} processes"
             )
+        # What the steps need besides models: the gate, the order of episodes, the price of the KL.
         self.gate_scores = gate_named(settings.gate)
         self.generator = torch.Generator().manual_seed(seed)
         self.kl_controller = KLController(
@@ -101,15 +102,18 @@ class PPO:
             target_nats=settings.kl_target_nats if settings.kl_control == "adaptive" else None,
             horizon_episodes=settings.kl_horizon_episodes,
         )
+        # Reference and policy: both start from the same adapter, and only the policy is trained.
         backbone.copy_adapter(self.policy_adapter, self.reference_adapter, trainable=False)
         self.reference = Role(backbone, self.reference_adapter)
         full = settings.train == "full"
         self.policy = Role(backbone.trainable_copy(self.policy_adapter), None) if full else Role(backbone, "policy")
         self.policy_parameters = self.policy.trainable_parameters()
+        # Value function: its head and, unless it reads the policy's states, weights of its own.
         self.value, self.value_head = self._make_value_role()
         self.value_parameters = list(self.value_head.parameters())
         if self.value is not None:
             self.value_parameters += self.value.trainable_parameters()
+        # One optimiser for both, with a learning rate for each, constant or falling to 0.
         value_rate = settings.value_learning_rate or settings.learning_rate
         self.optimizer = MasterWeightAdamW(
             [{"params": self.policy_parameters}, {"params": self.value_parameters, "lr": value_rate}],
@@ -154,6 +158,7 @@ class PPO:
 
     def score(self, episodes: Episodes) -> Rollout:
         """Old and reference log-probabilities, values, and the reward models' scores; each process scores its share."""
+        # This process's share of the episodes.
         n_episodes, width = episodes.response_mask.shape
         own = episodes.select(self.processes.share(n_episodes))
         size = self.settings.micro_batch_size_episodes
@@ -167,12 +172,15 @@ class PPO:
         def values_of(policy_states: Tensor, rows: slice) -> Tensor:
             return self._values(own, rows, policy_states)
 
+        # Shares are padded to the width of the whole batch before they are joined.
         def joined(rows: Tensor) -> Tensor:
             return self.processes.join_rows(pad_columns(rows, width) if rows.dim() > 1 else rows, n_episodes)
 
+        # One pass each under the policy and the reference, then the reward models.
         policy = passed(*self.policy, with_entropy=True, values_of=values_of)
         reference = passed(*self.reference)
         judged = reward_judgments(self.reward_models, own, batch_size=size)
+        # The results of all processes, as one batch.
         return Rollout(
             episodes=episodes,
             old_logprobs=joined(policy.logprobs),
@@ -247,6 +255,7 @@ class PPO:
     def _minibatch_step(
         self, rollout: Rollout, advantages: Advantages, minibatch: Tensor, *, train_policy: bool
     ) -> dict[str, float]:
+        # Gradients of the losses, summed over this process's micro-batches.
         n_tokens = int(rollout.episodes.response_lengths[minibatch].sum())
         own = minibatch[self.processes.share(len(minibatch))]
         totals: dict[str, float] = {}
@@ -256,6 +265,7 @@ class PPO:
             (losses["policy"] * float(train_policy) + self.settings.value_weight * losses["value"]).backward()
             for key, value in diagnostics.items():
                 totals[key] = totals.get(key, 0.0) + value
+        # Stop at a loss that is not finite, before anything is applied.
         totals = self.processes.sum(totals)
         if not all(math.isfinite(value) for value in totals.values()):
             raise NonFiniteError(f"PPO loss is not finite: {totals}", rollout.episodes, minibatch.tolist())
@@ -264,6 +274,7 @@ class PPO:
             # policy's trunk would train that trunk.
             for parameter in self.policy_parameters:
                 parameter.grad = None
+        # Sum the gradients over the processes, clip each role's norm, and step.
         trained = self.policy_parameters if train_policy else []
         self.processes.sum_gradients([*trained, *self.value_parameters])
         for name, parameters in (("policy", self.policy_parameters), ("value", self.value_parameters)):
@@ -279,11 +290,13 @@ class PPO:
         self, rollout: Rollout, advantages: Advantages, rows: Tensor, *, n_tokens: int
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Both losses of one micro-batch; they and their diagnostics add up to the minibatch's."""
+        # Pass over the micro-batch, cut to its longest response.
         episodes = rollout.episodes
         inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
         new = response_pass(*self.policy, *inputs, temperature=self.settings.sampling.temperature)
         width = new.logprobs.shape[1]
         mask = episodes.response_mask[rows, :width]
+        # How the policy's new log-probabilities compare with the old ones.
         policy = clipped_policy_loss(
             new.logprobs,
             rollout.old_logprobs[rows, :width],
@@ -292,6 +305,7 @@ class PPO:
             clip_range=self.settings.clip_range,
             n_tokens=n_tokens,
         )
+        # How far the new values are from the returns.
         value = clipped_value_loss(
             self._values(episodes, rows, new.states),
             rollout.old_values[rows, :width],
@@ -300,6 +314,7 @@ class PPO:
             clip_range=self.settings.value_clip_range,
             n_tokens=n_tokens,
         )
+        # What is logged of the two.
         diagnostics = {
             "policy/loss": policy.loss.item(),
             "policy/ratio_mean": policy.ratio_mean.item(),

@@ -10,7 +10,7 @@ losses, gradients and metrics of micro-batches simply add up to those of the min
 split. (A data-parallel wrapper that averages gradients over processes needs the loss multiplied by their
 number.)
 
-Shapes: N tokens (the rows picked from B x R that count), B batch, R response, V vocabulary.
+Shapes: B batch, R response.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The pool holds winners of all rounds: they compete again under the newest reward models, which is what stopped the
 regressions that the paper saw with a pool of the last round only. Fine-tuning starts afresh from the SFT model.
+
+Shapes: N candidates.
 """
 
 from __future__ import annotations
@@ -59,10 +61,20 @@ def order_of_merit(
 
     The gated scores of different heads are on different scales, so among answers to one prompt those that the gate
     flags as unsafe, and those that did not stop, rank below all others; within a class the gated score decides.
+
+    Args:
+        helpfulness: (N,) raw scores of the helpfulness model.
+        safety: (N,) raw scores of the safety model; ``None`` without one.
+        is_safety: (N,) bool, True for answers to safety prompts.
+        stopped: (N,) bool, True where the answer ended with a stop token.
+        threshold_probability: the gate flags an answer whose probability of being safe is below it.
+        gate: makes one score of the two.
     """
+    # Gated scores, and one demerit each for an unsafe answer to a helpfulness prompt and for a missing stop.
     gated = gate(helpfulness, safety, is_safety, threshold_probability=threshold_probability)
     flagged = gated.routed_to_safety & is_safety.logical_not()
     demerits = flagged.float() + stopped.logical_not().float()
+    # A demerit costs more than the widest gap between two scores.
     spread = gated.scores.max() - gated.scores.min() + 1.0
     return gated.scores - spread * demerits, gated.scores
 
@@ -84,9 +96,11 @@ def pick_winners(
         pick: ``random`` ignores the merit (the control arm).
         seed: of the random pick.
     """
+    # The candidates of each prompt.
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, candidate in enumerate(candidates):
         rows_of[candidate.prompt.id].append(row)
+    # The best of each prompt by merit, or one at random.
     chance = random.Random(seed)
     winners = []
     for rows in rows_of.values():

@@ -52,7 +52,15 @@ class Episodes:
         pad_id: int,
         device: torch.device,
     ) -> Episodes:
-        """Join prompts and answers, sorted by length so that micro-batches pad little."""
+        """Join prompts and answers, sorted by length so that micro-batches pad little.
+
+        Args:
+            prompts: one for each of the B episodes, in any order.
+            prompt_ids: token ids of each prompt.
+            samples: the answer sampled for each prompt.
+            pad_id: fills ``token_ids`` on the right.
+            device: where the tensors go.
+        """
         order = sorted(range(len(prompts)), key=lambda row: len(prompt_ids[row]) + len(samples[row].token_ids))
         sequences = [[*prompt_ids[row], *samples[row].token_ids] for row in order]
         token_ids, lengths = pad_right(sequences, pad_id, device)
@@ -169,6 +177,13 @@ def response_states(
     """Hidden states (B, R, H) that predict the response tokens, under a role.
 
     Token j of a response is predicted by the state at position ``prompt_length + j - 1``.
+
+    Args:
+        backbone: the base with its adapters.
+        role: the adapter to pass through; ``None`` for the bare model.
+        token_ids: (B, T) prompt and response, padded on the right; columns beyond the longest row are cut off.
+        prompt_lengths: (B,) tokens of each prompt.
+        response_lengths: (B,) tokens of each response; R is the longest.
     """
     lengths = prompt_lengths + response_lengths
     width, size = int(lengths.max()), int(response_lengths.max())
@@ -188,14 +203,27 @@ def response_pass(
     temperature: float,
     with_entropy: bool = False,
 ) -> ResponsePass:
-    """Log-probabilities, hidden states and, where asked for, entropies of the response tokens under a role."""
+    """Log-probabilities, hidden states and, where asked for, entropies of the response tokens under a role.
+
+    Args:
+        backbone: the base with its adapters.
+        role: the adapter to pass through; ``None`` for the bare model.
+        token_ids: (B, T) prompt and response, padded on the right.
+        prompt_lengths: (B,) tokens of each prompt.
+        response_lengths: (B,) tokens of each response; R is the longest.
+        temperature: divides the logits, as when the responses were sampled.
+        with_entropy: whether to compute the entropies, in nats.
+    """
     states = response_states(backbone, role, token_ids, prompt_lengths, response_lengths)
     mask = lengths_to_mask(response_lengths, states.shape[1])
+    # Where the response tokens stand in token_ids.
     columns = (prompt_lengths[:, None] + torch.arange(mask.shape[1], device=mask.device)).clamp(
         max=token_ids.shape[1] - 1
     )
+    # Logits (N, V) and target tokens (N,), without padding.
     logits = backbone.logits(states[mask])
     targets = token_ids.gather(1, columns)[mask]
+    # Back to (B, R), zeros where padding.
     zeros = torch.zeros(mask.shape, device=mask.device)
     logprobs = zeros.masked_scatter(mask, token_logprobs(logits, targets, temperature=temperature))
     entropies = zeros
@@ -234,13 +262,16 @@ def score_responses(
     """Pass over all episodes without gradient.
 
     Args:
-        backbone: the frozen base with its adapters.
-        role: whose log-probabilities.
+        backbone: the base with its adapters.
+        role: the adapter to pass through; ``None`` for the bare model.
         episodes: sorted by length, so that each micro-batch is cut to its own longest row.
         temperature: divides the logits, as when the responses were sampled.
         micro_batch_size: episodes per forward pass.
         with_entropy: whether to compute the entropies, which cost another pass over all logits.
         values_of: from the role's states (b, r, H) and the rows, their values (b, r).
+
+    Returns:
+        Log-probabilities, entropies and values, each (B, R).
     """
     width = int(episodes.response_lengths.max())
     parts: list[Logprobs] = []

@@ -1,4 +1,4 @@
-"""What PPO's health checks look at: the metrics of every update so far, and the settings that they depend on."""
+"""The health checks of PPO, one function each, and their thresholds: what is wrong, why it may be, and what helps."""
 
 from __future__ import annotations
 
