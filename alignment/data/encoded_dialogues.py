@@ -106,6 +106,16 @@ def fitting_prompts(
 ) -> tuple[list[Prompt], int]:
     """Prompts that leave room for an answer in the model's context, and how many do not.
 
+    Args:
+        prompts: the prompts to choose from; their order is kept.
+        encoder: turns prompts into token ids.
+        max_new_tokens: room that every answer must have, in tokens.
+        context_tokens: the model's context, prompt and answer together, in tokens.
+        skip_too_long: leave out and count prompts that are too long, instead of raising.
+
+    Returns:
+        The prompts that fit, and the number left out.
+
     Raises:
         UserError: one does not and ``skip_too_long`` is off, or none is left.
     """
@@ -130,16 +140,24 @@ def encode_dialogues(
 ) -> tuple[list[EncodedDialogue], int]:
     """Encode curated dialogues; returns them and how many were too long.
 
+    Args:
+        demonstrations: the dialogues; their order is kept.
+        encoder: turns dialogues into token ids and loss masks.
+        max_length_tokens: the greatest length of a whole dialogue, in tokens.
+        skip_too_long: leave out and count dialogues that are too long, instead of raising.
+
     Raises:
         UserError: one is longer than ``max_length_tokens`` and ``skip_too_long`` is off, or none is left.
     """
     encoded: list[EncodedDialogue] = []
     too_long = 0
     for item in demonstrations:
+        # Encode; an error names the dialogue.
         try:
             dialogue = encoder.encode_dialogue(item.messages, loss_on="all_answers")
         except UserError as error:
             raise UserError(f"dialogue {item.id}: {error}") from error
+        # Keep what fits; count the rest, or raise.
         if len(dialogue.input_ids) <= max_length_tokens:
             encoded.append(dialogue)
         elif skip_too_long:
@@ -159,6 +177,15 @@ def encode_prompts(
     prompts: Sequence[Prompt], encoder: Encoder, *, max_new_tokens: int, context_tokens: int
 ) -> list[list[int]]:
     """Encode prompts, each ending with the generation prompt.
+
+    Args:
+        prompts: the dialogues that wait for an answer.
+        encoder: turns prompts into token ids.
+        max_new_tokens: room that every answer must have, in tokens.
+        context_tokens: the model's context, prompt and answer together, in tokens.
+
+    Returns:
+        The token ids of each prompt, in the order of ``prompts``.
 
     Raises:
         UserError: a prompt leaves no room for an answer of ``max_new_tokens``.

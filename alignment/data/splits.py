@@ -23,7 +23,14 @@ def check_no_overlap(
     train_name: str,
     heldout_name: str,
 ) -> None:
-    """Raise ``UserError`` if a prompt of ``heldout`` is also in ``train``."""
+    """Raise ``UserError`` if a prompt of ``heldout`` is also in ``train``.
+
+    Args:
+        train: the dialogues to train on.
+        heldout: the dialogues to measure with.
+        train_name: what the error calls the first.
+        heldout_name: what the error calls the second.
+    """
     seen = {dialogue_key(messages) for messages in train}
     shared = [messages for messages in heldout if dialogue_key(messages) in seen]
     if shared:

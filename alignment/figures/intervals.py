@@ -164,7 +164,17 @@ def correlation(x: npt.ArrayLike, y: npt.ArrayLike, *, clusters: Clusters = None
 
 
 def rank_correlation(x: npt.ArrayLike, y: npt.ArrayLike, *, clusters: Clusters = None, seed: int) -> Figure | None:
-    """Spearman correlation: ``correlation`` of the ranks, equal values sharing their mean rank."""
+    """Spearman correlation: ``correlation`` of the ranks, equal values sharing their mean rank.
+
+    Args:
+        x: (n,) numbers.
+        y: (n,) numbers.
+        clusters: (n,) label of each pair's cluster; ``None``: each pair its own.
+        seed: of the resampling.
+
+    Returns:
+        The figure, or ``None`` where x or y does not vary.
+    """
     return correlation(stats.rankdata(vector(x)), stats.rankdata(vector(y)), clusters=clusters, seed=seed)
 
 

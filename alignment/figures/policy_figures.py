@@ -96,7 +96,20 @@ def compare_policies(
 def paired_answers(
     rows: Answers, against_rows: Answers, *, policy: str, against: str
 ) -> list[tuple[JudgedAnswer, JudgedAnswer]]:
-    """Two policies' answers to the same prompts, pair by pair; ``ValueError`` where one has more of a prompt."""
+    """Two policies' answers to the same prompts, pair by pair.
+
+    Args:
+        rows: answers of ``policy``; where there are several to a prompt they pair up in order.
+        against_rows: answers of ``against`` to the same prompts, as many to each.
+        policy: name of the policy, for the error.
+        against: name of the other policy, for the error.
+
+    Returns:
+        Pairs (answer of ``policy``, answer of ``against``), sorted by prompt id.
+
+    Raises:
+        ValueError: the policies did not answer the same prompts equally often.
+    """
     ours, theirs = _by_prompt(rows), _by_prompt(against_rows)
     if {key: len(value) for key, value in ours.items()} != {key: len(value) for key, value in theirs.items()}:
         raise ValueError(f"{policy} and {against} did not answer the same prompts equally often; sample both again")

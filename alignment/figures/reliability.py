@@ -45,15 +45,18 @@ def reliability(score_differences: npt.ArrayLike, clusters: Sequence[Hashable], 
         of -log p in nats, a coin's 0.693; ``by_confidence``: of each bin its ``low`` and ``high`` end, mean
         ``confidence`` and ``accuracy``, ``None`` where it is empty.
     """
+    # Of each judgment: whether the model was right, how sure it was, and the bin of that confidence.
     differences = np.asarray(score_differences, dtype=np.float64)
     right, confidence = correctness(differences), preference_probability(np.abs(differences))
     place = bin_index(confidence)
+    # The calibration error, and what noise alone would give, resampled over conversations.
     labels = np.array([str(label) for label in clusters])
     error, noise = calibration_error(right, confidence, labels, seed=seed)
 
     def mean(values: Array) -> Figure:
         return mean_interval(values, clusters=labels, seed=seed)
 
+    # All figures, then accuracy against confidence bin by bin.
     edges = np.linspace(0.5, 1.0, BINS + 1).round(6).tolist()
     return {
         "mean_confidence": mean(confidence),

@@ -50,7 +50,14 @@ def render(template: str, **context: Any) -> str:
 
 
 def write_both(folder: Path, stem: str, content: BaseModel, page: str) -> Path:
-    """Write ``stem.json`` and ``stem.html`` into a folder, which is made if missing; returns the page's path."""
+    """Write ``stem.json`` and ``stem.html`` into a folder; returns the page's path.
+
+    Args:
+        folder: where both go; made if missing.
+        stem: name of both files without their endings.
+        content: what the JSON file holds.
+        page: the HTML of the page.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     values = content.model_dump(mode="json")
     written = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -45,6 +45,7 @@ def win_rates(rates: Sequence[WinRateBlock]) -> str | None:
     with styled():
         figure = new_figure(0.75 + 0.52 * len(rates))
         axes = figure.subplots()
+        # One bar a pair: its parts side by side, each with its percentage where there is room.
         for row, rate in enumerate(rates):
             left = 0.0
             for name, part in (("win", rate.win), ("tie", rate.tie), ("loss", rate.loss)):
@@ -59,6 +60,7 @@ def win_rates(rates: Sequence[WinRateBlock]) -> str | None:
                         color=COLOURS["on-bar"],
                     )
                 left += part
+        # Names of the pairs on the left, first pair on top; no frame, no ticks.
         names = [_pair_name(rate, name_judge=len({rate.judge for rate in rates}) > 1) for rate in rates]
         axes.set_yticks(range(len(rates)), names, color=COLOURS["ink"])
         axes.invert_yaxis()
@@ -93,7 +95,14 @@ def safety_rates(policies: dict[str, PolicyBlock]) -> str | None:
 
 
 def ppo_curve(points: Sequence[CurvePoint], key: str, *, title: str, percent: bool = False) -> str | None:
-    """One figure of PPO over its updates."""
+    """One figure of PPO over its updates.
+
+    Args:
+        points: the figures of each update.
+        key: name of the figure in a point; points without it are left out.
+        title: what the figure is, in words.
+        percent: label the axis in percent, for shares.
+    """
     points = [point for point in points if getattr(point, key) is not None]
     if len(points) < 2:
         return None

@@ -48,15 +48,18 @@ def accuracy_by_grade(
     """
     if not any(getattr(accuracies, grade) for accuracies in measured.values() for grade in GRADES):
         return None
+    # A colour, a ceiling and a place beside the others for each model.
     colours = colours or [CYCLE[number % len(CYCLE)] for number in range(len(measured))]
     ceilings = ceilings or [None] * len(measured)
     places = offsets(len(measured), min(0.16, GRADE_WIDTH / len(measured)))
     with styled():
         figure = new_figure(2.9)
         axes = figure.subplots()
+        # The accuracies of each model, and a line at chance.
         for place, colour, ceiling, (name, accuracies) in zip(places, colours, ceilings, measured.items(), strict=True):
             _grade_points(axes, name, accuracies, ceiling, place, colour)
         axes.axhline(0.5, color=COLOURS["muted"], **HALF)
+        # Grades from left to right, accuracy in percent.
         axes.set_xticks(
             range(len(GRADES)), ["significantly\nbetter", "better", "slightly\nbetter", "negligibly\nbetter"]
         )

@@ -103,7 +103,17 @@ def draw_interval(
     horizontal: bool = False,
     label: str | None = None,
 ) -> None:
-    """A dot with its interval, upright or lying."""
+    """A dot with its interval, upright or lying.
+
+    Args:
+        axes: where to draw.
+        value: the figure, in the units of the axis that it is read from.
+        position: where the dot stands on the other axis.
+        ci95: (low, high) end of the 95 % interval, in the units of ``value``.
+        colour: a name in ``COLOURS``.
+        horizontal: draw the interval from left to right; default: upright.
+        label: name in the legend; ``None``: not listed.
+    """
     spread = [[max(value - ci95[0], 0)], [max(ci95[1] - value, 0)]]
     style: dict[str, Any] = {
         "fmt": "o",

@@ -224,7 +224,12 @@ class RunFolder:
         """Start a stage in a clean folder, with its resolved recipe and environment written down.
 
         Whatever can be wrong with the inputs is to be found out before: what the stage made earlier is gone afterwards.
-        ``inputs`` are written down for a stage that can be resumed.
+
+        Args:
+            name: name of the stage.
+            recipe: the settings it runs with.
+            round_number: number of the round, for a stage that runs once a round.
+            inputs: files and folders that a stage which can be resumed is made from; they are written down.
 
         Raises:
             UserError: the stage is finished and ``overwrite`` is off.

@@ -20,7 +20,14 @@ class Section(BaseModel):
 
 
 def check_divides(part: int, whole: int, part_name: str, whole_name: str) -> None:
-    """Raise ``ValueError`` unless one batch size is made of whole others."""
+    """Raise ``ValueError`` unless the larger batch is made of whole smaller ones.
+
+    Args:
+        part: size of the smaller batch.
+        whole: size of the larger batch, in the same unit.
+        part_name: key of the smaller batch size, for the error.
+        whole_name: key of the larger batch size, for the error.
+    """
     if whole % part:
         raise ValueError(f"{part_name} ({part}) must divide {whole_name} ({whole})")
 

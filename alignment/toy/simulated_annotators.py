@@ -102,6 +102,14 @@ def compare(
 ) -> SimulatedOpinion | None:
     """What ``annotator`` says of two answers to ``prompt``; ``None`` for equal answers.
 
+    Args:
+        annotator: who compares.
+        prompt: a prompt of the toy world.
+        left: text of the answer on the left.
+        right: text of the answer on the right.
+        dimension: what the annotator is asked about; safety also asks for the safety bin.
+        rng: draws the annotator's noise and wrong labels.
+
     Raises:
         ValueError: the prompt is none of the toy world's.
     """
@@ -162,16 +170,19 @@ def compare_answers(
         seed: of sides, annotators and their noise.
         overlap: annotators per pair, all different while there are as many.
     """
+    # Every prompt with its two answers, once for each annotator who compares them.
     rng = random.Random(f"{seed}/{batch}/{dimension}")
     comparisons: list[Comparison] = []
     without_preference = 0
     pairs = [item for item in zip(prompts, *answers, strict=True) for _ in range(overlap)]
     for number, (prompt, *both) in enumerate(pairs):
+        # Draw the sides; the next annotator compares, unless an answer is empty.
         left, right = both if rng.random() < 0.5 else both[::-1]
         annotator = ANNOTATORS[number % len(ANNOTATORS)]
         opinion = None
         if left.text.strip() and right.text.strip():
             opinion = compare(annotator, prompt, left.text, right.text, dimension=dimension, rng=rng)
+        # Record the opinion; a pair without one counts once, however many annotators saw it.
         if opinion is None:
             without_preference += number % overlap == 0
         else:
@@ -190,6 +201,7 @@ def _record(
     dimension: Dimension,
     batch: str,
 ) -> Comparison:
+    # The preferred side is the chosen answer; everything else is copied into the record.
     chosen, rejected = (left, right) if opinion.choice == "left" else (right, left)
     return Comparison(
         id=identifier,

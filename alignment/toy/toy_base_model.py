@@ -61,11 +61,13 @@ def read_corpus(path: str, *, on_error: OnError = "raise") -> list[str]:
 
 def train_tokenizer(texts: Sequence[str], *, vocabulary_size: int, context_tokens: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE (any text can be encoded) with the chat format's special tokens."""
+    # The vocabulary must hold at least every byte and the special tokens.
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocabulary_size < len(alphabet) + len(SPECIAL_TOKENS):
         raise UserError(
             f"base.vocabulary_size={vocabulary_size} is too small: {len(alphabet) + len(SPECIAL_TOKENS)} at least"
         )
+    # Learn the merges from the texts.
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -76,6 +78,7 @@ def train_tokenizer(texts: Sequence[str], *, vocabulary_size: int, context_token
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    # Wrap it for Transformers, with the special tokens and the chat template.
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token=PAD,
@@ -150,7 +153,19 @@ def pretrain(
     dtype: str,
     on_step: OnStep,
 ) -> float:
-    """Train on next-token prediction; returns the mean loss of the last tenth of the steps, nats per token."""
+    """Train on next-token prediction; returns the mean loss of the last tenth of the steps, nats per token.
+
+    Args:
+        model: the model to train, in place; it is moved to the device and left in evaluation mode.
+        documents: token ids of each document.
+        settings: steps, batch size in documents, learning rates and noise.
+        dtype: name of the weights' type, for instance ``bfloat16``; ``auto`` is what the hardware does fast.
+        on_step: called after each step with its number, the number of steps and the loss.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    # Model on the device, fp32 master weights, optimizers with their peak learning rates, all batches.
     nn.Module.to(model, device=pick_device(), dtype=resolve_dtype(dtype)).train()
     use_fast_attention(model)
     weights = MasterWeights(list(model.parameters()))
@@ -159,6 +174,7 @@ def pretrain(
     losses: list[float] = []
     batches = document_batches(documents, steps=settings.steps, batch_size=settings.batch_size_documents)
     for step, batch in enumerate(batches, start=1):
+        # Add random words to the questions of some rows; then forward and backward.
         varied = [
             with_extra_words(ids, settings.question_extra_words, settings.vocabulary_size)
             if torch.rand(()) < NOISY_ROWS
@@ -168,12 +184,14 @@ def pretrain(
         losses.append(_next_token_step(model, varied, question_noise=settings.question_noise))
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"pretraining loss is {losses[-1]} at step {step}; lower base.learning_rate")
+        # Clip the gradients, hand them to the master weights, and step at the scheduled rate.
         torch.nn.utils.clip_grad_norm_(weights.parameters, 1.0)
         weights.take_gradients()
         for optimizer, rates in zip(optimizers, peaks, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * _schedule(step, settings)
             optimizer.step()
+        # Copy the master weights back into the model.
         weights.write_back()
         weights.clear_gradients()
         on_step(step, settings.steps, {"loss": losses[-1]})

@@ -2,7 +2,7 @@
 
 Such a file is ordinary Python that puts something into ``HEADS``, ``LOSSES`` or ``GATES`` when it is run::
 
-    from alignment.models.heads.known_heads import HEADS; from alignment.models.heads.base_head import RewardHead
+    from alignment.models.heads import HEADS, RewardHead
     class MyHead(RewardHead): ...
     HEADS["mine"] = MyHead
 

@@ -62,10 +62,12 @@ class Pools:
 
     def get(self, data: str | list[str] | None, format: str, dimension: Dimension) -> RewardData:
         """The comparisons about a dimension from one or several sources, each judgment once."""
+        # Read every source, and add up what each left out.
         parts = _with_own_ids([self._get(name, format, dimension) for name in source_names(data)])
         left_out: Counter[str] = Counter()
         for part in parts:
             left_out.update(part.left_out)
+        # Keep each judgment once, in both parts.
         train, copies = without_duplicates(
             [item for part in parts for item in part.train],
             on_error=self.recipe.data.on_error,
@@ -78,6 +80,7 @@ class Pools:
         )
         if copies + heldout_copies:
             left_out["copies"] = copies + heldout_copies
+        # Where the recipe asks for it, train on one comparison a pair: the majority's.
         if self.recipe.reward.overlap == "majority":
             train, left_out["pairs with even votes"] = by_majority(train)
         return RewardData(

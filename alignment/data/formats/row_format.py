@@ -134,7 +134,18 @@ def turn_of(role: ChatRole, text: str) -> Message:
 
 
 def make_pair(prompt: Dialogue, chosen: str, rejected: str, grade: Grade | None = None) -> AnswerPair:
-    """A pair of two answers to one prompt; raise if one is empty, or ``NoPreference`` if they are the same."""
+    """A pair of two answers to one prompt.
+
+    Args:
+        prompt: the dialogue up to the user turn that both answer.
+        chosen: text of the preferred answer.
+        rejected: text of the other answer.
+        grade: how much better the preferred answer is; ``None`` where the row does not say.
+
+    Raises:
+        ValueError: one of the answers is empty.
+        NoPreference: the answers are the same.
+    """
     for name, answer in (("preferred", chosen), ("other", rejected)):
         if not answer.strip():
             raise ValueError(f"the {name} answer is empty")
