@@ -86,8 +86,10 @@ def _frame(
     live: bool,
 ) -> View:
     """What every view of a project has."""
+    # Look up what the person has judged so far.
     today, total = judgments.count_own(connection, account.id, project.id)
     history = judgments.recent(connection, account.id, project.id, HISTORY)
+    # Show an idle desk; the caller changes the phase and adds what is open.
     return View(
         project=project.name,
         dimension=project.dimension,

@@ -69,6 +69,7 @@ def annotator_names(store: Store) -> dict[str, str]:
 
 def judged_pairs(connection: Connection, project_name: str | None = None) -> list[JudgedPair]:
     """Current judgments of work, gold items among them, in one query."""
+    # Ask for the fields in the order of ``_JudgedRow``.
     judgment = tables.current_judgment.c
     query = _of_work(
         select(
@@ -92,6 +93,7 @@ def judged_pairs(connection: Connection, project_name: str | None = None) -> lis
         (*_WORK, "gold"),
         project_name,
     )
+    # Read them in pieces, the earliest judgment first.
     rows = connection.execute(query.order_by(judgment.id), execution_options={"yield_per": 1000})
     return [_judged(_JudgedRow._make(row)) for row in rows]
 
@@ -238,6 +240,7 @@ class _FlaggedRow(NamedTuple):
 
 def flagged(store: Store, before: int | None = None) -> list[FlaggedJudgment]:
     """Judgments that were flagged, or came with a note, the latest first: a page of them, from before a judgment."""
+    # Find the judgments with their prompts, leaving out those of people who withdrew.
     judgment = tables.current_judgment.c
     query = (
         select(
@@ -263,6 +266,7 @@ def flagged(store: Store, before: int | None = None) -> list[FlaggedJudgment]:
         .order_by(judgment.id.desc())
         .limit(PER_PAGE)
     )
+    # Read this page of them, then both answers of each pair.
     with store.read() as connection:
         rows = [_FlaggedRow._make(row) for row in connection.execute(query)]
         wanted = select(tables.answer).where(tables.answer.c.pair_id.in_([row.pair_id for row in rows]))

@@ -106,7 +106,19 @@ def save(
     left_out: dict[str, int],
     inputs: list[Path],
 ) -> dict[str, Any]:
-    """Write both files and the result."""
+    """Write both files and the result.
+
+    Args:
+        stage: the stage at work; its folder takes the files.
+        folder: the run.
+        train: comparisons to train on.
+        heldout: comparisons to evaluate on.
+        left_out: reason -> how many rows or pairs were left out for it.
+        inputs: files and folders that the comparisons were made from.
+
+    Returns:
+        The stage's result.
+    """
     write_jsonl(stage.folder / "comparisons.jsonl", train)
     write_jsonl(stage.folder / "heldout_comparisons.jsonl", heldout)
     result = {"comparisons": len(train), "heldout_comparisons": len(heldout), "left_out": left_out}

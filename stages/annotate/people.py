@@ -40,6 +40,12 @@ def judged_by_people(
 ) -> RoundJudgments:
     """Have people judge a round's pairs; returns once enough are judged, with exactly those judgments.
 
+    Args:
+        recipe: how many judgments of each kind, how the answers are sampled, and the app's settings.
+        folder: the run; the app's store lies in it unless the settings name a database.
+        round_number: of the round, from 1.
+        prompts: the prompts of each part.
+
     Raises:
         UserError: no project is about what is wanted, or no judgment can be had of a kind that is.
     """

@@ -41,7 +41,16 @@ def run_id(folder: RunFolder) -> str:
 
 
 def made_of(recipe: Recipe, folder: RunFolder, round_number: int, projects: Mapping[Dimension, str]) -> str:
-    """Another policy, other prompts or other settings make another batch: nobody's judgment is taken for them."""
+    """A short hash of what the pairs are made from, the last part of the batch's name.
+
+    Another policy, other prompts or other settings make another batch, so no old judgment is taken for a new pair.
+
+    Args:
+        recipe: the prompt files, the seed, and how the answers are sampled.
+        folder: the run; the newest policy of the rounds before answers.
+        round_number: of the round, from 1.
+        projects: the project in which pairs about each dimension are judged.
+    """
     stage, _, number = newest_before(folder, round_number).partition("-")
     data, settings = recipe.data, recipe.annotate
     files = [resolve(name) for name in (data.prompts, data.heldout_prompts) if name]
@@ -62,9 +71,23 @@ def sample_pairs(
     prompts: Mapping[Part, Sequence[Prompt]],
     projects: Mapping[Dimension, str],
 ) -> tuple[dict[str, list[NewItem]], Counter[str]]:
-    """Pairs for the queue of each project, some more than are wanted, and what was left out."""
+    """Sample pairs for the queue of each project, some more than are wanted.
+
+    Args:
+        recipe: how many judgments of each kind, and how the answers are sampled.
+        folder: the run; the newest policy of the rounds before answers.
+        round_number: of the round, from 1.
+        batch: the name that all these pairs share in the store.
+        prompts: the prompts of each part.
+        projects: the project in which pairs about each dimension are judged.
+
+    Returns:
+        Project -> its pairs, and reason -> how many prompts or pairs were left out for it.
+    """
+    # Load the policy that answers.
     backbone = load_backbone(folder, recipe.model)
     policy = load_policy(folder, backbone, newest_before(folder, round_number))
+    # Keep the prompts that leave room for an answer.
     fitting: dict[Part, list[Prompt]] = {}
     left_out: Counter[str] = Counter()
     for part, pool in prompts.items():
@@ -72,6 +95,7 @@ def sample_pairs(
         if too_long:
             left_out[f"{PARTS[part]}, too long"] = too_long
             say(f"{PARTS[part]}: {too_long} too long, left out")
+    # Sample the pairs of each kind for the project that judges it.
     folder.seed("annotate", recipe, round_number)
     items: dict[str, list[NewItem]] = {name: [] for name in projects.values()}
     goals = goals_of(recipe)
@@ -103,9 +127,11 @@ def sampled_pairs(
     Raises:
         UserError: there is no prompt to choose from, or no pair is left.
     """
+    # Choose prompts, and answer each at both temperatures.
     rng = random.Random(f"{recipe.seed}/{batch}/{goal.part}/{goal.dimension}")
     prompts = prompts_for_people(pool, round(goal.judgments * (1 + SPARE)) + 1, goal.dimension, rng=rng)
     first, second = answers_of_both(policy, prompts, recipe.annotate)
+    # Keep the pairs that can be compared: two answers that differ, none of them empty.
     found: list[NewItem] = []
     for number, (prompt, *answers) in enumerate(zip(prompts, first, second, strict=True)):
         texts = {answer.text.strip() for answer in answers}

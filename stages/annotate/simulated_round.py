@@ -32,6 +32,12 @@ class Queue(NamedTuple):
 def fill_queues(recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Prompt], round_number: int) -> list[Queue]:
     """What the annotators of a round are given: training and held-out prompts, about either dimension.
 
+    Args:
+        recipe: how many prompts of each kind, and the seed.
+        train: training prompts to choose from.
+        heldout: held-out prompts to choose from.
+        round_number: part of the seed: each round draws other prompts.
+
     Raises:
         UserError: prompts of a kind are missing, one is not of the toy world, or annotators are too few.
     """
@@ -77,6 +83,7 @@ def sample_and_compare(
         round_number: part of the ids and of the seed.
         on_step: called after each batch with (answers so far, all answers, no figures).
     """
+    # Count the answers as they are drawn, to show how far this is.
     total = 2 * sum(len(item.prompts) for item in queues)
     drawn = 0
 
@@ -85,6 +92,7 @@ def sample_and_compare(
         drawn += n
         on_step(drawn, total, {})
 
+    # Sample and compare queue by queue; held-out pairs may go to several annotators each.
     collected: dict[Part, Collection] = {"train": Collection([], 0), "heldout": Collection([], 0)}
     for part, dimension, prompts in queues:
         batch = f"round-{round_number}-{part}"

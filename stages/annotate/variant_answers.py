@@ -37,7 +37,16 @@ def answers_at(
     temperature: float,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[SampledAnswer]:
-    """A policy's answers at one temperature; the other arguments are those of ``answers_of_both``."""
+    """A policy's answers at one temperature, one a prompt.
+
+    Args:
+        policy: who answers.
+        prompts: in the order of the answers.
+        settings: lengths and batch size; its temperatures are not used.
+        temperature: of the sampling.
+        on_batch: called with the number of answers just drawn.
+    """
+    # Sample one answer per prompt.
     backbone = policy.backbone
     sampling = SamplingSection(
         temperature=temperature,
@@ -45,6 +54,7 @@ def answers_at(
         batch_size_prompts=settings.batch_size_prompts,
     )
     _, samples = answer_prompts(backbone, policy.role, prompts, sampling, on_batch=on_batch)
+    # Decode the answers and note where each comes from.
     return [
         SampledAnswer(
             text=backbone.encoder.decode(item.token_ids),

@@ -20,16 +20,19 @@ from stages.door.progress import progress
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Make ``base/`` in the run folder; returns the stage's result."""
+    # Check the settings and read the corpus.
     check_base(recipe)
     folder = RunFolder(recipe.run_dir)
     corpus = resolve(recipe.base.corpus)
     texts = read_corpus(str(corpus), on_error=recipe.data.on_error)
     with folder.lock():
         stage = folder.begin("base", recipe)
+        # Train the tokenizer and encode the corpus with it.
         tokenizer = train_tokenizer(
             texts, vocabulary_size=recipe.base.vocabulary_size, context_tokens=recipe.base.context_tokens
         )
         documents = [encode_document(tokenizer, text) for text in texts]
+        # Pretrain a new model, with a line of metrics at each report.
         model = new_model(recipe.base)
         with progress("base: pretraining") as on_step:
 
@@ -38,6 +41,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
                 stage.log({"step": step, **figures})
 
             loss = pretrain(model, documents, recipe.base, dtype=recipe.model.dtype, on_step=log)
+        # Save both and write the result.
         save_base(model, tokenizer, stage.folder)
         result = {
             "documents": len(documents),

@@ -89,7 +89,15 @@ def obey(command: str, histories: dict[str, list[Message]]) -> None:
 def answer_all(
     recipe: Recipe, policies: list[Policy], histories: dict[str, list[Message]], text: str, seeds: Iterator[int]
 ) -> None:
-    """Stream every policy's answer into its own panel, then remember the turn."""
+    """Stream every policy's answer into its own panel, then remember the turn.
+
+    Args:
+        recipe: temperature and lengths, those of the evaluation.
+        policies: who answers, one after the other.
+        histories: policy name -> its dialogue so far; the turn is added to each.
+        text: the person's message.
+        seeds: gives each answer its own seed.
+    """
     dialogues = {name: [*history, Message(role="user", content=text)] for name, history in histories.items()}
     shown = {policy.name: "" for policy in policies}
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:

@@ -62,9 +62,11 @@ def assemble_report(
         gold_helpfulness: PPO update -> the judge's mean of its held-out answers.
         evaluate_seconds: what the evaluation took so far.
     """
+    # Read what the evaluation noted of its environment; its recipe lies beside it.
     environment = read_json(folder.stage("eval", round_number) / "env.json")
     used = folder.stage("eval", round_number) / "config.yaml"
     return {
+        # How the run was made.
         "schema_version": 1,
         "name": folder.root.name,
         "seed": recipe.seed,
@@ -78,10 +80,12 @@ def assemble_report(
             "device": environment["device"],
             "dtype": str(resolve_dtype(recipe.model.dtype)).removeprefix("torch."),
         },
+        # How good reward models and policies are, and how training went.
         "reward_models": _reward_models(folder, round_number, ceilings),
         "policies": {name: _policy(part, seed=recipe.seed) for name, part in rows.items()},
         "win_rates": _win_rates(rows, judge, seed=recipe.seed),
         "curves": {"ppo": _curve(folder, round_number, gold_helpfulness), "notes": _notes(folder, round_number)},
+        # Answers to read, and how the scores are spread.
         "samples": choose_samples(
             prompts,
             {name: part for name, part in rows.items() if name != "base"},
@@ -171,9 +175,11 @@ def _reward_score(row: JudgedAnswer) -> float:
 
 
 def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, float]) -> list[dict[str, Any]]:
+    # Read the metrics that training wrote, a line per update.
     stage = folder.stage("ppo", round_number)
     file = stage / "metrics.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    # Average the answers of each snapshot: update -> its held-out figures.
     held_out = {
         update: {
             "heldout_reward": sum(item.score for item in taken) / len(taken),
@@ -183,6 +189,7 @@ def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, 
         }
         for update, taken in read_snapshots(stage / "heldout_samples.jsonl").items()
     }
+    # Update 0, before training, has held-out figures only.
     before_training = [{"update": update, **figures} for update, figures in held_out.items() if update == 0]
     return before_training + [
         {

@@ -34,6 +34,7 @@ from stages.evaluate.assemble_report import assemble_report
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/eval/`` and the run's report; returns the report."""
+    # Read the held-out prompts, and keep those that leave room for an answer.
     folder = RunFolder(recipe.run_dir)
     check_evaluate(recipe, round_number)
     prompts, left_out = heldout_prompts(recipe.data)
@@ -46,6 +47,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     say_left_out(left_out, too_long)
     with folder.lock():
         stage = folder.begin("eval", recipe, round_number)
+        # Sample and score every policy; the judge adds its verdicts.
         rows = sample_policies(recipe, folder, backbone, prompts, round_number)
         if gold:
             asked = prompts * recipe.evaluate.answers_per_prompt
@@ -54,6 +56,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             stage.folder / "answers.jsonl",
             ({"policy": name, **asdict(row)} for name, part in rows.items() for row in part),
         )
+        # Put the report together, with the judge's figures where there is one.
         collected = [name for name in get_args(Dimension) if recipe.reward.of(name).data is None]
         comparisons = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
         snapshots = read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
@@ -69,6 +72,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             evaluate_seconds=stage.seconds,
         )
         write_report(report, folder.root)
+        # Write the result.
         counts = {**left_out.skipped, "prompts too long": too_long}
         result = {"policies": list(rows), "left_out": counts}
         inputs = [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
@@ -79,13 +83,26 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
 def sample_policies(
     recipe: Recipe, folder: RunFolder, backbone: Backbone, prompts: Sequence[Prompt], round_number: int
 ) -> dict[str, list[JudgedAnswer]]:
-    """Base, SFT, and this round's rejection and PPO policies, as far as they were made."""
+    """Sample and score base, SFT, and this round's rejection and PPO policies, as far as they were made.
+
+    Args:
+        recipe: temperature, lengths and answers per prompt.
+        folder: the run.
+        backbone: the SFT model; the adapters of policies and reward models are loaded onto it.
+        prompts: the held-out prompts.
+        round_number: of the round, from 1.
+
+    Returns:
+        Policy name -> its answers with scores, without verdicts.
+    """
+    # Load the round's reward models, if it has any.
     rewards = folder.stage("reward", round_number)
     models = {
         name: RewardModel.load(backbone, name, rewards / name)
         for name in ("helpfulness", "safety")
         if (rewards / name).is_dir() and folder.finished("reward", round_number)
     }
+    # See which policies there are, and repeat the prompts to get several answers each.
     available = policy_names(folder)
     names = ["base", "sft"] + [n for n in ("rejection", "ppo") if f"{n}-{round_number}" in available]
     asked = list(prompts) * recipe.evaluate.answers_per_prompt
@@ -99,6 +116,7 @@ def sample_policies(
             on_step(drawn, len(names) * len(asked), {})
 
         measure = partial(measure_policy, sft_backbone=backbone, reward_models=models, on_batch=count_answers)
+        # Policies come from the run; the base model is loaded on its own.
         for name in names:
             if name == "base":
                 own = load_base(base_model_path(recipe, folder), recipe.model)

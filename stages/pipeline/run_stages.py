@@ -65,6 +65,12 @@ def settings_of(recipe: Recipe, folder: RunFolder, name: str, number: int | None
 
     ``stages.ppo`` makes two folders, and is asked for one. An evaluation that is finished, but of what has changed
     since, is made again: nothing is lost by that.
+
+    Args:
+        recipe: of the whole run.
+        folder: the run.
+        name: of the stage's folder.
+        number: of the round, from 1; ``None`` for a stage outside the rounds.
     """
     if name in ("rejection", "ppo"):
         return recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"method": name})})

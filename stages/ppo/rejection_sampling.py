@@ -59,11 +59,23 @@ def sample_winners(
     *,
     on_step: OnStep,
 ) -> list[Winner]:
-    """The winners of this round: K answers of the newest policy per prompt, against the winners of earlier rounds."""
+    """The winners of this round: K answers of the newest policy per prompt, against the winners of earlier rounds.
+
+    Args:
+        recipe: prompts, answers per prompt, sampling, and how candidates are gated and picked.
+        folder: the run; the newest policy of the rounds before answers.
+        backbone: the SFT model, with the reward models' adapters.
+        models: reward models by dimension; ``safety`` may be missing.
+        prompts: training prompts to choose from.
+        round_number: of the round, from 1.
+        on_step: called after each batch with (answers so far, all answers, no figures).
+    """
+    # Choose prompts, and repeat each for its K answers.
     settings = recipe.rejection
     chosen = random.Random(f"{recipe.seed}/{round_number}").sample(list(prompts), min(settings.prompts, len(prompts)))
     repeated = [prompt for prompt in chosen for _ in range(settings.samples_per_prompt)]
     policy = load_policy(folder, backbone, newest_before(folder, round_number))
+    # Sample the answers, counting them as they are drawn.
     done = 0
 
     def count(n: int) -> None:
@@ -72,6 +84,7 @@ def sample_winners(
         on_step(done, len(repeated), {})
 
     _, samples = answer_prompts(policy.backbone, policy.role, repeated, settings.sampling, on_batch=count)
+    # Answers that say something compete with the winners of earlier rounds.
     candidates = [
         Candidate(
             prompt=prompt,
@@ -83,6 +96,7 @@ def sample_winners(
         for prompt, item in zip(repeated, samples, strict=True)
     ]
     candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(folder, round_number)
+    # Score all candidates, and pick a winner for each prompt.
     dialogues = [
         EncodedAnswer(backbone.encoder.encode_prompt(item.messages), item.answer_ids, item.messages)
         for item in candidates
@@ -146,12 +160,26 @@ def finetune_on_winners(
     *,
     on_step: OnStep,
 ) -> dict[str, Any]:
-    """Fine-tune a fresh adapter on winners and demonstrations; saves it and the winners; returns the result."""
+    """Fine-tune a fresh adapter on winners and demonstrations; saves it and the winners.
+
+    Args:
+        recipe: settings of the fine-tuning and of the adapter.
+        backbone: the SFT model that the adapter is for.
+        winners: answers to learn.
+        demonstrations: SFT dialogues to learn again beside them, encoded.
+        stage: the stage at work; its folder takes the adapter and the winners.
+        on_step: called as training goes on with (steps done, all steps, latest figures).
+
+    Returns:
+        Figures of the training and of the winners, and what was left out.
+    """
+    # Keep the winners, and encode those that are short enough.
     write_jsonl(stage.folder / "winners.jsonl", winners)
     limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
     encoded = [encode_winner(winner, backbone) for winner in winners]
     fitting = [dialogue for dialogue in encoded if len(dialogue.input_ids) <= limit]
     dialogues = [*fitting, *demonstrations]
+    # Train with the settings of SFT, except those that rejection sampling has of its own.
     own = recipe.rejection
     settings = recipe.sft.model_copy(
         update={
@@ -167,11 +195,13 @@ def finetune_on_winners(
         on_step(step, total, figures)
         stage.log({"step": step, **figures})
 
+    # Train the adapter and save it.
     role = Path(stage.folder).parent.name + "-rejection-training"
     model = backbone.train_adapter(role, recipe.model.lora)
     with backbone.role(role):
         figures = train_sft(model, backbone.tokenizer, dialogues, settings, seed=recipe.seed, on_step=log)
     backbone.save_adapter(role, stage.folder)
+    # Average the winners' scores, and the medians of their prompts' candidates to compare them with.
     scores = torch.tensor([winner.score for winner in winners])
     medians = torch.tensor([winner.median_score for winner in winners])
     return {

@@ -95,7 +95,17 @@ class Round:
     def finish(
         self, stage: StageRun, name: str, make_result: Callable[[], dict[str, Any]], *, also: Sequence[Path] = ()
     ) -> dict[str, Any]:
-        """Let the main process save what was made, also from further files; returns the stage's result."""
+        """Let the main process save what was made.
+
+        Args:
+            stage: the stage at work.
+            name: of its folder: ``rejection`` or ``ppo``.
+            make_result: gives the result; called in the main process only.
+            also: files that it was made from, beside prompts, reward models and plugins.
+
+        Returns:
+            The stage's result, as it was saved.
+        """
         if self.processes.is_main:
             result = make_result()
             result["left_out"] = {**self.left_out, **result.get("left_out", {})}

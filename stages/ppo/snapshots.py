@@ -51,8 +51,10 @@ class Snapshots:
         Returns:
             Whether a snapshot was taken and is the best so far.
         """
+        # Most updates take no snapshot.
         if not self.prompts or not self.every or update % self.every:
             return False
+        # Sample and score with random numbers apart from those of the training.
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed * 2**20 + update)
             rows = measure_policy(
@@ -63,6 +65,7 @@ class Snapshots:
                 sft_backbone=self.trainer.backbone,
                 reward_models=self.models,
             )
+        # Write the answers down beside those taken before.
         scores = self._gated(rows)
         for prompt, row, score in zip(self.prompts, rows, scores, strict=True):
             assert row.kl_nats is not None
@@ -76,6 +79,7 @@ class Snapshots:
             )
             self.taken.append(item)
         write_jsonl(self.file, self.taken)
+        # See whether this snapshot is the best so far.
         best = best_of(self.scores())
         return best is not None and best.update == update
 

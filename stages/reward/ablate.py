@@ -71,15 +71,30 @@ def compare(
     factor: str,
     model: str,
 ) -> dict[str, Any]:
-    """The figures of every variant of one model; variants that the comparisons cannot feed are named and left out."""
+    """The figures of every variant of one model; variants that the comparisons cannot feed are named and left out.
+
+    Args:
+        recipe: the run's own, which each variant changes in one place.
+        folder: the run; figures of variants that are done are kept in it.
+        round_number: of the comparisons, from 1.
+        backbone: the SFT model that every variant starts from.
+        data: the model's comparisons, the same for all variants.
+        factor: a name in ``FACTORS``.
+        model: the reward model's name.
+
+    Returns:
+        Variant -> its figures.
+    """
     figures: dict[str, Any] = {}
     for name, varied in variants(recipe, factor, model).items():
+        # A variant is done if its file was made from the same settings and inputs.
         file = folder.root / FOLDER / f"{factor}-{model}-{name.replace(' ', '-')}.json"
         asked = {
             "settings": varied.model_dump(mode="json", include={"reward", "model", "seed", "data"}),
             "made_from": folder.hashes([folder.stage("sft"), *data.inputs, *plugin_files(recipe)]),
         }
         done = _read(file)
+        # Otherwise train it, and keep its figures.
         if done.get("asked") != asked or recipe.overwrite:
             try:
                 encoded, _ = encode(varied, backbone, data, model)
@@ -99,7 +114,15 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def train(recipe: Recipe, backbone: Backbone, encoded: Encoded, model: str, name: str) -> dict[str, Any]:
-    """Train and measure one variant, as one more adapter; nothing of it but its figures is kept."""
+    """Train and measure one variant, as one more adapter; nothing of it but its figures is kept.
+
+    Args:
+        recipe: the variant's.
+        backbone: the SFT model, which gets the adapter.
+        encoded: the model's comparisons as token ids.
+        model: the reward model's name.
+        name: of the variant, for the progress bar.
+    """
     n_adapters = len(backbone.peft.peft_config) if backbone.peft is not None else 0
     made = new_model(recipe, backbone, f"variant_{n_adapters}")
     with progress(f"{model}: {name}") as on_step:

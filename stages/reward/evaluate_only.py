@@ -50,12 +50,14 @@ def evaluate_only(recipe: Recipe) -> dict[str, Any]:
     Raises:
         UserError: no model or no comparisons, something cannot be read, or a score is not a finite number.
     """
+    # Find the models, read the comparisons and encode them.
     folder = RunFolder(recipe.run_dir)
     folders = model_folders(recipe, folder)
     sets = comparison_sets(recipe, folder)
     reader = load_reader(recipe, folder, list(folders.values()))
     skip_too_long = recipe.data.too_long == "skip"
     sets = [encode_set(item, reader, skip_too_long=skip_too_long) for item in sets]
+    # Score every set with every model.
     with progress("reward: evaluation") as on_step:
         scored, sets = score_models(
             reader,
@@ -65,10 +67,12 @@ def evaluate_only(recipe: Recipe) -> dict[str, Any]:
             skip_too_long=skip_too_long,
             on_answers=lambda done, total: on_step(done, total, {}),
         )
+    # Work out the tables and write the page.
     evaluation = assemble_evaluation(
         scored, folders, sets, seed=recipe.seed, threshold_probability=recipe.ppo.safety_threshold
     )
     page = write_reward_report(evaluation, recipe.reward.evaluation.to or Path(recipe.run_dir) / "reward-evaluation")
+    # Print what was left out, the tables, and where the page is.
     for item in sets:
         if item.report is not None:
             say_left_out(item.report, item.left_out["too long"])

@@ -71,10 +71,24 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
 def train_one(
     recipe: Recipe, stage: StageRun, model: RewardModel, data: Encoded, name: str, stop: StopRequest
 ) -> dict[str, Any]:
-    """Train one reward model from where it was stopped, measure and save it; returns its block of the result."""
+    """Train one reward model from where it was stopped, measure and save it.
+
+    Args:
+        recipe: settings of the training.
+        stage: the stage at work; its folder takes model, metrics and checkpoints.
+        model: to be trained, with a fresh head.
+        data: its comparisons as token ids.
+        name: of the reward model.
+        stop: whether the person has asked to stop; if so, training ends at a checkpoint.
+
+    Returns:
+        The model's block of the result.
+    """
+    # Go back to the last checkpoint: metrics logged after it are dropped.
     checkpoint_folder = stage.folder / CHECKPOINTS / name
     done = latest_step(checkpoint_folder)
     stage.cut_log(lambda row: row["model"] != name or row["step"] <= done)
+    # Train on from there.
     with progress(f"reward: {name}") as on_step:
 
         def log(step: int, total: int, figures: dict[str, float]) -> None:
@@ -92,6 +106,7 @@ def train_one(
             checkpoint_folder=checkpoint_folder,
             stop_asked=lambda: stop.asked,
         )
+    # Leave here if training was stopped; else measure the model and save it.
     if not figures.pop("finished"):
         stop.obey()
     found = measured(recipe, model, data, name)
@@ -121,6 +136,12 @@ def data_of_models(recipe: Recipe, folder: RunFolder, round_number: int) -> dict
 
 def encode(recipe: Recipe, backbone: Backbone, data: RewardData, name: str) -> tuple[Encoded, list[str]]:
     """Encode both parts of a model's data; returns them and what is to be said of them.
+
+    Args:
+        recipe: settings of the model and its head, and what to do with comparisons that are too long.
+        backbone: whose tokenizer and context.
+        data: the model's comparisons, both parts.
+        name: of the reward model.
 
     Raises:
         UserError: the settings ask for what the comparisons cannot give, or a comparison is too long.
@@ -153,7 +174,14 @@ def new_model(recipe: Recipe, backbone: Backbone, role: str) -> RewardModel:
 
 
 def measured(recipe: Recipe, model: RewardModel, data: Encoded, name: str) -> dict[str, Any]:
-    """Calibrate a trained model on its training pairs, and measure it on held-out ones: its block of the result."""
+    """Calibrate a trained model on its training pairs, and measure it on held-out ones: its block of the result.
+
+    Args:
+        recipe: batch size, seed and safety threshold.
+        model: the trained model.
+        data: its comparisons as token ids.
+        name: of the reward model.
+    """
     batch_size = 2 * recipe.reward.of(name).micro_batch_size_pairs
     return {
         "n_train": len(data.pairs),

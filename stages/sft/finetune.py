@@ -30,6 +30,7 @@ from stages.door.progress import progress, say_left_out
 
 def main(recipe: Recipe) -> dict[str, Any]:
     """Make ``sft/`` in the run folder; returns the stage's result."""
+    # Read the demonstrations and check them, before a model is loaded.
     folder = RunFolder(recipe.run_dir)
     check_sft(recipe)
     base = base_model_path(recipe, folder)
@@ -37,6 +38,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
     check_against_heldout(recipe.data, answered_prompts(demonstrations), name=str(source))
     check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
+    # Load the base model and encode the demonstrations for it.
     backbone = load_base(base, recipe.model)
     limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
     dialogues, too_long = encode_dialogues(
@@ -44,6 +46,7 @@ def main(recipe: Recipe) -> dict[str, Any]:
     )
     left_out = {**report.skipped, "too long": too_long}
     say_left_out(report, too_long)
+    # Train all weights, or an adapter beside them.
     full = recipe.sft.method == "full"
     if full:
         backbone.unfreeze()
@@ -58,12 +61,14 @@ def main(recipe: Recipe) -> dict[str, Any]:
                 stage.log({"step": step, **figures})
 
             figures = train_sft(model, backbone.tokenizer, dialogues, settings, seed=recipe.seed, on_step=log)
+        # Save a whole model either way: an adapter is kept, and merged into the base.
         if full:
             save_model(backbone.base, backbone.encoder, stage.folder)
         else:
             backbone.save_adapter("policy", stage.folder / "adapter")
             merge_and_save(base, stage.folder / "adapter", recipe.model, backbone.encoder, stage.folder)
         backbone.tokenizer.save_pretrained(str(stage.folder))
+        # Write the result; the SFT model is the run's policy now.
         result = {**figures, "demonstrations": len(dialogues), "left_out": left_out}
         folder.finish(stage, result, inputs=[source])
         folder.set_policy("sft")
