@@ -18,10 +18,10 @@ from typing import Any
 from alignment.data.records import JudgedAnswer, Prompt
 from alignment.figures.intervals import Figure, compare_scores, mean_interval, share, win_rate
 
-Answers = Sequence[JudgedAnswer]
+JudgedAnswers = Sequence[JudgedAnswer]
 
 
-def summarise_policy(rows: Answers, *, seed: int) -> dict[str, Any]:
+def summarise_policy(rows: JudgedAnswers, *, seed: int) -> dict[str, Any]:
     """The report's block of one policy: its figures, and the same figures by kind and by group.
 
     Args:
@@ -37,7 +37,7 @@ def summarise_policy(rows: Answers, *, seed: int) -> dict[str, Any]:
     }
 
 
-def policy_figures(rows: Answers, *, seed: int) -> dict[str, Any]:
+def policy_figures(rows: JudgedAnswers, *, seed: int) -> dict[str, Any]:
     """The figures of one set of answers; the module docstring says which prompts count where."""
     safety = [row for row in rows if row.dimension == "safety"]
     others = [row for row in rows if row.dimension != "safety"]
@@ -63,8 +63,8 @@ def judged_score(row: JudgedAnswer) -> float:
 
 
 def compare_policies(
-    rows: Answers,
-    against_rows: Answers,
+    rows: JudgedAnswers,
+    against_rows: JudgedAnswers,
     *,
     policy: str,
     against: str,
@@ -94,7 +94,7 @@ def compare_policies(
 
 
 def paired_answers(
-    rows: Answers, against_rows: Answers, *, policy: str, against: str
+    rows: JudgedAnswers, against_rows: JudgedAnswers, *, policy: str, against: str
 ) -> list[tuple[JudgedAnswer, JudgedAnswer]]:
     """Two policies' answers to the same prompts, pair by pair.
 
@@ -117,7 +117,7 @@ def paired_answers(
 
 
 def choose_samples(
-    prompts: Sequence[Prompt], answers: Mapping[str, Answers], *, count: int, seed: int
+    prompts: Sequence[Prompt], answers: Mapping[str, JudgedAnswers], *, count: int, seed: int
 ) -> list[dict[str, Any]]:
     """The report's ``samples``: prompts drawn by seed, evenly over kinds and groups, with first answers.
 
@@ -159,14 +159,14 @@ def _sample(prompt: Prompt, answers: Mapping[str, JudgedAnswer]) -> dict[str, An
     }
 
 
-def _by_prompt(rows: Answers) -> dict[str, list[JudgedAnswer]]:
+def _by_prompt(rows: JudgedAnswers) -> dict[str, list[JudgedAnswer]]:
     grouped: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for row in rows:
         grouped[row.prompt_id].append(row)
     return dict(grouped)
 
 
-def _broken_down(rows: Answers, key: Callable[[JudgedAnswer], str | None], *, seed: int) -> dict[str, Any]:
+def _broken_down(rows: JudgedAnswers, key: Callable[[JudgedAnswer], str | None], *, seed: int) -> dict[str, Any]:
     """The figures of each part of the rows; rows whose key is ``None`` belong to no part."""
     parts: dict[str, list[JudgedAnswer]] = defaultdict(list)
     for row in rows:
@@ -176,12 +176,12 @@ def _broken_down(rows: Answers, key: Callable[[JudgedAnswer], str | None], *, se
     return {name: policy_figures(part, seed=seed) for name, part in sorted(parts.items())}
 
 
-def _mean(rows: Answers, value: Callable[[JudgedAnswer], float | None], *, seed: int) -> Figure | None:
+def _mean(rows: JudgedAnswers, value: Callable[[JudgedAnswer], float | None], *, seed: int) -> Figure | None:
     values, clusters = _measured(rows, value)
     return mean_interval(values, clusters=clusters, seed=seed) if values else None
 
 
-def _share(rows: Answers, value: Callable[[JudgedAnswer], float | None]) -> Figure | None:
+def _share(rows: JudgedAnswers, value: Callable[[JudgedAnswer], float | None]) -> Figure | None:
     values, clusters = _measured(rows, value)
     return share(values, clusters=clusters) if values else None
 

@@ -19,8 +19,6 @@ from alignment.run.stage_run import OnStep
 WARMUP_SHARE = 0.03
 """Share of the steps that warm up; not reported for SFT, taken from the reward models (section 3.2.2)."""
 
-"""Called after each logged step with (step, total steps, figures)."""
-
 
 class StepReporter(TrainerCallback):
     """Hands the figures that the Trainer logs to a function."""

@@ -22,13 +22,7 @@ TOPS = (*PACKAGES, "alignment/workflow")
 
 SAME_MODULE_NAME: dict[str, str] = {}
 """Module names that stand twice, and why that is no riddle."""
-SAME_CLASS_NAME = {
-    "Judged": "pairs scored by a reward model, and what people said of a round; to be told apart",
-    "Outcome": "of a generated answer, and of a pair's judgments; to be told apart",
-    "Role": "of a backbone's adapter, and in the toy grammar; to be told apart",
-    "Sample": "of a policy, and of a reward report; to be told apart",
-    "Watch": "on PPO, and on a round that people judge; to be told apart",
-}
+SAME_CLASS_NAME: dict[str, str] = {}
 """Class names that stand twice, and why that is no riddle."""
 HOLDERS = ("alignment/workflow/", "alignment/run/", "stages/")
 """Where a function may take a whole recipe or a run folder."""
