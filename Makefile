@@ -79,7 +79,8 @@ test-wheel: .venv/.installed ## Build the wheel, install it into an empty enviro
 	@echo "torch==$(TORCH)" > .venv-lowest/torch.txt
 	@.venv-lowest/bin/uv pip compile -q --python .venv-lowest/bin/python --resolution lowest-direct --extra dev \
 	  --override .venv-lowest/torch.txt --no-emit-package torch --no-emit-package triton pyproject.toml \
-	  | sed '/^nvidia-/d;/^cuda-/d' > .venv-lowest/lowest.txt
+	  -o .venv-lowest/compiled.txt
+	@sed '/^nvidia-/d;/^cuda-/d' .venv-lowest/compiled.txt > .venv-lowest/lowest.txt
 	@.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --no-deps -r .venv-lowest/lowest.txt -e .
 	@touch $@
 

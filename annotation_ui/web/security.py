@@ -27,8 +27,8 @@ from annotation_ui import texts
 from annotation_ui.store import accounts
 from annotation_ui.store.accounts import Account
 from annotation_ui.store.database import Store
-from annotation_ui.web.server import LOOPBACK
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 COOKIE = "tandem_session"
 MAX_BODY_BYTES = 256 * 1024
 PUBLIC = frozenset({"/login", "/favicon.ico"})

@@ -20,9 +20,7 @@ from annotation_ui.desk.desk import Desk
 from annotation_ui.store import accounts, projects, sign_ins
 from annotation_ui.store.database import Store
 from annotation_ui.web.pages import LocalKey, add_pages
-from annotation_ui.web.security import Guard, check_reach
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from annotation_ui.web.security import LOOPBACK, Guard, check_reach
 
 
 def local_key(store: Store) -> LocalKey | None:

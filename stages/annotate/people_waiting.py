@@ -30,8 +30,8 @@ STOP_SECONDS = 20.0
 
 
 @contextmanager
-def serving(store: Store, settings: AppSettings) -> Iterator[str]:
-    """Have the app serve a store in a process of its own while the block runs; gives the address to open.
+def serving(store: Store, settings: AppSettings) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Have the app serve a store in a process of its own while the block runs; gives the address, and that process.
 
     Raises:
         UserError: as the app itself: the port is taken, say.
@@ -55,7 +55,7 @@ def serving(store: Store, settings: AppSettings) -> Iterator[str]:
             assert server.stdin is not None and server.stderr is not None, "both are pipes"
             url = _address(server.stderr)
             Thread(target=_pass_on, args=(server.stderr,), daemon=True).start()
-            yield url
+            yield url, server
         finally:
             _stop(server)
 
@@ -93,7 +93,8 @@ class Page:
     def __init__(self, store: Store, settings: AppSettings) -> None:
         self._store, self._settings = store, settings
         self._ours = ExitStack()
-        self._is_ours, self._told = False, ""
+        self._server: subprocess.Popen[str] | None = None
+        self._told = ""
         self._last_seen = -math.inf
 
     def __enter__(self) -> Page:
@@ -103,15 +104,24 @@ class Page:
         self._ours.close()
 
     def keep_open(self) -> None:
-        """See to it that somebody serves the store, and say where whenever that is new."""
-        if self._is_ours:
+        """See to it that somebody serves the store, and say where whenever that is new.
+
+        Raises:
+            UserError: our own server has ended, so that nobody could judge anything.
+        """
+        if self._server is not None:
+            if (code := self._server.poll()) is not None:
+                raise UserError(
+                    f"the server of the annotation page ended by itself (exit code {code}). What was judged is kept; "
+                    "run the same command again to go on."
+                )
             return
         if self._store.is_served():
             self._last_seen = time.monotonic()
             self._tell(self._store.server_url() or "the server that has this store")
         elif time.monotonic() - self._last_seen >= GRACE_SECONDS:
-            self._tell(self._ours.enter_context(serving(self._store, self._settings)))
-            self._is_ours = True
+            url, self._server = self._ours.enter_context(serving(self._store, self._settings))
+            self._tell(url)
 
     def _tell(self, url: str) -> None:
         if url != self._told:

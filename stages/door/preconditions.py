@@ -130,6 +130,8 @@ def check_pipeline(recipe: Recipe) -> None:
         stale = name == "eval" and folder.finished(name, number) and folder.changed_inputs(name, number)
         if stale or not folder.kept(name, number, recipe):
             break
+    else:
+        return  # everything is made: nothing is read again
     files = [recipe.sft.data, recipe.data.prompts, recipe.data.heldout_prompts, *recipe.reward.sources]
     collects = any(name == "annotate" for name, _ in planned)
     files += [recipe.annotate.data] if collects and recipe.annotate.source == "dataset" else []

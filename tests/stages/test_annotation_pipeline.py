@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -436,3 +436,15 @@ def test_queues_are_filled_by_tag() -> None:
         "each once before one comes again"
     )
     assert {p.dimension for p in prompts_for_people(pool, 9, "helpfulness", rng=random.Random(0))} == {"helpfulness"}
+
+
+def test_a_page_whose_server_has_ended_stops_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could judge anything, and the stage would look at the store for ever."""
+    codes = iter([None, 137])
+    server = SimpleNamespace(poll=lambda: next(codes))
+    monkeypatch.setattr(people_waiting, "serving", lambda *_: nullcontext(("http://127.0.0.1:1", server)))
+    with people_waiting.Page(SimpleNamespace(is_served=lambda: False), SimpleNamespace()) as page:
+        page.keep_open()  # starts it
+        page.keep_open()  # it runs
+        with pytest.raises(UserError, match="ended by itself .exit code 137."):
+            page.keep_open()

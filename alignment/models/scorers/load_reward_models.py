@@ -86,4 +86,5 @@ def same_model(one: str, other: str) -> bool:
     """Whether two names mean the same weights: one name, one folder, or folders with equal weight files."""
     if one == other or Path(one).resolve() == Path(other).resolve():
         return True
-    return weights_hash(one) is not None and weights_hash(one) == weights_hash(other)
+    found = weights_hash(one)
+    return found is not None and found == weights_hash(other)
