@@ -51,11 +51,11 @@ def main(recipe: Recipe) -> dict[str, Any]:
 WORK: dict[str, Work] = {
     "base": lambda recipe, _: base.main(recipe),
     "sft": lambda recipe, _: sft.main(recipe),
-    "annotate": annotate.main,
-    "reward": reward.main,
-    "rejection": ppo.main,
-    "ppo": ppo.main,
-    "eval": evaluate.main,
+    "annotate": lambda recipe, number: annotate.main(recipe, number),
+    "reward": lambda recipe, number: reward.main(recipe, number),
+    "rejection": lambda recipe, number: ppo.main(recipe, number),
+    "ppo": lambda recipe, number: ppo.main(recipe, number),
+    "eval": lambda recipe, number: evaluate.main(recipe, number),
 }
 """Stage folder -> what makes it, for a round."""
 

@@ -384,6 +384,7 @@ class TestCommand:
         write_ppo(tmp_path, spoilt, recipe, number=10)
         write_ppo(tmp_path, from_update(healthy(), 9, policy__clip_fraction=0.5), recipe, number=2)
         code, shown, _ = command(monkeypatch, capsys, "--run", str(tmp_path))
+        shown = " ".join(shown.split())  # lines are as wide as the terminal
         assert code == 1
         assert shown.index("round-2/ppo: 1 finding in 44 updates") < shown.index("round-10/ppo: 1 finding")
         assert "update 9, clip fraction (warning)" in shown and "update 5, first ratio (error)" in shown

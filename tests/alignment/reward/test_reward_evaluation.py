@@ -21,7 +21,9 @@ from alignment.reward.encoded_pairs import encode_pairs
 from alignment.reward.pair_scoring import evaluate_reward_model, pair_scores, score_pairs
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
+from stages.reward import train_reward_models as reward
 from stages.reward.evaluate_only import evaluate_only, short_names, tables
+from stages.sft import finetune as sft
 
 WORDS = ("the sea", "why is it grey", "no", "the cat sat", "is it", "tell me of the sun")
 BINS = ("preferred_safe_other_unsafe", "both_safe", "both_unsafe")
@@ -225,9 +227,6 @@ class TestEvaluateOnly:
 
     def test_a_run_is_evaluated_on_its_held_out_comparisons_and_not_changed(self, tmp_path: Path) -> None:
         """A run as the stages leave it, with comparisons of its own: models, data and encoder are the run's."""
-        import stages.reward
-        import stages.sft
-
         files = own_data(tmp_path / "data")
         base = save_tiny_model(tmp_path / "base")
         settings = [
@@ -237,8 +236,8 @@ class TestEvaluateOnly:
             "reward.heldout_share=0.3",
         ]
         recipe = reduced_recipe({**files, "pretraining": "unused"}, tmp_path / "run", *settings)
-        stages.sft.main(recipe)
-        trained = stages.reward.main(recipe)
+        sft.main(recipe)
+        trained = reward.main(recipe)
         folder = RunFolder(recipe.run_dir)
         found = evaluate_only(recipe)
         assert {name: list(sets) for name, sets in found["figures"].items()} == {
