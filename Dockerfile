@@ -1,7 +1,7 @@
 # Training on the processor: every stage, the toy recipe and its data. Not built where this was written (no daemon there).
 #
 #   docker build -t tandem .
-#   docker run --rm -v "$PWD/runs:/work/runs" tandem pipeline run_dir=runs/toy
+#   docker run --rm -v "$PWD/runs:/tandem/runs" tandem pipeline run_dir=runs/toy
 #
 # With an NVIDIA GPU, take the default build of torch instead, and pass --gpus all to docker run:
 #   docker build -t tandem --build-arg TORCH_INDEX=https://pypi.org/simple .
@@ -20,8 +20,8 @@ COPY configs configs
 COPY data data
 RUN pip install --no-cache-dir -c constraints.txt .
 
-RUN useradd --create-home tandem && mkdir /work && chown tandem /work
+RUN useradd --create-home tandem && mkdir /tandem && chown tandem /tandem
 USER tandem
-WORKDIR /work
+WORKDIR /tandem
 ENTRYPOINT ["tandem"]
 CMD ["--help"]
