@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -69,6 +70,11 @@ def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
             with urllib.request.urlopen(address, timeout=5) as answer:
                 print(f"tandem desk: {address} answers {answer.status}")
                 return
+        except urllib.error.HTTPError as refused:  # without the link's key: it asks who is there, so it serves
+            if refused.code >= 500:
+                raise
+            print(f"tandem desk: {address} answers {refused.code}")
+            return
         except OSError:
             time.sleep(0.5)
     raise RuntimeError(f"tandem desk does not answer at {address} (exit code {server.poll()})")
