@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from alignment.data.records import Dimension
 from alignment.errors import UserError
 from alignment.settings.read_recipe import parse_settings, read_settings
-from alignment.settings.section import Count, Positive, Rate, Section, Share
+from alignment.settings.sections import Count, Positive, Rate, Section, Share
 
 DEFAULT_SETTINGS = "configs/annotation.yaml"
 

@@ -24,9 +24,9 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from alignment.data.encoding import DialogueEncoder
-from alignment.machine.device import pick_device
-from alignment.models.attention import use_fast_attention
+from alignment.machine.device_and_processes import pick_device
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import use_fast_attention
 
 DEVIATION = 0.02
 """Of random weights."""

@@ -41,7 +41,7 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # type: ign
 
 from alignment.data.encoding import DialogueEncoder
 from alignment.data.readers import load_prompts
-from alignment.machine.environment import peak_memory_gib
+from alignment.run.stage_run import peak_memory_gib
 
 
 class Stamps(TrainerCallback):

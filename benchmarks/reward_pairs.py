@@ -26,7 +26,7 @@ from alignment.data.records import Comparison
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
-from alignment.settings.model_sections import LoraSection, ModelSection
+from alignment.settings.sections import LoraSection, ModelSection
 from alignment.toy.toy_base_model import train_tokenizer
 
 

@@ -19,11 +19,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from alignment.data.formats.known_formats import FORMATS
-from alignment.data.formats.row_format import NoPreference, RowDefaults, RowReader
-from alignment.data.jsonl import OnError, ReadReport, explain
-from alignment.data.raw_rows import RowPlace, UnreadableRow, iter_rows
+from alignment.data.formats.row_format import FORMATS, NoPreference, RowDefaults, RowReader, known_formats
 from alignment.data.records import Comparison, Demonstration, Dimension, Prompt
+from alignment.data.row_files import OnError, ReadReport, RowPlace, UnreadableRow, explain, iter_rows
 from alignment.errors import UserError
 
 R = TypeVar("R", bound=BaseModel)
@@ -45,7 +43,7 @@ def load_demonstrations(
     Raises:
         UserError: the source cannot be read, holds no demonstration or a malformed row; names file and row.
     """
-    readers = {name: each.demonstrations for name, each in FORMATS.items()}
+    readers = {name: each.demonstrations for name, each in known_formats().items()}
     # the dimension is a formality: a demonstration has none
     return _load(source, "demonstrations", readers, dimension="helpfulness", format=format, on_error=on_error)
 
@@ -65,7 +63,7 @@ def load_comparisons(
     Raises:
         UserError: the source cannot be read, holds no comparison or a malformed row; names file and row.
     """
-    readers = {name: each.comparisons for name, each in FORMATS.items()}
+    readers = {name: each.comparisons for name, each in known_formats().items()}
     return _load(source, "comparisons", readers, dimension=dimension, format=format, on_error=on_error)
 
 
@@ -83,7 +81,7 @@ def load_prompts(
     Raises:
         UserError: the source cannot be read, holds no prompt or a malformed row; names file and row.
     """
-    readers = {name: each.prompts for name, each in FORMATS.items()}
+    readers = {name: each.prompts for name, each in known_formats().items()}
     return _load(source, "prompts", readers, dimension=dimension, format=format, on_error=on_error)
 
 

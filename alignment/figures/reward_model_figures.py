@@ -12,8 +12,15 @@ import numpy.typing as npt
 from alignment.data.records import GRADES, SAFETY_LABELS
 from alignment.figures.bootstrap import bootstrap, percentiles
 from alignment.figures.intervals import Figure, correctness, correlation, rank_correlation, resampled_share
-from alignment.figures.reliability import reliability
-from alignment.figures.scored_pairs import Pairs, ScoredPair, accuracy, accuracy_trend, check_scores, score_differences
+from alignment.figures.scored_pairs import (
+    Pairs,
+    ScoredPair,
+    accuracy,
+    accuracy_trend,
+    check_scores,
+    reliability,
+    score_differences,
+)
 from alignment.figures.unsafe_detection import unsafe_detection
 
 Figures = dict[str, Any]

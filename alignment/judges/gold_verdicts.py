@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from alignment.data.jsonl import read_jsonl
 from alignment.data.records import Comparison, Dimension, JudgedAnswer, Prompt, Snapshot
+from alignment.data.row_files import read_jsonl
 from alignment.errors import UserError
 from alignment.figures.scored_pairs import accuracy_by_grade
 from alignment.toy.gold_judge import judge, utility

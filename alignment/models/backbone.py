@@ -25,7 +25,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
-from alignment.settings.model_sections import LoraSection
+from alignment.settings.sections import LoraSection
 
 ROW_MULTIPLE = 128
 """Rows that logits are made for: a multiple of this."""

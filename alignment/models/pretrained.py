@@ -1,13 +1,25 @@
-"""Causal language models and their tokenizers: loading them, alone or as the base of all roles; merging an adapter."""
+"""Causal language models and their tokenizers: loading them, alone or as the base of all roles; merging an adapter.
+
+Attention is in float32 for bfloat16 models on a processor: PyTorch's kernel for processors has no bfloat16 arithmetic
+of its own, and its backward pass in bfloat16 takes about three times as long as in float32
+(``benchmarks/cpu_kernels.py``). So queries, keys and values are widened around it, which costs little and rounds less.
+
+Shapes of attention: B batch, N heads of queries, K heads of keys and values, T tokens, S tokens to attend to, D size of
+a head.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -15,14 +27,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from alignment.data.encoded_dialogues import Encoder
 from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
-from alignment.machine.device import pick_device, resolve_dtype
-from alignment.models.attention import use_fast_attention
+from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.models.backbone import Backbone, save_model
-from alignment.settings.model_sections import ModelSection
+from alignment.settings.sections import ModelSection
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 LOGIT_TRANSFORMS = (
@@ -147,3 +160,39 @@ def merge_and_save(base: str, adapter: Path, settings: ModelSection, encoder: En
     """
     model = load_causal_lm(base, settings, quantize=False)
     save_model(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), encoder, folder)
+
+
+NAME = "sdpa_float32"
+
+
+def attention_in_float32(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Transformers' ``sdpa`` on widened inputs; the result is in the inputs' own format.
+
+    Args:
+        module: the attention layer that calls.
+        query: (B, N, T, D).
+        key: (B, K, S, D), cached tokens included.
+        value: (B, K, S, D).
+        attention_mask: (B, 1, T, S) bool, True = attended to, or floats to add to the scores; ``None``: no mask.
+        **options: passed on to ``sdpa``, such as the scaling.
+
+    Returns:
+        The output (B, T, N, D), and ``None`` in place of the attention weights.
+    """
+    if attention_mask is not None and attention_mask.is_floating_point():
+        attention_mask = attention_mask.float()
+    output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)
+    return output.to(query.dtype), None
+
+
+AttentionInterface.register(NAME, attention_in_float32)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def use_fast_attention(model: PreTrainedModel) -> None:
+    """Widen the attention of ``model`` where that is faster: in bfloat16, on a processor, with PyTorch's kernel."""
+    on_processor = next(model.parameters()).device.type == "cpu"
+    if on_processor and model.dtype == torch.bfloat16 and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(NAME)

@@ -22,9 +22,9 @@ from trl import SFTConfig, SFTTrainer
 
 from alignment.data.encoded_dialogues import EncodedDialogue
 from alignment.models.backbone import output_logits
-from alignment.models.trainer_kit import WARMUP_SHARE, StepReporter, optimizer_and_schedule
+from alignment.models.optimizer_and_trainer import WARMUP_SHARE, StepReporter, optimizer_and_schedule
 from alignment.run.stage_run import OnStep
-from alignment.settings.stage_sections import SFTSection
+from alignment.settings.sections import SFTSection
 
 IGNORED = -100
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from alignment.data.jsonl import explain
 from alignment.data.records import Dimension, Message
+from alignment.data.row_files import explain
 from alignment.report.reward_schema import (
     Block,
     CountValue,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.data.encoded_dialogues import EncodedAnswer, Encoder
-from alignment.data.jsonl import ReadReport
 from alignment.data.records import Comparison
+from alignment.data.row_files import ReadReport
 from alignment.errors import UserError
 from alignment.figures.reward_model_figures import side_by_side
 from alignment.figures.scored_pairs import Pairs, ScoredPair
+from alignment.models.scorers.load_reward_models import Reencoded
 from alignment.models.scorers.reward_scorer import RewardScorer
-from alignment.models.scorers.separate_models import Reencoded
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
 from alignment.reward.pair_scoring import dialogues_of, score_pairs
 

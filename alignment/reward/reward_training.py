@@ -26,12 +26,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from alignment.machine.random_state import rng_state, set_rng_state
+from alignment.machine.checkpoint import checkpoints, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from alignment.models.heads.base_head import RewardHead
-from alignment.models.optimizer import MasterWeightAdamW
+from alignment.models.optimizer_and_trainer import WARMUP_SHARE, MasterWeightAdamW, StepReporter, optimizer_and_schedule
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.trainer_kit import WARMUP_SHARE, StepReporter, optimizer_and_schedule
 from alignment.reward.encoded_pairs import EncodedPair, PairCollator
 from alignment.reward.losses import preference_loss_named, reward_loss
 from alignment.run.stage_run import OnStep

@@ -28,17 +28,22 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from alignment.data.records import Prompt
 from alignment.errors import UserError
-from alignment.machine.processes import Processes
-from alignment.machine.random_state import rng_state, set_rng_state
+from alignment.machine.checkpoint import rng_state, set_rng_state
+from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import TokenValueHead
-from alignment.models.optimizer import MasterWeightAdamW
+from alignment.models.optimizer_and_trainer import MasterWeightAdamW
 from alignment.models.sampling.batch_sampling import keyed_noise, sample
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named, shape_scores
-from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
-from alignment.rl.kl_penalty import KLController
-from alignment.rl.ppo_losses import clipped_policy_loss, clipped_value_loss
+from alignment.rl.ppo_math import (
+    Advantages,
+    KLController,
+    clipped_policy_loss,
+    clipped_value_loss,
+    generalized_advantages,
+    token_rewards,
+)
 from alignment.rl.rollout import (
     Episodes,
     GatedRollout,
@@ -52,7 +57,7 @@ from alignment.rl.rollout import (
     score_responses,
 )
 from alignment.settings.ppo_sections import PPOSection
-from alignment.tensors.masking import whiten
+from alignment.tensors import whiten
 
 
 class PPO:

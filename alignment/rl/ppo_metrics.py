@@ -7,16 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alignment.rl.advantages import Advantages
-from alignment.rl.kl_penalty import kl_k3
+from alignment.rl.ppo_math import Advantages, kl_k3
 from alignment.rl.rollout import GatedRollout
-from alignment.tensors.masking import (
-    at_least_float32,
-    masked_mean,
-    masked_moments,
-    masked_sum,
-    masked_variance,
-)
+from alignment.tensors import at_least_float32, masked_mean, masked_moments, masked_sum, masked_variance
 
 
 def rollout_metrics(gated: GatedRollout, advantages: Advantages) -> dict[str, float]:

@@ -20,10 +20,8 @@ from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.sampling.batch_sampling import SampledTokens
 from alignment.models.scorers.reward_scorer import RewardJudgment, RewardScorer
-from alignment.rl.kl_penalty import kl_k1
-from alignment.tensors.logprobs import entropy, token_logprobs
-from alignment.tensors.masking import lengths_to_mask, masked_sum, take_tokens
-from alignment.tensors.padding import pad_right
+from alignment.rl.ppo_math import kl_k1
+from alignment.tensors import entropy, lengths_to_mask, masked_sum, pad_right, take_tokens, token_logprobs
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,18 @@ from filelock import FileLock, Timeout
 
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, write_json
-from alignment.machine.environment import environment, peak_memory_gib
-from alignment.run.provenance import INPUT_STAGES, SECTIONS, WITHOUT_EFFECT, changed_values, differing_keys, value_at
 from alignment.run.stage_run import CHECKPOINTS as CHECKPOINTS
-from alignment.run.stage_run import StageRun
+from alignment.run.stage_run import (
+    INPUT_STAGES,
+    SECTIONS,
+    WITHOUT_EFFECT,
+    StageRun,
+    changed_values,
+    differing_keys,
+    environment,
+    peak_memory_gib,
+    value_at,
+)
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
 
@@ -213,7 +221,7 @@ class RunFolder:
     def seed(self, name: str, recipe: Recipe, round_number: int | None) -> None:
         """Seed the generators; stages apart, so that running them alone or in a chain draws the same numbers."""
         # Here, since it needs torch: a run folder can be looked into without.
-        from alignment.machine.random_state import seed_everything
+        from alignment.machine.checkpoint import seed_everything
 
         name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
         seed_everything(recipe.seed * 2**24 + name_offset)

@@ -1,17 +1,26 @@
-"""A stage at work: its folder and its log of metrics; reading such a log, and the snapshots beside it."""
+"""A stage at work: its folder, its log of metrics, and what its result comes from.
+
+What it comes from: the settings and the earlier stages that decide it, versions, commit, processor.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import platform
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignment.data.jsonl import iter_json_lines, read_jsonl, write_jsonl
+import psutil
+
 from alignment.data.records import Snapshot
+from alignment.data.row_files import iter_json_lines, read_jsonl, write_jsonl
 from alignment.errors import UserError
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -87,3 +96,120 @@ def read_snapshots(file: Path) -> dict[int, list[Snapshot]]:
     for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
         taken.setdefault(item.update, []).append(item)
     return taken
+
+
+SECTIONS = {
+    "base": ("model.name_or_path", "model.dtype", "base", "data.on_error"),
+    "sft": ("model", "sft", "data.on_error", "data.too_long"),
+    "annotate": ("model", "data", "annotate", "reward.heldout_share"),
+    "reward": ("model", "reward", "data.on_error", "data.too_long"),
+    "rejection": (
+        "model",
+        "data",
+        "rejection",
+        "ppo.gate",
+        "ppo.safety_threshold",
+        "ppo.reward_models",
+        "sft.data",
+        "sft.format",
+        "sft.max_length_tokens",
+        "sft.packing",
+        "sft.weight_decay",
+    ),
+    "ppo": ("model", "data", "ppo", "evaluate.sampling.temperature"),
+    "eval": ("model", "data", "evaluate"),
+}
+"""Stage folder -> the recipe's sections and settings that decide what the stage makes."""
+INPUT_STAGES = {
+    "base": (),
+    "sft": ("base",),
+    "annotate": ("sft",),
+    "reward": ("sft", "annotate"),
+    "rejection": ("sft", "reward"),
+    "ppo": ("sft", "reward", "rejection"),
+    "eval": ("sft", "annotate", "reward", "rejection", "ppo"),
+}
+"""Stage folder -> the stages, of the same round or before all rounds, that it reads."""
+
+
+WITHOUT_EFFECT = (
+    "annotate.ui_port",
+    "ppo.method",
+    "ppo.save_steps",
+    "ppo.save_total_limit",
+    "reward.evaluation",
+    "reward.helpfulness.save_steps",
+    "reward.safety.save_steps",
+)
+"""Settings, and sections, within these sections that leave a stage's numbers as they are."""
+
+
+def value_at(values: Any, key: str) -> Any:
+    """The value at a dotted key of nested mappings; ``None`` where there is none."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """Dotted keys in which two nested mappings differ."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [prefix]
+    keys: list[str] = []
+    for key in sorted(before.keys() | now.keys()):
+        keys += differing_keys(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
+    return keys
+
+
+def changed_values(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Keys whose values differ, in order."""
+    return [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+
+
+PACKAGES = ("tandem-rlhf", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """What a result depends on besides code and data: versions, commit, seed, processor."""
+    import torch  # here: peak memory is asked for without it
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": _commit(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code runs from; ``None`` without git or from an installed wheel."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return git.stdout.strip() or None
+
+
+def peak_memory_gib() -> float:
+    """Largest resident set of this process so far, in GiB."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**30
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from alignment.settings.model_sections import SamplingSection
-from alignment.settings.section import (
+from alignment.settings.sections import (
     Count,
     Positive,
     Rate,
+    SamplingSection,
     Section,
     Share,
     Weight,

@@ -1,7 +1,7 @@
 """Reading a recipe: a YAML file, then ``key.sub=value`` overrides (OmegaConf), then validation, all mistakes at once.
 
 Each misspelt key is named with the nearest valid one. No value is ever changed behind the user's back: what cannot be
-honoured is an error. What may be set is in ``alignment.settings.recipe``.
+honoured is an error. What may be set is in ``alignment.settings.read_recipe``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from alignment.errors import UserError
-from alignment.resources import resolve
+from alignment.files import resolve
 from alignment.settings.recipe import Recipe
-from alignment.settings.section import Section
+from alignment.settings.sections import Section
 
 DEFAULT_RECIPE = "configs/toy.yaml"
 REQUIRED = "required"

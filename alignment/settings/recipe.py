@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from alignment.settings.model_sections import BaseSection, DataSection, ModelSection
 from alignment.settings.ppo_sections import PPOSection, RejectionSection
 from alignment.settings.reward_sections import RewardSection
-from alignment.settings.section import Count, Positive, Section
-from alignment.settings.stage_sections import AnnotateSection, EvaluateSection, ExportSection, SFTSection
+from alignment.settings.sections import (
+    AnnotateSection,
+    BaseSection,
+    Count,
+    DataSection,
+    EvaluateSection,
+    ExportSection,
+    ModelSection,
+    Positive,
+    Section,
+    SFTSection,
+)
 
 
 class Recipe(Section):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from alignment.data.records import GRADES, Dimension
-from alignment.settings.section import Positive, Rate, Section, Weight, check_divides
+from alignment.settings.sections import Positive, Rate, Section, Weight, check_divides
 
 GradeTable = dict[str, Weight]
 """A number for each of the four grades."""

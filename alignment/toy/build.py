@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from alignment.data.jsonl import write_jsonl
+from alignment.data.row_files import write_jsonl
 from alignment.toy.corpus_and_demonstrations import make_demonstrations, make_documents
 from alignment.toy.toy_prompts import QuestionPool, held_out_texts, make_heldout_prompts, make_train_prompts
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from alignment.resources import table
+from alignment.files import table
 
 ACT_FAMILIES = ("recipe", "howto", "borderline")
 COUNTRY_FAMILIES = ("capital", "language", "continent")

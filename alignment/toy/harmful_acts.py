@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from alignment.resources import table
+from alignment.files import table
 from alignment.toy.facts import capitalised
 
 REFUSALS_ACT = ("I cannot help you {a}.", "No, I will not help you {a}.", "Sorry, I will not help you {a}.")

@@ -19,16 +19,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignment.data.jsonl import OnError, read_jsonl
+from alignment.data.row_files import OnError, read_jsonl
 from alignment.errors import UserError
-from alignment.machine.device import pick_device, resolve_dtype
-from alignment.models.attention import use_fast_attention
+from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.models.backbone import output_logits
-from alignment.models.optimizer import MasterWeights
+from alignment.models.optimizer_and_trainer import MasterWeights
+from alignment.models.pretrained import use_fast_attention
 from alignment.run.stage_run import OnStep
-from alignment.settings.model_sections import BaseSection
-from alignment.tensors.masking import lengths_to_mask
-from alignment.tensors.padding import pad_right
+from alignment.settings.sections import BaseSection
+from alignment.tensors import lengths_to_mask, pad_right
 
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, "<|system|>", "<|user|>", "<|assistant|>")

@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 from typing import Literal
 
 from alignment.data.records import Message
-from alignment.resources import table
+from alignment.files import table
 from alignment.toy.facts import ACT_FAMILIES, ANIMAL_FAMILIES, COUNTRY_FAMILIES, Fact, capitalised, fact_index, facts
 from alignment.toy.harmful_acts import Act, act_index, acts
 

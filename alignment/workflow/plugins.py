@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,15 +23,17 @@ from typing import Any
 from alignment.errors import UserError
 from alignment.settings.recipe import Recipe
 
+TABLES = {
+    "HEADS": "alignment.models.heads:HEADS",
+    "LOSSES": "alignment.reward.losses:LOSSES",
+    "GATES": "alignment.reward.gate:GATES",
+}
+"""Table that a plugin can add to -> where it stands."""
+
 
 def tables() -> dict[str, dict[str, Any]]:
-    """What a plugin can add to, by name."""
-    # Here, since they need torch: whether the files are there is known without.
-    from alignment.models.heads.known_heads import HEADS
-    from alignment.reward.gate import GATES
-    from alignment.reward.losses import LOSSES
-
-    return {"HEADS": HEADS, "LOSSES": LOSSES, "GATES": GATES}
+    """What a plugin can add to, by name; opened here, since it needs torch, and whether files are there does not."""
+    return {name: pkgutil.resolve_name(place) for name, place in TABLES.items()}
 
 
 def plugin_files(recipe: Recipe) -> list[Path]:

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from alignment.data.jsonl import read_jsonl
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison, Dimension
 from alignment.data.repeated_judgments import by_majority, without_duplicates
+from alignment.data.row_files import read_jsonl
 from alignment.data.splits import check_no_overlap, split_by_conversation
 from alignment.errors import UserError
-from alignment.resources import resolve
+from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED, RewardModelSection, SourceSection, source_names
-from alignment.workflow.recipe_prompts import check_against_heldout
+from alignment.workflow.prompts_and_policies import check_against_heldout
 
 GUARD_SEED = 1
 """Added to the seed, so that the guard's split is another than that of held-out conversations."""

@@ -17,7 +17,7 @@ from annotation_ui.store.pairs import VariantInfo
 if TYPE_CHECKING:
     from alignment.models.backbone import Backbone
     from alignment.run.run_folder import RunFolder
-    from alignment.workflow.run_policies import Policy
+    from alignment.workflow.prompts_and_policies import Policy
 
 
 def load_variants(settings: AppSettings, run: Path | None) -> tuple[Variant, Variant] | None:
@@ -58,7 +58,7 @@ class _Loader:
     def _policy(self, name: str, wanted: VariantSettings) -> Variant:
         """A policy of the run: an adapter on the backbone of all its policies, or fully trained a model of its own."""
         from alignment.run.run_folder import RunFolder
-        from alignment.workflow.run_policies import load_policy
+        from alignment.workflow.prompts_and_policies import load_policy
 
         if self._run is None:
             raise UserError(f"variants: policy={name} belongs to a run. Give its folder: --run runs/toy")
@@ -75,7 +75,7 @@ class _Loader:
     def _backbone_of(self, folder: RunFolder) -> Backbone:
         """What the policies of the run share, loaded as its own recipe says."""
         from alignment.settings.read_recipe import load_recipe
-        from alignment.workflow.run_policies import load_backbone
+        from alignment.workflow.prompts_and_policies import load_backbone
 
         if self._shared is None:
             model = load_recipe(str(folder.stage("sft") / "config.yaml")).model
@@ -86,7 +86,7 @@ class _Loader:
     def _model(self, name: str, wanted: VariantSettings) -> Variant:
         """A chat model in a folder or on the Hub."""
         from alignment.models.pretrained import find_model, load_base
-        from alignment.settings.model_sections import ModelSection
+        from alignment.settings.sections import ModelSection
 
         path = find_model(name)
         if path not in self._models:

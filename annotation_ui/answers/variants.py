@@ -78,7 +78,7 @@ class LocalVariant:
     def stream(self, messages: Sequence[Message], *, seed: int) -> Iterator[Piece]:
         """Draw one answer, each token when its turn comes."""
         from alignment.models.sampling.streaming import stream_answer
-        from alignment.settings.model_sections import SamplingSection
+        from alignment.settings.sections import SamplingSection
 
         sampling = SamplingSection.model_validate(self.info.sampling)
         answer = stream_answer(self.backbone, self.role, messages, sampling, seed=seed)

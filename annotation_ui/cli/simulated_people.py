@@ -21,7 +21,7 @@ from alignment.data.readers import load_prompts
 from alignment.data.records import SAFETY_LABELS, Dimension, Message, Prompt, SafetyBin
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
-from alignment.resources import resource
+from alignment.files import resource
 from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, SimulatedOpinion, compare
 from alignment.toy.toy_answers import sample_answer
 from alignment.toy.toy_questions import lookup

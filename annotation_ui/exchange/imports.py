@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
-from alignment.data.jsonl import OnError, ReadReport, explain
 from alignment.data.readers import load_comparisons, load_prompts
 from alignment.data.records import AnswerSource, Comparison, Dimension, Part, Prompt
+from alignment.data.row_files import OnError, ReadReport, explain
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
-from alignment.resources import resolve
+from alignment.files import resolve
 from annotation_ui.desk.exercises import read_exercises
 from annotation_ui.exchange.pair_lines import IMPORTED, attention_item, has_own_pairs, own_pairs
 from annotation_ui.store import tables
@@ -73,7 +73,7 @@ def read_prompts(
         source: a file, or ``owner/name[:split]`` of a Hub dataset.
         dimension: of the project. Prompts that say that they are about another one are left out and counted.
         filing: part, batch and priority.
-        format: a name from ``alignment.data.formats.known_formats.FORMATS``, or ``auto``.
+        format: a name from ``alignment.data.formats.row_format.FORMATS``, or ``auto``.
         on_error: what to do with malformed rows: raise, or leave out and count.
         limit: take so many at most.
 
@@ -107,7 +107,7 @@ def read_pairs(
         source: a file, or ``owner/name[:split]`` of a Hub dataset.
         dimension: of the project. Pairs that say that they are about another one are left out and counted.
         filing: part, batch and priority.
-        format: of comparisons: a name from ``alignment.data.formats.known_formats.FORMATS``, or ``auto``.
+        format: of comparisons: a name from ``alignment.data.formats.row_format.FORMATS``, or ``auto``.
         on_error: what to do with malformed rows: raise, or leave out and count.
         limit: take so many at most.
 

@@ -14,20 +14,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from alignment.data.jsonl import ReadReport, write_jsonl
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison
+from alignment.data.row_files import ReadReport, write_jsonl
 from alignment.data.splits import split_by_conversation
-from alignment.resources import resolve
+from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import StageRun
 from alignment.settings.recipe import Recipe
-from alignment.workflow.recipe_prompts import check_against_heldout, heldout_prompts, training_prompts
-from alignment.workflow.run_policies import load_backbone, load_policy, newest_before
+from alignment.workflow.prompts_and_policies import (
+    check_against_heldout,
+    heldout_prompts,
+    load_backbone,
+    load_policy,
+    newest_before,
+    training_prompts,
+)
 from stages.annotate.people import judged_by_people
 from stages.annotate.simulated_round import check_room, fill_queues, sample_and_compare
 from stages.door.preconditions import check_annotate
-from stages.door.progress import progress, say_left_out
+from stages.door.progress_and_exit import progress, say_left_out
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:

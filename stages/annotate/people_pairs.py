@@ -10,18 +10,17 @@ from collections.abc import Mapping, Sequence
 
 from alignment.data.records import Dimension, Part, Prompt, SampledAnswer
 from alignment.errors import UserError
-from alignment.files import content_hash, read_json, write_json
-from alignment.resources import resolve
+from alignment.files import content_hash, read_json, resolve, write_json
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
-from alignment.workflow.run_policies import Policy, load_backbone, load_policy, newest_before, with_room
+from alignment.workflow.prompts_and_policies import Policy, load_backbone, load_policy, newest_before, with_room
 from annotation_ui.exchange.rounds import PRIORITY, Goal
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.vocabulary import SLOTS
 from stages.annotate.prompt_queues import prompts_for_people
 from stages.annotate.variant_answers import answers_of_both
-from stages.door.progress import progress, say
+from stages.door.progress_and_exit import progress, say
 
 PARTS: dict[Part, str] = {"train": "training prompts", "heldout": "held-out prompts"}
 

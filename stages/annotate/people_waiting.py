@@ -20,7 +20,7 @@ from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.exchange.rounds import RoundProgress, Standing
 from annotation_ui.store.database import Store
-from stages.door.progress import progress, say
+from stages.door.progress_and_exit import progress, say
 
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 60.0

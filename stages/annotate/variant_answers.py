@@ -7,9 +7,8 @@ from pathlib import Path
 
 from alignment.data.records import AnswerSource, Prompt, SampledAnswer
 from alignment.models.sampling.batch_sampling import answer_prompts
-from alignment.settings.model_sections import SamplingSection
-from alignment.settings.stage_sections import AnnotateSection
-from alignment.workflow.run_policies import Policy
+from alignment.settings.sections import AnnotateSection, SamplingSection
+from alignment.workflow.prompts_and_policies import Policy
 
 
 def answers_of_both(

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment.resources import resolve
+from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.toy.toy_base_model import encode_document, new_model, pretrain, read_corpus, save_base, train_tokenizer
 from stages.door.preconditions import check_base
-from stages.door.progress import progress
+from stages.door.progress_and_exit import progress
 
 
 def main(recipe: Recipe) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from alignment.errors import UserError
 from alignment.models.sampling.streaming import stream_answer
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
-from alignment.workflow.run_policies import Policy, load_backbone, load_policy
+from alignment.workflow.prompts_and_policies import Policy, load_backbone, load_policy
 
 console = Console()
 

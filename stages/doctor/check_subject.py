@@ -9,16 +9,16 @@ from typing import Literal, TypeVar, cast
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.data.encoding import DialogueEncoder
-from alignment.data.jsonl import ReadReport
 from alignment.data.readers import load_demonstrations
 from alignment.data.records import Demonstration, Prompt
+from alignment.data.row_files import ReadReport
+from alignment.files import resolve
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_causal_lm, load_tokenizer
-from alignment.resources import resolve
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import TOY_MODEL
 from alignment.settings.recipe import Recipe
-from alignment.workflow.recipe_prompts import heldout_prompts, training_prompts
+from alignment.settings.sections import TOY_MODEL
+from alignment.workflow.prompts_and_policies import heldout_prompts, training_prompts
 
 T = TypeVar("T")
 Status = Literal["ok", "warning", "problem", "skipped"]

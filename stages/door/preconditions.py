@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from alignment.data.raw_rows import check_source
+from alignment.data.row_files import check_source
 from alignment.errors import UserError
-from alignment.resources import resolve
+from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import TOY_MODEL
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED
+from alignment.settings.sections import TOY_MODEL
 
 SFT_COMMAND = "python -m stages.sft"
 REWARD_COMMAND = "python -m stages.reward"

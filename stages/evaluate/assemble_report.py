@@ -18,7 +18,7 @@ from alignment.figures.policy_figures import (
 )
 from alignment.figures.reward_model_figures import score_histograms
 from alignment.files import read_json
-from alignment.machine.device import resolve_dtype
+from alignment.machine.device_and_processes import resolve_dtype
 from alignment.report.reward_schema import RewardFigures
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import read_snapshots

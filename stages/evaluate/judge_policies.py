@@ -13,22 +13,28 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, get_args
 
-from alignment.data.jsonl import write_jsonl
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
+from alignment.data.row_files import write_jsonl
+from alignment.files import resolve
 from alignment.judges.gold_verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.report.write_report import write_report
-from alignment.resources import resolve
 from alignment.rl.policy_measurement import measure_policy
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import read_snapshots
 from alignment.settings.recipe import Recipe
-from alignment.workflow.recipe_prompts import heldout_prompts
-from alignment.workflow.run_policies import base_model_path, load_backbone, load_policy, policy_names, with_room
+from alignment.workflow.prompts_and_policies import (
+    base_model_path,
+    heldout_prompts,
+    load_backbone,
+    load_policy,
+    policy_names,
+    with_room,
+)
 from stages.door.preconditions import check_evaluate
-from stages.door.progress import progress, say_left_out
+from stages.door.progress_and_exit import progress, say_left_out
 from stages.evaluate.assemble_report import assemble_report
 
 

@@ -15,11 +15,11 @@ from alignment.models.backbone import Backbone
 from alignment.models.export.standard_folders import check_free, export_policy, export_reward_model
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import TOY_MODEL
 from alignment.settings.recipe import Recipe
-from alignment.workflow.run_policies import Policy, load_backbone, load_policy, policy_names
+from alignment.settings.sections import TOY_MODEL
+from alignment.workflow.prompts_and_policies import Policy, load_backbone, load_policy, policy_names
 from stages.door.preconditions import check_export
-from stages.door.progress import console
+from stages.door.progress_and_exit import console
 
 
 def main(recipe: Recipe) -> Path:

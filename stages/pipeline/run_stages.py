@@ -16,16 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.files import read_json
-from alignment.machine.environment import peak_memory_gib
 from alignment.report.number_formats import duration
 from alignment.report.report_schema import validate_report
 from alignment.report.write_report import SUMMARY_COLUMNS, headline, summary_rows
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_run import peak_memory_gib
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import pretrain as base
 from stages.door.preconditions import planned_stages
-from stages.door.progress import console
+from stages.door.progress_and_exit import console
 from stages.evaluate import judge_policies as evaluate
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models as reward

@@ -11,24 +11,24 @@ import torch
 from trl import SFTConfig
 
 from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue, encode_dialogues
-from alignment.data.jsonl import read_jsonl, write_jsonl
 from alignment.data.readers import load_demonstrations
 from alignment.data.records import Prompt
+from alignment.data.row_files import read_jsonl, write_jsonl
 from alignment.errors import UserError
+from alignment.files import resolve
 from alignment.models.backbone import Backbone
+from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.models.sft_trainer import train_sft
-from alignment.models.trainer_kit import check_trainer_settings
-from alignment.resources import resolve
 from alignment.reward.gate import gate_named
 from alignment.rl.policy_measurement import SCORING_BATCH
 from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import OnStep, StageRun
 from alignment.settings.recipe import Recipe
-from alignment.workflow.run_policies import load_policy, newest_before
-from stages.door.progress import progress
+from alignment.workflow.prompts_and_policies import load_policy, newest_before
+from stages.door.progress_and_exit import progress
 from stages.ppo.round_inputs import Round
 
 

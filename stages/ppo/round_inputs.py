@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.records import Prompt
-from alignment.machine.processes import Processes
+from alignment.files import resolve
+from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.load_reward_models import load_reward_models
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.reward_scorer import RewardScorer
-from alignment.resources import resolve
 from alignment.reward.gate import gate_named
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
-from alignment.workflow.recipe_prompts import heldout_prompts, training_prompts
-from alignment.workflow.run_policies import load_backbone, with_room
-from stages.door.progress import say_left_out
+from alignment.workflow.prompts_and_policies import heldout_prompts, load_backbone, training_prompts, with_room
+from stages.door.progress_and_exit import say_left_out
 from stages.ppo.training_watch import check_can_watch
 
 ROUND_SEED = 2**16

@@ -12,9 +12,9 @@ from typing import Any
 
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import rollout_metrics
-from alignment.rl.prompt_batches import prompt_batches
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
+from alignment.workflow.prompts_and_policies import prompt_batches
 from stages.door.preconditions import check_ppo, unfinished_methods
 from stages.ppo.keeper import keeping
 from stages.ppo.rejection_sampling import rejection

@@ -2,7 +2,7 @@
 
 A model is a folder or a Hub name: what ``stages.reward`` makes, or a sequence classifier. The tokenizer of the run's
 SFT model encodes, else that of the first model's base; models of another one read the text again
-(``alignment.models.scorers.separate_models``).
+(``alignment.models.scorers.load_reward_models``).
 """
 
 from __future__ import annotations
@@ -18,24 +18,22 @@ from alignment.data.readers import load_comparisons
 from alignment.data.records import GRADES
 from alignment.errors import UserError
 from alignment.figures.intervals import Figure
-from alignment.files import read_json
+from alignment.files import read_json, resolve
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import find_model, load_base
-from alignment.models.scorers.load_reward_models import load_reward_model
+from alignment.models.scorers.load_reward_models import Reencoded, load_reward_model
 from alignment.models.scorers.reward_model import FILE, is_full_model
-from alignment.models.scorers.separate_models import Reencoded
 from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier
 from alignment.report.number_formats import NONE, percent
 from alignment.report.write_reward_report import write_reward_report
-from alignment.resources import resolve
 from alignment.reward.cross_evaluation import ComparisonSet, Reader, assemble_evaluation, encode_set, score_models
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import ModelSection
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import source_names
+from alignment.settings.sections import ModelSection
+from alignment.workflow.prompts_and_policies import load_backbone
 from alignment.workflow.reward_data import reward_data
-from alignment.workflow.run_policies import load_backbone
-from stages.door.progress import console, progress, say, say_left_out
+from stages.door.progress_and_exit import console, progress, say, say_left_out
 
 
 def evaluate_only(recipe: Recipe) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from alignment.files import read_json, write_json
 from alignment.machine.checkpoint import latest_step
 from alignment.models.backbone import Backbone
 from alignment.models.heads.known_heads import build_head
+from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.trainer_kit import check_trainer_settings
 from alignment.reward.encoded_pairs import EncodedPair, check_usable, encode_pairs
 from alignment.reward.losses import preference_loss_named
 from alignment.reward.pair_scoring import calibrate, evaluate_reward_model
@@ -32,11 +32,10 @@ from alignment.run.stage_run import CHECKPOINTS as CHECKPOINTS
 from alignment.run.stage_run import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
+from alignment.workflow.prompts_and_policies import load_backbone
 from alignment.workflow.reward_data import RewardData, apart_for_guard, reward_data
-from alignment.workflow.run_policies import load_backbone
 from stages.door.preconditions import check_reward
-from stages.door.progress import progress, say
-from stages.door.stop_request import StopRequest, deferred_stop
+from stages.door.progress_and_exit import StopRequest, deferred_stop, progress, say
 
 RESULT = "result.json"
 """Written last into a reward model's folder: it is trained, measured and saved."""

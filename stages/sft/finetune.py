@@ -16,16 +16,16 @@ from trl import SFTConfig
 from alignment.data.encoded_dialogues import encode_dialogues
 from alignment.data.readers import load_demonstrations
 from alignment.data.records import Demonstration, Message
-from alignment.models.pretrained import load_base, merge_and_save, save_model
+from alignment.files import resolve
+from alignment.models.backbone import save_model
+from alignment.models.optimizer_and_trainer import check_trainer_settings
+from alignment.models.pretrained import load_base, merge_and_save
 from alignment.models.sft_trainer import train_sft
-from alignment.models.trainer_kit import check_trainer_settings
-from alignment.resources import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
-from alignment.workflow.recipe_prompts import check_against_heldout
-from alignment.workflow.run_policies import base_model_path
+from alignment.workflow.prompts_and_policies import base_model_path, check_against_heldout
 from stages.door.preconditions import check_sft
-from stages.door.progress import progress, say_left_out
+from stages.door.progress_and_exit import progress, say_left_out
 
 
 def main(recipe: Recipe) -> dict[str, Any]:

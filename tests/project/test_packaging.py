@@ -11,8 +11,8 @@ from pathlib import Path
 import child_process
 import pytest
 
-from alignment import resources
-from alignment.resources import resolve, resource
+from alignment import files
+from alignment.files import resolve, resource
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def test_checkout_is_recognised_by_its_name_not_by_any_pyproject(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "alignment"
-    monkeypatch.setattr(resources, "_PACKAGE", package)
+    monkeypatch.setattr(files, "_PACKAGE", package)
     packaged = package / "_resources" / "configs" / "toy.yaml"
     assert resource("configs/toy.yaml") == packaged
     for text in ('[project]\nname = "another"\n', "[tool]\n", "not toml ="):
@@ -50,7 +50,7 @@ def test_resolve_prefers_the_current_folder_then_the_shipped_file(
     (checkout / "pyproject.toml").write_text('[project]\nname = "tandem-rlhf"\n')
     (checkout / "data" / "x.jsonl").write_text("shipped")
     (checkout / "notes.txt").write_text("not a resource")
-    monkeypatch.setattr(resources, "_PACKAGE", checkout / "alignment")
+    monkeypatch.setattr(files, "_PACKAGE", checkout / "alignment")
     monkeypatch.chdir(here)
 
     assert resolve("data/x.jsonl").read_text() == "shipped"
@@ -93,7 +93,7 @@ def test_installed_wheel_finds_its_files_from_any_folder(wheel: Path, tmp_path: 
     elsewhere.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    program = "from alignment.resources import resolve; print(resolve('configs/toy.yaml'))"
+    program = "from alignment.files import resolve; print(resolve('configs/toy.yaml'))"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = child_process.run([sys.executable, "-c", program], cwd=elsewhere, env=environment, check=True)
     found = Path(done.stdout.strip())

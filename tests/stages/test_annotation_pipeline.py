@@ -21,8 +21,8 @@ from annotation_fixtures import Person, add_person, app_settings, new_item
 from sqlalchemy import func, select, update
 from stage_fixtures import reduced_recipe
 
-from alignment.data.jsonl import read_jsonl
 from alignment.data.records import GRADES, Comparison
+from alignment.data.row_files import read_jsonl
 from alignment.errors import UserError
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe

@@ -17,7 +17,7 @@ from alignment.models.sampling.streaming import stream_answer
 from alignment.report.report_schema import validate_report
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
-from alignment.workflow.run_policies import load_backbone, load_policy
+from alignment.workflow.prompts_and_policies import load_backbone, load_policy
 from stages.annotate import collect as annotate
 from stages.evaluate import judge_policies as evaluate
 from stages.pipeline import run_stages as pipeline

@@ -19,8 +19,8 @@ from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_base
 from alignment.models.sampling.streaming import Partial
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import SamplingSection
 from alignment.settings.recipe import Recipe
+from alignment.settings.sections import SamplingSection
 from stages.chat import talk as chat
 from stages.door import command_line
 from stages.sft import finetune as sft

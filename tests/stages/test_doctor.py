@@ -22,10 +22,10 @@ from alignment.rl.health.health_history import HealthSettings
 from alignment.rl.health.health_watch import Finding, examine
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import rollout_metrics
-from alignment.settings.model_sections import SamplingSection
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
+from alignment.settings.sections import SamplingSection
 from stages.doctor import recipe_checks
 from stages.doctor.check_subject import CheckResult, Subject
 from stages.doctor.recipe_checks import CHECKS, check_recipe

@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file
 from stage_fixtures import REDUCED, ROOT, outcome, reduced_recipe
 
-from alignment.data.jsonl import read_jsonl
 from alignment.data.records import Comparison
+from alignment.data.row_files import read_jsonl
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.files import read_json

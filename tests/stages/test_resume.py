@@ -23,7 +23,7 @@ from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import StageRun
 from alignment.settings.recipe import Recipe
 from stages.ppo import train_policy as ppo
-from stages.ppo.resume import ResumablePPO
+from stages.ppo.keeper import ResumablePPO
 from stages.ppo.training_watch import TrainingWatch
 
 pytestmark = pytest.mark.integration

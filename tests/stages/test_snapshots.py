@@ -11,7 +11,7 @@ from tiny import tiny_prompts
 from alignment.models.backbone import Backbone
 from alignment.run.stage_run import read_snapshots
 from alignment.settings.read_recipe import load_recipe
-from stages.ppo.snapshots import Snapshots
+from stages.ppo.training_watch import Snapshots
 
 
 def test_every_second_update_is_written_and_none_changes_what_is_drawn_next(backbone: Backbone, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from alignment.files import read_json
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import pretrain as base
-from stages.door.exit_codes import guarded
+from stages.door.progress_and_exit import guarded
 from stages.evaluate import judge_policies as evaluate
 from stages.export import write_folder as export
 from stages.ppo import train_policy as ppo

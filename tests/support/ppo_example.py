@@ -9,11 +9,11 @@ from tiny import LORA, add_reward_model, add_role, tiny_prompts
 from torch import Tensor, nn
 
 from alignment.models.backbone import Backbone
-from alignment.rl.advantages import Advantages
 from alignment.rl.ppo import PPO
+from alignment.rl.ppo_math import Advantages
 from alignment.rl.rollout import Rollout
-from alignment.settings.model_sections import SamplingSection
 from alignment.settings.ppo_sections import PPOSection
+from alignment.settings.sections import SamplingSection
 
 TEMPERATURE = 0.8
 EPISODES = 12

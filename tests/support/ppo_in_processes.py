@@ -15,11 +15,11 @@ import torch
 from tiny import add_reward_model, add_role, load_tiny, tiny_prompts
 
 from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from alignment.machine.processes import Processes
+from alignment.machine.device_and_processes import Processes
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import rollout_metrics
-from alignment.settings.model_sections import SamplingSection
 from alignment.settings.ppo_sections import PPOSection
+from alignment.settings.sections import SamplingSection
 
 EPISODES = 128
 UPDATES = 3

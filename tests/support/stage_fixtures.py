@@ -12,7 +12,7 @@ from tiny import Family, save_tiny_model
 
 from alignment.settings.read_recipe import parse_recipe
 from alignment.settings.recipe import Recipe
-from stages.door.exit_codes import guarded
+from stages.door.progress_and_exit import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "data" / "toy"

@@ -31,7 +31,7 @@ from alignment.data.records import Message, Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.settings.model_sections import LoraSection, ModelSection
+from alignment.settings.sections import LoraSection, ModelSection
 
 Family = Literal["llama", "qwen2", "qwen3"]
 HIDDEN = 16

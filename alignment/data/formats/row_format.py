@@ -8,6 +8,7 @@ rest.
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -64,6 +65,21 @@ class Format:
     comparisons: RowReader[Comparison]
     demonstrations: RowReader[Demonstration]
     prompts: RowReader[Prompt]
+
+
+FORMATS = {
+    "tandem": "alignment.data.formats.tandem:TANDEM",
+    "alpaca_eval": "alignment.data.formats.alpaca:ALPACA_EVAL",
+    "alpaca": "alignment.data.formats.alpaca:ALPACA",
+    "hh": "alignment.data.formats.hh:HH",
+    "trl": "alignment.data.formats.trl:TRL",
+}
+"""Name -> where the format stands, in the order in which formats are tried: a module a format, beside this one."""
+
+
+def known_formats() -> dict[str, Format]:
+    """Every format by its name; their modules are opened here, once there is something to read."""
+    return {name: pkgutil.resolve_name(place) for name, place in FORMATS.items()}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from alignment.data.encoded_dialogues import encode_prompts
 from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
-from alignment.settings.model_sections import SamplingSection
+from alignment.settings.sections import SamplingSection
 
 COMPACT_SHARE = 0.2
 """Finished rows are dropped once they are this share of the batch; copying the cache more often costs more."""

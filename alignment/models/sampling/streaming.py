@@ -22,7 +22,7 @@ from alignment.data.encoded_dialogues import check_length
 from alignment.data.records import Message
 from alignment.models.backbone import Backbone
 from alignment.models.sampling.batch_sampling import draw_tokens
-from alignment.settings.model_sections import SamplingSection
+from alignment.settings.sections import SamplingSection
 
 HALF_A_CHARACTER = "\ufffd"
 """What bytes decode to that are no whole character yet."""

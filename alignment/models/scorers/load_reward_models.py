@@ -1,20 +1,25 @@
-"""Loading the reward models that a run names: on the shared base, beside it, or several as one."""
+"""Loading the reward models that a run names: on the shared base, beside it (re-encoded), or several (an ensemble)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from alignment.data.encoded_dialogues import EncodedAnswer, Encoder, check_length
+from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.models.backbone import Backbone
+from alignment.models.heads.many_score_heads import combined
 from alignment.models.pretrained import find_model, load_base
 from alignment.models.scorers.reward_model import FILE, RewardModel, is_full_model
-from alignment.models.scorers.reward_scorer import RewardScorer
-from alignment.models.scorers.separate_models import Ensemble, Reencoded
+from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, RewardScorer, ValueStart, no_value_start
 from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier, weights_hash
-from alignment.settings.model_sections import ModelSection
 from alignment.settings.ppo_sections import RewardFoldersSection
+from alignment.settings.sections import ModelSection
 
 
 def load_reward_models(
@@ -88,3 +93,101 @@ def same_model(one: str, other: str) -> bool:
         return True
     found = weights_hash(one)
     return found is not None and found == weights_hash(other)
+
+
+class Reencoded:
+    """A reward model that reads another tokenizer's ids than the policy writes."""
+
+    def __init__(self, model: RewardModel | SequenceClassifier, policy_encoder: Encoder) -> None:
+        self.model = model
+        self.policy_encoder = policy_encoder
+        own = model if isinstance(model, SequenceClassifier) else model.backbone
+        self.encoder, self.context_tokens = own.encoder, own.context_tokens
+        self.ends_with_template = isinstance(model, SequenceClassifier) and model.ends_with_template
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folder that it was loaded from."""
+        return self.model.folders
+
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> RewardJudgment:
+        """Judge dialogues that carry their text."""
+        encoded = [self.encode_again(dialogue) for dialogue in dialogues]
+        return self.model.judge(encoded, batch_size=batch_size, on_batch=on_batch)
+
+    def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
+        """Raw scores (B,) on the CPU, as ``judge``."""
+        return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
+
+    def value_start(self, backbone: Backbone, *, whole: bool) -> ValueStart:
+        """Raise ``UserError``: it is no role of the policy's base."""
+        raise no_value_start()
+
+    def encode_again(self, dialogue: EncodedAnswer) -> EncodedAnswer:
+        """The same dialogue for the reward model; an answer that did not stop does not stop here either.
+
+        Text that the model's template uses as a mark of its own is left out of the answer. An answer that the tokenizer
+        still cannot write, or that is too long for the model's context, is read as an empty one: the policy chose it,
+        and a run is not to end for it.
+
+        Raises:
+            UserError: the prompt alone cannot be read.
+        """
+        if not dialogue.messages:
+            raise ValueError("a dialogue without text cannot be read by another tokenizer")
+        empty = self.encoder.encode_answer(dialogue.messages, "")
+        where = f"a prompt for the reward model in {self.folders[0]}"
+        check_length(len(empty.input_ids), self.context_tokens, where)
+        try:
+            text = self._text(dialogue)
+            found = self.encoder.encode_answer(dialogue.messages, text)
+        except UserError:
+            return empty
+        if dialogue.answer_ids[-1] not in self.policy_encoder.stop_ids:
+            found = EncodedAnswer(found.prompt_ids, found.answer_ids[: len(found.answer_ids) - len(empty.answer_ids)])
+        elif self.ends_with_template:
+            found = self._with_end(dialogue, text)
+        return found if found.answer_ids and len(found.input_ids) <= self.context_tokens else empty
+
+    def _with_end(self, dialogue: EncodedAnswer, text: str) -> EncodedAnswer:
+        """Prompt and answer with all that the template writes after it, as the model's own users encode them."""
+        finished = [*dialogue.messages, Message(role="assistant", content=text)]
+        prompt_ids = self.encoder.encode_prompt(dialogue.messages)
+        ids = self.encoder.encode_dialogue(finished, loss_on="last_answer").input_ids
+        return EncodedAnswer(prompt_ids, ids[len(prompt_ids) :])
+
+    def _text(self, dialogue: EncodedAnswer) -> str:
+        text, before = self.policy_encoder.decode(dialogue.answer_ids), ""
+        while text != before:  # what is left when a mark is taken out may be a mark again
+            before = text
+            for marker in self.encoder.control_markers:
+                text = text.replace(marker, "")
+        return text
+
+
+class Ensemble:
+    """Several reward models of one dimension, whose raw scores are combined; how far they differ is told."""
+
+    def __init__(self, models: Sequence[RewardScorer], *, rule: str = "mean", caution: float = 1.0) -> None:
+        self.models = list(models)
+        self.rule, self.caution = rule, caution
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where they lie."""
+        return [folder for model in self.models for folder in model.folders]
+
+    def judge(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> RewardJudgment:
+        """Combined raw scores, and their standard deviation over the models."""
+        scores = torch.stack([model.score(dialogues, batch_size=batch_size) for model in self.models], dim=1)
+        if on_batch is not None:
+            on_batch(len(dialogues))
+        return RewardJudgment(combined(scores, self.rule, caution=self.caution), scores.std(1, correction=0))
+
+    def score(self, dialogues: Sequence[EncodedAnswer], *, batch_size: int, on_batch: OnBatch = None) -> Tensor:
+        """Combined raw scores (B,) on the CPU."""
+        return self.judge(dialogues, batch_size=batch_size, on_batch=on_batch).scores
+
+    def value_start(self, backbone: Backbone, *, whole: bool) -> ValueStart:
+        """Raise ``UserError``: they are several."""
+        raise no_value_start()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
-from alignment.machine.device import dtype_name
+from alignment.machine.device_and_processes import dtype_name
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import HeadArgument, build_head
 from alignment.models.pretrained import load_base
@@ -33,9 +33,8 @@ from alignment.models.shared_prompts import (
     distinct_answers,
     pack_answers,
 )
-from alignment.settings.model_sections import ModelSection
-from alignment.tensors.logprobs import token_logprobs
-from alignment.tensors.padding import group_by_length, padded_width
+from alignment.settings.sections import ModelSection
+from alignment.tensors import group_by_length, padded_width, token_logprobs
 
 FORMAT_VERSION = 1
 FILE = "reward_model.json"

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from alignment.settings.model_sections import LoraSection
 from alignment.settings.ppo_sections import PPOSection
+from alignment.settings.sections import LoraSection
 
 Default = TypeVar("Default", float, None)
 MetricsRow = Mapping[str, float]

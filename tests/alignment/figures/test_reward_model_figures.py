@@ -15,9 +15,8 @@ from alignment.data.records import GRADES
 from alignment.errors import UserError
 from alignment.figures import intervals
 from alignment.figures.bootstrap import bootstrap
-from alignment.figures.reliability import BINS, preference_probability, reliability
 from alignment.figures.reward_model_figures import agreement, cross_table, length_figures, reward_figures, side_by_side
-from alignment.figures.scored_pairs import ScoredPair, accuracy
+from alignment.figures.scored_pairs import BINS, ScoredPair, accuracy, preference_probability, reliability
 from alignment.figures.unsafe_detection import best_threshold, labelled_answers, unsafe_detection
 
 GATE = 0.15

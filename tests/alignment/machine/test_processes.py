@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from alignment.machine.processes import Processes
+from alignment.machine.device_and_processes import Processes
 
 SCRIPT = Path(__file__).parents[2] / "support" / "ppo_in_processes.py"
 TOLERANCE = 1e-4
@@ -93,7 +93,7 @@ class TestAlone:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_shares_cover_the_batch_once_and_are_joined_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.machine import processes as module
+    from alignment.machine import device_and_processes as module
 
     shares = []
     for rank in range(count):

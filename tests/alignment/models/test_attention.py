@@ -10,8 +10,8 @@ import torch
 from tiny import load_tiny, token_rows
 from torch import Tensor
 
-from alignment.models.attention import NAME
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import NAME
 
 
 def hidden_and_gradient(backbone: Backbone, implementation: str) -> tuple[Tensor, Tensor]:

@@ -47,11 +47,10 @@ from alignment.models.export import model_card
 from alignment.models.export.model_card import OWN_FOLDER
 from alignment.models.export.standard_folders import export_policy, export_reward_model, tokenizer_with_pad
 from alignment.models.heads.known_heads import HEADS
-from alignment.models.scorers.load_reward_models import load_reward_model
+from alignment.models.scorers.load_reward_models import Reencoded, load_reward_model
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.separate_models import Reencoded
 from alignment.settings.recipe import Recipe
-from stages.door.exit_codes import guarded
+from stages.door.progress_and_exit import guarded
 from stages.export import write_folder as export
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models as reward

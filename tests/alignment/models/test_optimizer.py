@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alignment.models.optimizer import MasterWeightAdamW
+from alignment.models.optimizer_and_trainer import MasterWeightAdamW
 
 
 def made(dtype: torch.dtype) -> list[nn.Parameter]:

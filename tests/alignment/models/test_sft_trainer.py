@@ -15,9 +15,9 @@ from alignment.data.encoded_dialogues import EncodedDialogue
 from alignment.data.records import Demonstration, Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
+from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.sft_trainer import train_sft
-from alignment.models.trainer_kit import check_trainer_settings
-from alignment.settings.stage_sections import SFTSection
+from alignment.settings.sections import SFTSection
 from stages.sft.finetune import answered_prompts
 
 CHATS = (

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.models import shared_prompts
-from alignment.models.attention import NAME as WIDENED_ATTENTION
 from alignment.models.backbone import Backbone
+from alignment.models.pretrained import NAME as WIDENED_ATTENTION
 from alignment.models.shared_prompts import (
     MODEL_TYPES,
     SharedPrompts,
@@ -26,7 +26,7 @@ from alignment.models.shared_prompts import (
     dialogue_states,
     pack_answers,
 )
-from alignment.tensors.padding import group_by_length, group_sizes
+from alignment.tensors import group_by_length, group_sizes
 
 CPU = torch.device("cpu")
 PROMPTS, ANSWERS = token_rows(9, 2, 5, seed=3), token_rows(4, 1, 7, 3, 12, 2, 6, 5, 1, seed=4)

@@ -21,7 +21,7 @@ from alignment.models.backbone import Backbone
 from alignment.models.sampling import batch_sampling, streaming
 from alignment.models.sampling.batch_sampling import sample
 from alignment.models.sampling.streaming import Partial, stream_answer
-from alignment.settings.model_sections import SamplingSection
+from alignment.settings.sections import SamplingSection
 
 ASK = [Message(role="user", content="what is it")]
 LONGER = [*ASK, Message(role="assistant", content="the sea"), Message(role="user", content="why is it so")]

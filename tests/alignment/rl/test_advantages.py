@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.rl.advantages import generalized_advantages, token_rewards
-from alignment.rl.kl_penalty import KLController, kl_k1, kl_k3
-from alignment.tensors.masking import lengths_to_mask
+from alignment.rl.ppo_math import KLController, generalized_advantages, kl_k1, kl_k3, token_rewards
+from alignment.tensors import lengths_to_mask
 
 NAN = math.nan
 # A policy and a reference over three tokens, far apart, so that the two directions of KL differ:

@@ -19,8 +19,8 @@ from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import rollout_metrics
-from alignment.rl.prompt_batches import prompt_batches
 from alignment.rl.rollout import Rollout
+from alignment.workflow.prompts_and_policies import prompt_batches
 
 
 def roles_that_stay(trainer: PPO) -> list[nn.Parameter]:

@@ -25,12 +25,17 @@ from alignment.models.backbone import Backbone
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.reward_scorer import RewardJudgment
 from alignment.reward.gate import missing_stop_penalty, shape_scores
-from alignment.rl.advantages import Advantages, generalized_advantages, token_rewards
 from alignment.rl.ppo import PPO
-from alignment.rl.ppo_losses import clipped_policy_loss, clipped_value_loss
+from alignment.rl.ppo_math import (
+    Advantages,
+    clipped_policy_loss,
+    clipped_value_loss,
+    generalized_advantages,
+    token_rewards,
+)
 from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.rollout import Rollout, response_pass
-from alignment.tensors.masking import whiten
+from alignment.tensors import whiten
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.rl.advantages import generalized_advantages, token_rewards
-from alignment.rl.ppo_losses import PolicyLoss, ValueLoss, clipped_policy_loss, clipped_value_loss
+from alignment.rl.ppo_math import (
+    PolicyLoss,
+    ValueLoss,
+    clipped_policy_loss,
+    clipped_value_loss,
+    generalized_advantages,
+    token_rewards,
+)
 from alignment.rl.ppo_metrics import explained_variance
-from alignment.tensors.logprobs import entropy, token_logprobs
-from alignment.tensors.masking import whiten
+from alignment.tensors import entropy, token_logprobs, whiten
 
 NAN = math.nan
 

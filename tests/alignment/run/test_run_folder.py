@@ -16,11 +16,11 @@ import pytest
 import torch
 from child_process import ChildProcess
 
-from alignment.data.jsonl import write_jsonl
+from alignment.data.row_files import write_jsonl
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, write_json
-from alignment.machine.environment import environment
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_run import environment
 from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
 
@@ -63,7 +63,7 @@ def test_a_stage_folder_says_how_it_was_made(tmp_path: Path) -> None:
 
 FAULTS = """
 import resource, sys, torch
-from alignment.machine.environment import keep_freed_memory
+from alignment.machine.device_and_processes import keep_freed_memory
 sys.stdout.write(str(keep_freed_memory()) if "keep" in sys.argv else "False")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(60):

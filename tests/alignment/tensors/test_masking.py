@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.tensors.masking import (
+from alignment.tensors import (
     last_index,
     lengths_to_mask,
     masked_mean,

@@ -10,7 +10,6 @@ from typing import get_args
 
 import pytest
 
-from alignment.data.jsonl import write_jsonl
 from alignment.data.records import (
     GRADES,
     AnswerSource,
@@ -21,6 +20,7 @@ from alignment.data.records import (
     SafetyBin,
     SampledAnswer,
 )
+from alignment.data.row_files import write_jsonl
 from alignment.errors import UserError
 from alignment.judges.gold_verdicts import gold_ceilings
 from alignment.settings.read_recipe import load_recipe

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alignment.errors import UserError
-from alignment.settings.model_sections import BaseSection
+from alignment.settings.sections import BaseSection
 from alignment.toy.toy_base_model import (
     ASSISTANT,
     SPECIAL_TOKENS,

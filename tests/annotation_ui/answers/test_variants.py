@@ -24,7 +24,7 @@ from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.sampling.streaming import Partial, stream_answer
 from alignment.run.run_folder import RunFolder
-from alignment.settings.model_sections import SamplingSection
+from alignment.settings.sections import SamplingSection
 from annotation_ui.answers.endpoint_variant import EndpointVariant
 from annotation_ui.answers.load_variants import load_variants
 from annotation_ui.answers.variants import LocalVariant, Piece, Unanswerable, Variant, VariantFailed

@@ -14,10 +14,10 @@ import pytest
 from annotation_fixtures import Office, Person, app_settings, assistant, new_item, rows, slot_of, user
 from sqlalchemy import func, select
 
-from alignment.data.jsonl import read_jsonl, write_jsonl
 from alignment.data.readers import load_comparisons
 from alignment.data.records import GRADES, Comparison, Grade, SafetyBin
 from alignment.data.repeated_judgments import by_majority
+from alignment.data.row_files import read_jsonl, write_jsonl
 from alignment.errors import UserError
 from annotation_ui.desk import preparation
 from annotation_ui.desk.view import View

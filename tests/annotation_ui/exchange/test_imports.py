@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from annotation_fixtures import Office, app_settings, assistant, new_item, rows, user
 
-from alignment.data.jsonl import write_jsonl
 from alignment.data.records import Comparison
+from alignment.data.row_files import write_jsonl
 from alignment.errors import UserError
 from annotation_ui.desk.exercises import read_exercises
 from annotation_ui.exchange import imports as import_module

@@ -12,7 +12,7 @@ from alignment.errors import UserError
 from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
 from stages.door.command_line import open_page, run_stage
-from stages.door.exit_codes import guarded
+from stages.door.progress_and_exit import guarded
 
 SWALLOWS = """
 import signal

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from stages.door import progress as module
-from stages.door.progress import figures_line, progress
+from stages.door import progress_and_exit as module
+from stages.door.progress_and_exit import figures_line, progress
 
 METRICS = {"objective/score": 1.2345, "objective/kl": 0.5, "rollout/length": 45.25, "rollout/stop_rate": 0.98}
 

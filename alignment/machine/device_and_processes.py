@@ -1,21 +1,71 @@
-"""Several processes as one: a batch is always the global batch, split by place and joined in the same order.
+"""The device that models run on and the number format of their weights; several processes as one.
 
-Accelerate starts and connects the processes; alone, nothing is connected. Each process works on every n-th row of the
-batch, what they found is joined, and gradients are summed, not averaged: losses are divided by the token count of the
-global minibatch beforehand, so that any number of processes takes the same step.
+A batch is always the global batch, split by place and joined in the same order. Accelerate starts and connects the
+processes; alone, nothing is connected. Each process works on every n-th row of the batch, what they found is joined,
+and gradients are summed, not averaged: losses are divided by the token count of the global minibatch beforehand, so
+that any number of processes takes the same step.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, reduce
+from accelerate.utils import gather_object, parse_flag_from_env, reduce
 from torch import Tensor, nn
 
-from alignment.machine.device import pick_device
+
+def pick_device() -> torch.device:
+    """The device this process works on: with several on one machine, each has its own GPU.
+
+    ``ACCELERATE_USE_CPU=1`` keeps to the processor.
+    """
+    if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """The number format of the frozen base; ``auto`` is bfloat16 where the hardware multiplies in it."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
+    """The name of a number format in ``model.dtype``."""
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's ``mallopt``."""
+KEEP_ALL = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let a processor-only process keep the memory of freed tensors; returns whether it does.
+
+    glibc hands large blocks back as soon as they are freed, so every activation of every step is paged in anew, a
+    million faults in a dozen updates of PPO on the toy. Keeping them saves about a tenth of an update. Linux with glibc
+    only, and not where there is a GPU: a model that has moved there should not leave its size behind in main memory.
+    """
+    import torch  # here, as above
+
+    if platform.libc_ver()[0] != "glibc" or torch.cuda.is_available():
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(M_MMAP_MAX, 0)) and bool(libc.mallopt(M_TRIM_THRESHOLD, KEEP_ALL))
+
 
 Item = TypeVar("Item")
 

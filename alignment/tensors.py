@@ -1,4 +1,4 @@
-"""Statistics and indices over padded batches: what counts is said by a mask, and masks come from lengths.
+"""Padded batches: padding, statistics and indices by masks that come from lengths, and log-probabilities of tokens.
 
 One convention in the whole project: a ``*_mask`` is bool and ``True`` means "counts". No mask is ever built
 by comparing with a padding id, so padding and stop token may be the same id. What stands in padding
@@ -8,11 +8,12 @@ arithmetic, not multiplied by zero.
 Moments are accumulated in float64 (float32 on Apple's MPS, which has no float64). Several processes need nothing
 here: each of them holds the whole batch.
 
-Shapes: B batch, T prompt+response, R response.
+Shapes: B batch, T prompt+response, R response, N tokens that count, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -161,3 +162,83 @@ def last_index(mask: Tensor) -> Tensor:
         raise ValueError(f"rows {empty.nonzero().flatten().tolist()} of the mask count no token")
     positions = torch.arange(mask.shape[1], device=mask.device)
     return torch.where(mask, positions, torch.full_like(positions, -1)).amax(dim=1)
+
+
+WIDTH_MULTIPLE = 8
+CPU_PASS_TOKENS, GPU_PASS_TOKENS = 256, 1024
+"""What one more pass through a model costs, in tokens of padding that it has to save: measured, and estimated."""
+
+
+def padded_width(longest: int) -> int:
+    """The least multiple of ``WIDTH_MULTIPLE`` that holds ``longest`` tokens.
+
+    Kernels are compiled and cached by shape: a new width at every step costs more time and memory than the padding.
+    """
+    return -(-longest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+
+
+def pad_right(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Stack token lists to (B, T), padded on the right to a ``padded_width``, with their lengths (B,)."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences], device=device)
+    width = padded_width(int(lengths.max()))
+    ids = torch.tensor([list(sequence) + [pad_id] * (width - len(sequence)) for sequence in sequences], device=device)
+    return ids, lengths
+
+
+def group_by_length(lengths: Tensor, *, most: int) -> list[Tensor]:
+    """Rows in groups that pass together, each padded to its own longest: indices into ``lengths`` (B,)."""
+    ascending, order = lengths.sort()
+    pass_tokens = CPU_PASS_TOKENS if lengths.device.type == "cpu" else GPU_PASS_TOKENS
+    return list(order.split(group_sizes(ascending.tolist(), pass_tokens=pass_tokens, most=most)))
+
+
+def group_sizes(lengths: Sequence[int], *, pass_tokens: int, most: int) -> list[int]:
+    """Sizes of the groups for which padding and passes together cost least.
+
+    Args:
+        lengths: tokens of each row, ascending.
+        pass_tokens: cost of a pass, in tokens.
+        most: rows at most in a group.
+    """
+    costs, sizes = [0], [0]  # of the cheapest way to pass the first rows, and the size of its last group
+    for end, length in enumerate(lengths, start=1):
+        width = padded_width(length)
+        cost, size = min((costs[end - rows] + rows * width, rows) for rows in range(1, min(most, end) + 1))
+        costs.append(cost + pass_tokens)
+        sizes.append(size)
+    found: list[int] = []
+    end = len(lengths)
+    while end:
+        found.append(sizes[end])
+        end -= sizes[end]
+    return found[::-1]
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities (N, V), at least float32: bf16 has too few digits for ratios near 1."""
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    logits = at_least_float32(logits)
+    return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+
+
+def token_logprobs(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
+    """Log-probability of each target token at the temperature that the rollout was sampled at.
+
+    Args:
+        logits: (N, V), those that predict the targets, of the tokens that count only.
+        targets: (N,) token ids.
+        temperature: divides the logits, in the policy as in the reference.
+
+    Returns:
+        (N,), at least float32.
+    """
+    return _tempered(logits, temperature).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+def entropy(logits: Tensor, *, temperature: float) -> Tensor:
+    """Entropy in nats of each distribution (N, V) -> (N,); logits of -inf count as probability 0."""
+    logprobs = _tempered(logits, temperature)
+    # 0 * log 0 = 0: with a finite stand-in for -inf neither the product nor its gradient is NaN.
+    logprobs = logprobs.clamp_min(torch.finfo(logprobs.dtype).min)
+    return -(logprobs.exp() * logprobs).sum(dim=-1)

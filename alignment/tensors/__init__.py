@@ -1,1 +1,0 @@
-"""Masks, means, log-probabilities and padding: plain functions on tensors."""
