@@ -27,7 +27,7 @@ from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
 from alignment.settings.sections import LoraSection, ModelSection
-from alignment.toy.toy_base_model import train_tokenizer
+from alignment.toy.toy_tokenizer import train_tokenizer
 
 
 def texts_of(comparisons: Sequence[Comparison]) -> list[str]:

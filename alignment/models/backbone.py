@@ -191,7 +191,7 @@ class Backbone:
 
     def _inject(self, name: str, config: LoraConfig) -> None:
         # Adapters stay in the base's number format: a float32 adapter on a bfloat16 base makes every forward
-        # pass slower. Optimisers keep float32 master copies (alignment.models.optimizer).
+        # pass slower. Optimisers keep float32 master copies (alignment.models.optimizer_and_trainer).
         if self.peft is None:
             self.peft = get_peft_model(self.base, config, adapter_name=name, autocast_adapter_dtype=False)
         else:

@@ -1,9 +1,4 @@
-"""``report.json`` and ``report.html``: the headline, tables and plots of a run's report, and writing both.
-
-The JSON is validated against ``alignment.report.report_schema`` first, so a report on disk is always as documented.
-The page is one file: style and plots inline, no script, no font, no address; every text that a model or a
-person wrote is escaped. Every word of the headline is built from the numbers of the report.
-"""
+"""``report.json`` and ``report.html``: the tables and plots of a run's report, and writing both."""
 
 from __future__ import annotations
 
@@ -14,19 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from alignment.report import report_plots, reward_plots
-from alignment.report.number_formats import NONE, SPACE, NumberFormat, decimal, interval, number, percent, tokens
+from alignment.report.number_formats import decimal, interval, percent, tokens
 from alignment.report.page_files import render, write_both
-from alignment.report.report_schema import (
-    POLICIES,
-    POLICY_LABELS,
-    PolicyBlock,
-    PolicyFigures,
-    PolicyName,
-    RunReport,
-    WinRateBlock,
-    validate_report,
-)
-from alignment.report.reward_schema import Measured
+from alignment.report.report_headline import final_policy, headline, subline, summary_rows, win_rate_against_sft
+from alignment.report.report_schema import POLICIES, POLICY_LABELS, PolicyFigures, RunReport, validate_report
 
 PPO_CURVES = (
     ("reward", "Reward (raw)", False),
@@ -148,103 +134,3 @@ def _stages(report: RunReport) -> list[tuple[str, float, float]]:
     seconds = {name: value for name, value in report.timings_s.model_dump().items() if value is not None}
     longest = max((value for name, value in seconds.items() if name != "total"), default=0.0) or 1.0
     return [(name, value, value / longest) for name, value in seconds.items() if name != "total"]
-
-
-SUMMARY_COLUMNS = (
-    "policy",
-    "helpfulness",
-    "violations",
-    "false refusals",
-    "win rate vs SFT",
-    "KL to SFT (nats)",
-    "length (tokens)",
-    "stop rate",
-)
-
-
-def final_policy(report: RunReport) -> PolicyName:
-    """The last policy that the run made."""
-    made = [name for name in POLICIES if name in report.policies]
-    if not made:
-        raise ValueError("a report needs at least one policy")
-    return made[-1]
-
-
-def win_rate_against_sft(report: RunReport, policy: str) -> WinRateBlock | None:
-    """The entry for ``policy`` against SFT on all prompts, by the report's own judge if there is one."""
-    found = [rate for rate in report.win_rates if (rate.policy, rate.against, rate.prompts) == (policy, "sft", "all")]
-    return min(found, key=lambda rate: rate.judge != report.judge, default=None)
-
-
-def headline(report: RunReport) -> str:
-    """The result in one sentence."""
-    name = final_policy(report)
-    label, block = POLICY_LABELS[name], report.policies[name]
-    rate, before = win_rate_against_sft(report, name), report.policies.get("sft")
-    parts: list[str] = []
-    if rate:
-        parts.append(f"{label} has a win rate of {percent(rate.win_rate)} against SFT")
-    if before and before is not block:
-        parts += _changes(before, block)
-    if parts:
-        text = "; ".join(parts)
-        return text if rate else f"SFT to {label}: {text}"
-    measured = _unjudged(block)
-    return f"{label}: {', '.join(measured)}" if measured else f"{label}: nothing was measured"
-
-
-def subline(report: RunReport) -> str:
-    """Who judged, on how many prompts, and how sure the win rate is."""
-    name = final_policy(report)
-    block, rate = report.policies[name], win_rate_against_sft(report, name)
-    rounds = f"{report.rounds} round{'s' if report.rounds > 1 else ''}"
-    parts = [f"{block.n_prompts} held-out prompts, {rounds} of training, seed {report.seed}."]
-    if rate:
-        parts.append(
-            f"Win rate judged by {rate.judge}; 95{SPACE}% interval {interval(rate.ci95, percent)}, "
-            f"over {rate.n} pairs; a tie counts one half."
-        )
-    if report.judge is None:
-        parts.append("There is no gold judge for this data: helpfulness and safety are not verified.")
-    return " ".join(parts)
-
-
-def summary_rows(report: dict[str, Any] | RunReport) -> list[list[str]]:
-    """One row of ``SUMMARY_COLUMNS`` for each policy of the run."""
-    checked = report if isinstance(report, RunReport) else validate_report(report)
-    return [_summary_row(checked, name) for name in POLICIES if name in checked.policies]
-
-
-def _summary_row(report: RunReport, name: PolicyName) -> list[str]:
-    block, rate = report.policies[name], win_rate_against_sft(report, name)
-    return [
-        POLICY_LABELS[name],
-        number(block.helpfulness, decimal),
-        number(block.violation_rate, percent),
-        number(block.false_refusal_rate, percent),
-        percent(rate.win_rate) if rate else NONE,
-        number(block.kl_to_sft_nats, decimal),
-        number(block.mean_length_tokens, tokens),
-        number(block.stop_rate, percent),
-    ]
-
-
-def _changes(before: PolicyBlock, after: PolicyBlock) -> list[str]:
-    """What changed from one policy to another."""
-    named: list[tuple[str, Measured, Measured, NumberFormat]] = [
-        ("violations go", before.violation_rate, after.violation_rate, percent),
-        ("gold helpfulness goes", before.helpfulness, after.helpfulness, decimal),
-    ]
-    return [f"{what} from {form(old.value)} to {form(new.value)}" for what, old, new, form in named if old and new]
-
-
-def _unjudged(block: PolicyBlock) -> list[str]:
-    """What can be said of a policy on its own."""
-    named: list[tuple[str, Measured, NumberFormat]] = [
-        ("gold helpfulness {}", block.helpfulness, decimal),
-        ("violations {}", block.violation_rate, percent),
-        ("KL to SFT {} nats", block.kl_to_sft_nats, decimal),
-        ("{} tokens an answer", block.mean_length_tokens, tokens),
-        ("stop rate {}", block.stop_rate, percent),
-    ]
-    return [words.format(form(figure.value)) for words, figure, form in named if figure]

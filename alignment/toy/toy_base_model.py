@@ -1,4 +1,4 @@
-"""The toy base model: a byte-level BPE tokenizer and a tiny Llama, pretrained on the toy corpus from scratch.
+"""The toy base model: a tiny Llama, pretrained on the toy corpus from scratch.
 
 A plain loop: at this size TRL's trainer would spend more time on itself than on the model. Transcripts in the corpus
 (``question: ...`` / ``answer: ...`` lines) are shown to the model in the chat format, as today's base models have seen
@@ -8,42 +8,30 @@ plenty of chats; prose is shown as it is. Nothing is labelled good or bad. Quest
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignment.data.row_files import OnError, read_jsonl
-from alignment.errors import UserError
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.models.backbone import output_logits
 from alignment.models.optimizer_and_trainer import MasterWeights
 from alignment.models.pretrained import use_fast_attention
 from alignment.run.stage_run import OnStep
 from alignment.settings.sections import BaseSection
-from alignment.tensors import lengths_to_mask, pad_right
+from alignment.tensors import pad_right
+from alignment.toy.question_noise import learned_positions, with_extra_words, with_question_noise
+from alignment.toy.toy_tokenizer import BOS, EOS, PAD, TOKEN_ID
 
-PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
-SPECIAL_TOKENS = (PAD, BOS, EOS, "<|system|>", "<|user|>", "<|assistant|>")
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-_TOKEN_ID = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
-USER, ASSISTANT = _TOKEN_ID["<|user|>"], _TOKEN_ID["<|assistant|>"]
 NEWTON_SCHULZ_STEPS = 3
 """Of Muon, whose default is five: an equal loss in less time (docs/toy.md)."""
 NOISY_ROWS = 0.5
 """Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
-_TURN = re.compile(r"^(question|answer): ", flags=re.MULTILINE)
-_ROLE_TOKEN = {"question": "<|user|>", "answer": "<|assistant|>"}
 
 
 class Document(BaseModel):
@@ -58,61 +46,6 @@ def read_corpus(path: str, *, on_error: OnError = "raise") -> list[str]:
     return [document.text for document in documents]
 
 
-def train_tokenizer(texts: Sequence[str], *, vocabulary_size: int, context_tokens: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE (any text can be encoded) with the chat format's special tokens."""
-    # The vocabulary must hold at least every byte and the special tokens.
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocabulary_size < len(alphabet) + len(SPECIAL_TOKENS):
-        raise UserError(
-            f"base.vocabulary_size={vocabulary_size} is too small: {len(alphabet) + len(SPECIAL_TOKENS)} at least"
-        )
-    # Learn the merges from the texts.
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    bpe.train_from_iterator(texts, trainer)
-    # Wrap it for Transformers, with the special tokens and the chat template.
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
-        model_max_length=context_tokens,
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-def encode_document(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Token ids of one document: prose, or a transcript with role tokens in place of its labels.
-
-    Raises:
-        UserError: questions and answers do not take turns, a question first and an answer last.
-    """
-    ids: list[int] = [_TOKEN_ID[BOS]]
-    pieces = _TURN.split(text)
-    turns = pieces[1::2]
-    if turns != ["question", "answer"] * (len(turns) // 2) or (not turns and not text.strip()):
-        raise UserError(f"base.corpus: neither prose nor questions that are each followed by an answer: {text[:80]!r}")
-    if pieces[0].strip():
-        ids += tokenizer.encode(pieces[0].strip(), add_special_tokens=False)
-    for speaker, words in zip(turns, pieces[2::2], strict=True):
-        ids.append(_TOKEN_ID[_ROLE_TOKEN[speaker]])
-        ids += tokenizer.encode(words.strip(), add_special_tokens=False)
-        if speaker == "answer":
-            ids.append(_TOKEN_ID[EOS])
-    if len(pieces) == 1:
-        ids.append(_TOKEN_ID[EOS])
-    return ids
-
-
 def new_model(settings: BaseSection) -> LlamaForCausalLM:
     """A randomly initialised Llama of the configured size."""
     config = LlamaConfig(
@@ -122,9 +55,9 @@ def new_model(settings: BaseSection) -> LlamaForCausalLM:
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         max_position_embeddings=settings.context_tokens,
-        pad_token_id=_TOKEN_ID[PAD],
-        bos_token_id=_TOKEN_ID[BOS],
-        eos_token_id=_TOKEN_ID[EOS],
+        pad_token_id=TOKEN_ID[PAD],
+        bos_token_id=TOKEN_ID[BOS],
+        eos_token_id=TOKEN_ID[EOS],
         tie_word_embeddings=True,
     )
     return LlamaForCausalLM(config)
@@ -222,55 +155,9 @@ def pretraining_optimizers(
     )
 
 
-def in_question(token_ids: Tensor) -> Tensor:
-    """Which tokens (B, T) are words of a question: those between a question's role token and an answer's."""
-    is_open = (token_ids == USER).cumsum(1) > (token_ids == ASSISTANT).cumsum(1)
-    return is_open & (token_ids != USER)
-
-
-def with_question_noise(token_ids: Tensor, share: float, vocabulary_size: int) -> Tensor:
-    """Token ids (B, T); in about every second row, a share of the questions' words are random ones instead.
-
-    A model this small has seen few words, and one that it does not know in a question changes what it takes the whole
-    question to be. Random words in their place teach it to go by the others; the clean rows teach it the facts.
-    """
-    is_noisy = torch.rand(token_ids.shape[0], 1, device=token_ids.device) < NOISY_ROWS
-    chosen = in_question(token_ids) & is_noisy & (torch.rand(token_ids.shape, device=token_ids.device) < share)
-    return torch.where(chosen, torch.randint_like(token_ids, len(SPECIAL_TOKENS), vocabulary_size), token_ids)
-
-
-def with_extra_words(ids: list[int], most: int, vocabulary_size: int) -> list[int]:
-    """A document with 0 to ``most`` random words before or after each of its questions.
-
-    The corpus words its questions in a few ways, which end with what is asked about or soon after. Whoever asks
-    otherwise puts words there that the model has not seen in such a place.
-    """
-    longer: list[int] = []
-    question_starts = 0
-    for token in ids:
-        if token == ASSISTANT:
-            words = torch.randint(len(SPECIAL_TOKENS), vocabulary_size, (int(torch.randint(most + 1, ())),)).tolist()
-            place = len(longer) if torch.rand(()) < 0.5 else question_starts
-            longer[place:place] = words
-        longer.append(token)
-        if token == USER:
-            question_starts = len(longer)
-    return longer
-
-
-def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
-    """Positions (B, T) whose next token is learned: answers, their end, and prose; not questions and their end.
-
-    Questions have a handful of wordings, and what a model this small spends on predicting them, its answers lack.
-    """
-    role_token = (token_ids == USER) | (token_ids == ASSISTANT)
-    learned = ~in_question(token_ids) & ~role_token & lengths_to_mask(lengths, token_ids.shape[1])
-    return torch.nn.functional.pad(learned[:, 1:], (0, 1))
-
-
 def _next_token_step(model: LlamaForCausalLM, batch: list[list[int]], *, question_noise: float) -> float:
     """Forward and backward on one batch; returns its loss, nats per learned token."""
-    token_ids, lengths = pad_right(batch, _TOKEN_ID[PAD], pick_device())
+    token_ids, lengths = pad_right(batch, TOKEN_ID[PAD], pick_device())
     inputs = with_question_noise(token_ids, question_noise, model.config.vocab_size)
     learned = learned_positions(token_ids, lengths)
     # Right padding and causal attention: no attention mask is needed, and the kernel without one is faster.

@@ -21,6 +21,7 @@ from annotation_ui.desk.view import View
 from annotation_ui.desk.view_maker import HISTORY, make_view
 from annotation_ui.store import conversations, judgments, pairs, projects
 from annotation_ui.store.database import Store, in_minutes, now, storable
+from annotation_ui.store.judgment_values import checked_id, values_of, values_of_skip
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
 from annotation_ui.store.rows import ComparisonRow
 from annotation_ui.vocabulary import SLOTS, Pane, Refused, Submission, slot_on
@@ -50,7 +51,7 @@ class Desk:
     def _about(self, annotator_id: str, comparison_id: str) -> Iterator[tuple[DeskTransaction, ComparisonRow]]:
         """One write about a comparison, which has to be the annotator's own."""
         with self.store.write() as connection:
-            comparison = conversations.own_comparison(connection, annotator_id, judgments.checked_id(comparison_id))
+            comparison = conversations.own_comparison(connection, annotator_id, checked_id(comparison_id))
             row = projects.project_by_id(connection, comparison.project_id)
             live = self.generator is not None
             yield DeskTransaction.begin(connection, self.settings, annotator_id, row, live=live), comparison
@@ -81,7 +82,7 @@ class Desk:
         if self.generator is None:
             return None
         with self.store.read() as connection:
-            comparison = conversations.own_comparison(connection, annotator_id, judgments.checked_id(comparison_id))
+            comparison = conversations.own_comparison(connection, annotator_id, checked_id(comparison_id))
         panes = self.generator.peek(comparison.pair_id)
         if panes is None:
             return None
@@ -181,7 +182,7 @@ class Desk:
             Refused: something is missing or wrong, the comparison is not the annotator's, or was judged since.
         """
         with self._about(annotator_id, given.comparison_id) as (transaction, comparison):
-            values = judgments.values_of(given, comparison.left_slot, ask_safety=transaction.project.ask_safety)
+            values = values_of(given, comparison.left_slot, ask_safety=transaction.project.ask_safety)
             is_known, message = judgments.is_saved(transaction.connection, comparison, given.submission_id, values), ""
             if not is_known:
                 transaction.check_judgeable(comparison)
@@ -212,7 +213,7 @@ class Desk:
             note: free text.
             active_ms: time spent with the page in front, milliseconds.
         """
-        values = judgments.values_of_skip(reason, note, active_ms)
+        values = values_of_skip(reason, note, active_ms)
         with self._about(annotator_id, comparison_id) as (transaction, comparison):
             if comparison.kind != "work":
                 raise Refused(texts.NO_SKIPPING)

@@ -1,14 +1,9 @@
-"""Accounts: who may sign in, as what, who they are, and the hashes of their passwords."""
+"""Accounts: who may sign in, as what, and who they are."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
-import secrets
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
@@ -16,6 +11,7 @@ from alignment.errors import UserError
 from annotation_ui import texts
 from annotation_ui.store import assignments, tables
 from annotation_ui.store.database import Store, new_id, now
+from annotation_ui.store.passwords import check_password, hash_password
 from annotation_ui.store.rows import AccountRow
 from annotation_ui.vocabulary import AccountRole, Refused
 
@@ -25,9 +21,6 @@ SIMULATED = "sim-"
 """User names of simulated annotators begin with this; nobody else's do."""
 _ACTIVE = select(tables.annotator).where(tables.annotator.c.id == bindparam("wanted"), tables.annotator.c.active)
 USERNAME = re.compile(r"[\w.@-]{1,64}")
-MIN_PASSWORD = 8
-_COST = {"n": 2**14, "r": 8, "p": 1}
-"""Of scrypt: 16 MiB and some 50 ms a guess (RFC 7914)."""
 
 
 @dataclass(frozen=True)
@@ -161,38 +154,3 @@ def account_by_name(connection: Connection, username: str) -> AccountRow | None:
     """The account of a name, if there is one."""
     row = connection.execute(select(tables.annotator).where(tables.annotator.c.username == username)).one_or_none()
     return None if row is None else AccountRow._make(row)
-
-
-# -- passwords, as salted scrypt hashes --------------------------------------------------------------------------------
-
-
-def hash_password(password: str, salt: bytes | None = None) -> str:
-    """``scrypt$SALT$HASH``, hexadecimal; a fresh salt each time."""
-    salt = salt or secrets.token_bytes(16)
-    encoded = password.encode("utf-8", "surrogatepass")
-    digest = _hashers().submit(hashlib.scrypt, encoded, salt=salt, **_COST).result()
-    return f"scrypt${salt.hex()}${digest.hex()}"
-
-
-@cache
-def _hashers() -> ThreadPoolExecutor:
-    """Two threads for all hashing: each thread that has done it once keeps its 16 MiB."""
-    return ThreadPoolExecutor(2, thread_name_prefix="password")
-
-
-def is_password(password: str, stored: str) -> bool:
-    """Whether a password is the one of a stored hash, in a time that does not tell how much of it is right."""
-    _, salt, _ = stored.split("$")
-    return hmac.compare_digest(hash_password(password, bytes.fromhex(salt)), stored)
-
-
-def check_password(password: str) -> None:
-    """Raise ``UserError`` for a password that is too short."""
-    if len(password) < MIN_PASSWORD:
-        raise UserError(f"the password needs at least {MIN_PASSWORD} characters")
-
-
-@cache
-def nobodys_hash() -> str:
-    """Compared with where there is no such account, so that this takes as long."""
-    return hash_password("nobody", bytes(16))

@@ -10,8 +10,9 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 from annotation_ui import texts
 from annotation_ui.app_settings import AccountSettings
 from annotation_ui.store import tables
-from annotation_ui.store.accounts import USERNAME, Account, account_by_name, is_password, nobodys_hash
+from annotation_ui.store.accounts import USERNAME, Account, account_by_name
 from annotation_ui.store.database import Store, in_minutes, now
+from annotation_ui.store.passwords import is_password, nobodys_hash
 from annotation_ui.store.rows import LoginFailureRow
 from annotation_ui.vocabulary import Refused
 

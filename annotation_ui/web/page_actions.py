@@ -1,33 +1,23 @@
-"""What annotators can do on the annotation page: what the browser sends for it, what the desk does, what goes back.
-
-Every handler does one thing: it asks the desk for a view and says which parts of the page to send. Who asks is
-``request.username``, which the server's sign-in sets; project, ids and texts come from the browser and are checked by
-the desk.
-
-Over HTTP an action is ``POST /gradio_api/run/NAME`` with ``{"data": [{...}]}``, where the object holds what its form
-below asks for. The first value of the answer is the state of the page: ``view`` where it changed, ``message`` and
-``level``. Only ``watch``, which follows the answers while they are written, goes through Gradio's queue. It sends them
-as data, never as parts of the page: only the page knows whether it still shows that comparison.
-"""
+"""What goes back to the annotation page: the view that an action leaves, a message for what is refused, new answers."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import anyio.to_thread
 import gradio as gr
-from pydantic import BaseModel, StrictInt, ValidationError
+from pydantic import ValidationError
 
-from alignment.data.records import SafetyBin
 from annotation_ui import texts
 from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.view import View
-from annotation_ui.vocabulary import Pane, Refused, Side, Submission
+from annotation_ui.vocabulary import Pane, Refused, Side
 from annotation_ui.web import page_maker
+from annotation_ui.web.page_forms import Action, Sent, WatchForm
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.08
@@ -37,108 +27,6 @@ ACTIONS_AT_ONCE = 2
 """While one waits for the disk, another can be worked at. More would only take the processor from each other."""
 WATCH_SECONDS = 30.0
 """How long one ``watch`` follows the answers; the script then starts another."""
-Sent = tuple[Any, ...]
-"""A value for each of ``PageComponents.desk``, or of ``PageComponents.everything``."""
-
-
-# -- what comes from the browser --------------------------------------------------------------------------------------
-
-
-class Form(BaseModel):
-    """What comes with every action. ``has``: what the page already shows, so that it need not be sent again."""
-
-    project: str | None = None
-    has: dict[str, str] = {}
-
-
-class ProjectForm(Form):
-    """An action in a project."""
-
-    project: str
-
-
-class PromptForm(ProjectForm):
-    """A prompt to be answered. ``comparison_id``: what it goes on from, where it does."""
-
-    text: str
-    comparison_id: str | None = None
-
-
-class ComparisonForm(Form):
-    """An action on a comparison."""
-
-    comparison_id: str
-
-
-class WatchForm(ProjectForm):
-    """Follow the answers of a comparison while they are written."""
-
-    comparison_id: str
-
-
-class SkipForm(ComparisonForm):
-    """A skip."""
-
-    submission_id: str
-    reason: str
-    note: str = ""
-    active_ms: Any = None
-
-
-class JudgmentForm(ComparisonForm):
-    """A judgment; the fields of ``Submission``. None is refused over the last three: the desk checks."""
-
-    submission_id: str
-    option: StrictInt
-    safety: SafetyBin | None = None
-    note: str = ""
-    flagged: bool = False
-    active_ms: Any = None
-    input_method: Any = "mouse"
-    guidelines_sha256: Any = None
-
-    def submission(self) -> Submission:
-        """As the desk takes it."""
-        return Submission(**{field.name: getattr(self, field.name) for field in fields(Submission)})
-
-
-@dataclass(frozen=True)
-class Action:
-    """Something that an annotator can do: what the browser has to send, and what the desk does with it.
-
-    Attributes:
-        form: what has to come.
-        do: what is done.
-        whole: whether the top and the guidelines may change, too.
-        looks_again: whether a refusal comes with what is on the desk: the page may have been wrong about it. Not after
-            a judgment, which stays on the page until it is saved.
-    """
-
-    form: type[Form]
-    do: Callable[[Desk, str, Any], View]
-    whole: bool = False
-    looks_again: bool = True
-
-
-ACTIONS: dict[str, Action] = {
-    "view": Action(Form, lambda desk, who, form: desk.view(who, form.project), whole=True),
-    "accept": Action(ProjectForm, lambda desk, who, form: desk.accept_warning(who, form.project)),
-    "leave": Action(ProjectForm, lambda desk, who, form: desk.leave(who, form.project)),
-    "train": Action(ProjectForm, lambda desk, who, form: desk.train(who, form.project)),
-    "fetch": Action(ProjectForm, lambda desk, who, form: desk.fetch(who, form.project)),
-    "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text, form.comparison_id)),
-    "retry": Action(ProjectForm, lambda desk, who, form: desk.retry(who, form.project)),
-    "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission()), looks_again=False),
-    "skip": Action(
-        SkipForm,
-        lambda desk, who, form: desk.skip(
-            who, form.comparison_id, form.submission_id, form.reason, form.note, form.active_ms
-        ),
-    ),
-    "undo": Action(ComparisonForm, lambda desk, who, form: desk.undo(who, form.comparison_id)),
-    "edit": Action(ComparisonForm, lambda desk, who, form: desk.edit(who, form.comparison_id)),
-    "retract": Action(ComparisonForm, lambda desk, who, form: desk.retract(who, form.comparison_id)),
-}
 
 
 # -- what goes to the browser -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from alignment.data.records import GRADES
 from alignment.report.number_formats import decimal, interval, number, percent
 from annotation_ui import texts
 from annotation_ui.desk.view import PastJudgment, View
-from annotation_ui.store.judgments import MAX_NOTE_CHARS
+from annotation_ui.store.judgment_values import MAX_NOTE_CHARS
 from annotation_ui.vocabulary import Pane, Side, meaning_of
 from annotation_ui.web import safe_html
 

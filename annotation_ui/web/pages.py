@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from annotation_ui import texts
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.quality.stored_judgments import PER_PAGE, flagged
+from annotation_ui.quality.flagged_judgments import PER_PAGE, flagged
 from annotation_ui.store import accounts, sign_ins, tables
 from annotation_ui.store.database import Store
 from annotation_ui.vocabulary import AccountRole, Refused

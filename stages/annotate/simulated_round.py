@@ -15,7 +15,8 @@ from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.run.stage_run import OnStep
 from alignment.settings.recipe import Recipe
-from alignment.toy.simulated_annotators import ANNOTATORS, Collection, check_known, compare_answers
+from alignment.toy.simulated_annotators import ANNOTATORS
+from alignment.toy.simulated_comparisons import Collection, check_known, compare_answers
 from alignment.workflow.prompts_and_policies import Policy
 from stages.annotate.prompt_queues import prompts_for_simulated
 from stages.annotate.variant_answers import answers_of_both

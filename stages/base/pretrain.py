@@ -13,7 +13,8 @@ from typing import Any
 from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
-from alignment.toy.toy_base_model import encode_document, new_model, pretrain, read_corpus, save_base, train_tokenizer
+from alignment.toy.toy_base_model import new_model, pretrain, read_corpus, save_base
+from alignment.toy.toy_tokenizer import encode_document, train_tokenizer
 from stages.door.preconditions import check_base
 from stages.door.progress_and_exit import progress
 

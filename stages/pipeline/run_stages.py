@@ -17,8 +17,8 @@ from rich.table import Table
 
 from alignment.files import read_json
 from alignment.report.number_formats import duration
+from alignment.report.report_headline import SUMMARY_COLUMNS, headline, summary_rows
 from alignment.report.report_schema import validate_report
-from alignment.report.write_report import SUMMARY_COLUMNS, headline, summary_rows
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_run import peak_memory_gib
 from alignment.settings.recipe import Recipe

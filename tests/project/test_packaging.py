@@ -82,7 +82,7 @@ def test_wheel_carries_every_recipe_all_toy_data_and_the_templates(wheel: Path) 
     assert any(name.startswith("alignment/_resources/data/toy/") for name in expected)
     templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "alignment/report").glob("page.*")}
     assert templates
-    modules = {"alignment/py.typed", "alignment/resources.py", "stages/pipeline/__main__.py"}
+    modules = {"alignment/py.typed", "alignment/files.py", "stages/pipeline/__main__.py"}
     assert expected | templates | modules <= names
     assert not any(name.startswith(("tests/", "runs/")) for name in names)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, SafetyBin
-from annotation_ui.quality.agreement import SIGNED_GRADES, JudgedPair, SkippedPair
+from annotation_ui.quality.judged_pairs import SIGNED_GRADES, JudgedPair, SkippedPair
 from annotation_ui.vocabulary import SkipReason, Slot
 
 ANNOTATORS = [f"ann_{number:x}{'0123456789abcdef' * 2}"[:28] for number in range(0xA1, 0xA9)]

@@ -26,14 +26,8 @@ from alignment.judges.gold_verdicts import gold_ceilings
 from alignment.settings.read_recipe import load_recipe
 from alignment.toy import toy_questions
 from alignment.toy.gold_judge import judge, utility
-from alignment.toy.simulated_annotators import (
-    ANNOTATORS,
-    Annotator,
-    SimulatedOpinion,
-    compare,
-    compare_answers,
-    grade_of,
-)
+from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, SimulatedOpinion, compare, grade_of
+from alignment.toy.simulated_comparisons import compare_answers
 from alignment.toy.toy_answers import sample_answer
 from stages.annotate.simulated_round import fill_queues
 

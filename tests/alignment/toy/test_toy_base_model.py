@@ -7,17 +7,9 @@ import torch
 
 from alignment.errors import UserError
 from alignment.settings.sections import BaseSection
-from alignment.toy.toy_base_model import (
-    ASSISTANT,
-    SPECIAL_TOKENS,
-    USER,
-    _schedule,
-    encode_document,
-    learned_positions,
-    train_tokenizer,
-    with_extra_words,
-    with_question_noise,
-)
+from alignment.toy.question_noise import learned_positions, with_extra_words, with_question_noise
+from alignment.toy.toy_base_model import _schedule
+from alignment.toy.toy_tokenizer import ASSISTANT, SPECIAL_TOKENS, USER, encode_document, train_tokenizer
 
 VOCABULARY = 500
 BOS, END, PAD = (SPECIAL_TOKENS.index(name) for name in ("<|begin|>", "<|end|>", "<|pad|>"))

@@ -17,9 +17,7 @@ from scipy import stats
 
 from annotation_ui import texts
 from annotation_ui.quality.agreement import (
-    SIGNED_GRADES,
     Counts,
-    JudgedPair,
     Weights,
     agreement_with_others,
     choice_counts,
@@ -31,10 +29,9 @@ from annotation_ui.quality.agreement import (
     mean_kappa,
     raw_agreement,
     safety_counts,
-    safety_of_answers,
-    signed_grade,
     weights_by_distance,
 )
+from annotation_ui.quality.judged_pairs import SIGNED_GRADES, JudgedPair, safety_of_answers, signed_grade
 from annotation_ui.quality.quality_report import build_report
 
 N = None

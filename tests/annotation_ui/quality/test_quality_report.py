@@ -17,10 +17,11 @@ from sqlalchemy import event
 
 from alignment.errors import UserError
 from annotation_ui import texts
-from annotation_ui.quality.agreement import JudgedPair, SkippedPair
+from annotation_ui.quality.figures_in_words import labels_of
+from annotation_ui.quality.judged_pairs import JudgedPair, SkippedPair
 from annotation_ui.quality.quality_figures import FEW, QualityReport
 from annotation_ui.quality.quality_report import as_json, build_report
-from annotation_ui.quality.report_as_text import as_text, labels_of
+from annotation_ui.quality.report_as_text import as_text
 from annotation_ui.quality.stored_judgments import (
     annotator_names,
     as_known,

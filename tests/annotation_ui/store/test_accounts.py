@@ -13,20 +13,11 @@ from sqlalchemy import select
 
 from alignment.errors import UserError
 from annotation_ui.app_settings import AccountSettings
-from annotation_ui.store import accounts
-from annotation_ui.store.accounts import (
-    add_account,
-    find,
-    find_by_id,
-    hash_password,
-    is_password,
-    set_active,
-    set_password,
-    usernames,
-    withdraw,
-)
+from annotation_ui.store import accounts, passwords
+from annotation_ui.store.accounts import add_account, find, find_by_id, set_active, set_password, usernames, withdraw
 from annotation_ui.store.assignments import lease
 from annotation_ui.store.database import Store
+from annotation_ui.store.passwords import hash_password, is_password
 from annotation_ui.store.sign_ins import begin_session, sign_in, sign_out, whose
 from annotation_ui.store.tables import annotator, assignment, item, login_failure, login_session, metadata
 from annotation_ui.vocabulary import Refused
@@ -40,9 +31,9 @@ WRONG = "Wrong name or password."
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hashes at a thousandth of the cost."""
-    monkeypatch.setattr(accounts, "_COST", {"n": 2**4, "r": 8, "p": 1})
+    monkeypatch.setattr(passwords, "_COST", {"n": 2**4, "r": 8, "p": 1})
     yield
-    accounts.nobodys_hash.cache_clear()
+    passwords.nobodys_hash.cache_clear()
 
 
 @pytest.fixture
@@ -122,7 +113,7 @@ def test_wrong_name_wrong_password_and_closed_account_look_alike(
         return scrypt(password, **how)
 
     monkeypatch.setattr(hashlib, "scrypt", counted)
-    accounts.nobodys_hash()
+    passwords.nobodys_hash()
     for name, password in (("ada", "wrong guess"), ("eve", PASSWORD), ("closed", PASSWORD)):
         hashed.clear()
         said = [refusal(store, name, password) for _ in range(3)]

@@ -16,7 +16,7 @@ from alignment.data.records import Message
 from annotation_ui import texts
 from annotation_ui.desk.view import Draft, PastJudgment, Progress, ProjectChoice, View
 from annotation_ui.vocabulary import Pane, Phase, Refused, option_of
-from annotation_ui.web import gradio_app, page_actions, page_maker
+from annotation_ui.web import gradio_app, page_actions, page_forms, page_maker
 
 ASSETS = Path(gradio_app.__file__).parents[1] / "assets"
 EVIL = '"><script>window.pwned=1</script><img src=x onerror=alert(1)>'
@@ -377,7 +377,7 @@ def test_a_refusal_is_told_and_an_unexpected_error_is_only_logged(caplog: pytest
 def test_an_option_is_a_whole_number_or_the_judgment_is_not_taken(option: Any) -> None:
     given = {"comparison_id": "c", "submission_id": "s", "option": option}
     with pytest.raises(ValidationError):
-        page_actions.JudgmentForm.model_validate(given)
+        page_forms.JudgmentForm.model_validate(given)
 
 
 def test_a_judgment_reaches_the_desk_as_it_was_given_and_a_broken_clock_does_not_stop_it() -> None:
@@ -389,7 +389,7 @@ def test_a_judgment_reaches_the_desk_as_it_was_given_and_a_broken_clock_does_not
         "note": "n",
         "flagged": True,
     }
-    made = page_actions.JudgmentForm.model_validate(
+    made = page_forms.JudgmentForm.model_validate(
         {**given, "active_ms": "soon", "input_method": "keyboard"}
     ).submission()
     assert (made.comparison_id, made.submission_id, made.option) == ("c", "s", 7)

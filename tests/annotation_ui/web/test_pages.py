@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from alignment.errors import UserError
 from annotation_ui.desk.preparation import keep_projects
-from annotation_ui.quality import stored_judgments
+from annotation_ui.quality import flagged_judgments
 from annotation_ui.store.accounts import LOCAL_USER, SIMULATED, add_account, set_active, withdraw
 from annotation_ui.store.database import Store
 from annotation_ui.store.sign_ins import whose
@@ -71,7 +71,7 @@ def test_a_name_is_the_same_in_capitals(asked: str) -> None:
 
 
 def test_all_notes_can_be_read_page_by_page(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_judgments, "PER_PAGE", 2)
+    monkeypatch.setattr(flagged_judgments, "PER_PAGE", 2)
     office = Office(sqlite_store, live=False)
     office.add_items([new_item(f"ask {number}", answered=True) for number in range(5)])
     ada = office.person("ada")
@@ -79,7 +79,7 @@ def test_all_notes_can_be_read_page_by_page(sqlite_store: Store, monkeypatch: py
     for number in range(5):
         ada.judge(1, note=f"note {number}")
     seen, before = [], None
-    while found := stored_judgments.flagged(sqlite_store, before):
+    while found := flagged_judgments.flagged(sqlite_store, before):
         seen.append([row.note for row in found])
         before = found[-1].id
     assert seen == [["note 4", "note 3"], ["note 2", "note 1"], ["note 0"]]
