@@ -1,4 +1,4 @@
-"""Which prompts a report shows with the answers of all policies side by side."""
+"""Judged answers by prompt, and which prompts a report shows with the answers of all policies side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignment.data.records import JudgedAnswer, Prompt
-from alignment.figures.policy_figures import JudgedAnswers
+
+JudgedAnswers = Sequence[JudgedAnswer]
 
 
 def choose_samples(

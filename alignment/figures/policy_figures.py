@@ -11,14 +11,13 @@ tagged safety, violations over those that are, KL, length and stops over all.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from alignment.data.records import JudgedAnswer
-from alignment.figures.answer_samples import by_prompt
-from alignment.figures.intervals import Figure, compare_scores, mean_interval, share, win_rate
-
-JudgedAnswers = Sequence[JudgedAnswer]
+from alignment.figures.answer_samples import JudgedAnswers, by_prompt
+from alignment.figures.intervals import Figure, mean_interval, share
+from alignment.figures.win_rates import compare_scores, win_rate
 
 
 def summarise_policy(rows: JudgedAnswers, *, seed: int) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from alignment.data.records import GRADES, SAFETY_LABELS
 from alignment.figures.bootstrap import bootstrap, percentiles
-from alignment.figures.intervals import Figure, correctness, correlation, rank_correlation, resampled_share
+from alignment.figures.intervals import Figure, correlation, rank_correlation, resampled_share
 from alignment.figures.scored_pairs import (
     Pairs,
     ScoredPair,
     accuracy,
     accuracy_trend,
     check_scores,
+    correctness,
     reliability,
     score_differences,
 )

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from alignment.data.records import GRADES
 from alignment.errors import UserError
 from alignment.figures.bootstrap import Array, Clusters, bootstrap, percentiles
-from alignment.figures.intervals import Figure, correctness, mean_interval, resampled_share, share, trend_p_value
+from alignment.figures.intervals import Figure, mean_interval, resampled_share, share, trend_p_value
 
 
 @dataclass(frozen=True)
@@ -233,3 +233,12 @@ def calibration_error(
 def _gap(totals: Array, expected: Array | float) -> Array:
     gap: Array = np.abs(totals[..., :-1] / totals[..., -1:] - expected).sum(-1)
     return gap
+
+
+def correctness(score_differences: npt.ArrayLike) -> Array:
+    """(n,) 1 where chosen scored higher than rejected, 0 where lower, one half where equal."""
+    differences = np.asarray(score_differences, dtype=np.float64)
+    if not np.isfinite(differences).all():
+        raise ValueError(f"{int((~np.isfinite(differences)).sum())} score differences are not finite")
+    right: Array = (np.sign(differences) + 1) / 2
+    return right

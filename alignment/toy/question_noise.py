@@ -1,4 +1,9 @@
-"""Random words in the questions of the toy corpus, and which tokens the toy base model learns to say."""
+"""The toy base model: a tiny Llama, pretrained on the toy corpus from scratch.
+
+A plain loop: at this size TRL's trainer would spend more time on itself than on the model. Transcripts in the corpus
+(``question: ...`` / ``answer: ...`` lines) are shown to the model in the chat format, as today's base models have seen
+plenty of chats; prose is shown as it is. Nothing is labelled good or bad. Questions are read, not learned.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,10 @@ import torch
 from torch import Tensor
 
 from alignment.tensors import lengths_to_mask
-from alignment.toy.toy_base_model import NOISY_ROWS
 from alignment.toy.toy_tokenizer import ASSISTANT, SPECIAL_TOKENS, USER
+
+NOISY_ROWS = 0.5
+"""Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
 
 
 def in_question(token_ids: Tensor) -> Tensor:

@@ -25,13 +25,11 @@ from alignment.models.pretrained import use_fast_attention
 from alignment.run.stage_run import OnStep
 from alignment.settings.sections import BaseSection
 from alignment.tensors import pad_right
-from alignment.toy.question_noise import learned_positions, with_extra_words, with_question_noise
+from alignment.toy.question_noise import NOISY_ROWS, learned_positions, with_extra_words, with_question_noise
 from alignment.toy.toy_tokenizer import BOS, EOS, PAD, TOKEN_ID
 
 NEWTON_SCHULZ_STEPS = 3
 """Of Muon, whose default is five: an equal loss in less time (docs/toy.md)."""
-NOISY_ROWS = 0.5
-"""Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
 
 
 class Document(BaseModel):

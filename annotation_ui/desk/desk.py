@@ -20,8 +20,9 @@ from annotation_ui.desk.transaction import DeskTransaction
 from annotation_ui.desk.view import View
 from annotation_ui.desk.view_maker import HISTORY, make_view
 from annotation_ui.store import conversations, judgments, pairs, projects
+from annotation_ui.store.conversations import checked_id
 from annotation_ui.store.database import Store, in_minutes, now, storable
-from annotation_ui.store.judgment_values import checked_id, values_of, values_of_skip
+from annotation_ui.store.judgment_values import values_of, values_of_skip
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
 from annotation_ui.store.rows import ComparisonRow
 from annotation_ui.vocabulary import SLOTS, Pane, Refused, Submission, slot_on

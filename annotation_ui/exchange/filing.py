@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
-from alignment.data.records import Prompt
+from alignment.data.records import Part, Prompt
 from alignment.data.row_files import explain
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
@@ -114,3 +114,16 @@ def _answers_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[st
         for item_id, slot, text in connection.execute(query.where(tables.item.c.id.in_(some))):
             answers.setdefault(item_id, {})[slot] = text
     return answers
+
+
+@dataclass(frozen=True)
+class Filing:
+    """What is written on items that are read: see ``NewItem``."""
+
+    part: Part = "train"
+    batch: str | None = None
+    priority: int = 0
+
+    def on(self, new: NewItem) -> NewItem:
+        """The item with it."""
+        return replace(new, part=self.part, batch=self.batch, priority=self.priority)

@@ -8,33 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from alignment.data.readers import load_comparisons, load_prompts
-from alignment.data.records import AnswerSource, Comparison, Dimension, Part
+from alignment.data.records import AnswerSource, Comparison, Dimension
 from alignment.data.row_files import OnError, ReadReport
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.files import resolve
 from annotation_ui.desk.exercises import read_exercises
+from annotation_ui.exchange.filing import Filing
 from annotation_ui.exchange.pair_lines import IMPORTED, attention_item, has_own_pairs, own_pairs
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.vocabulary import SLOTS, Slot
-
-
-@dataclass(frozen=True)
-class Filing:
-    """What is written on items that are read: see ``NewItem``."""
-
-    part: Part = "train"
-    batch: str | None = None
-    priority: int = 0
-
-    def on(self, new: NewItem) -> NewItem:
-        """The item with it."""
-        return replace(new, part=self.part, batch=self.batch, priority=self.priority)
-
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 

@@ -58,13 +58,6 @@ def values_of_skip(reason: str, note: str, active_ms: int | None) -> dict[str, A
     return {**values, "note": checked_note(note), "active_ms": checked_time(active_ms)}
 
 
-def checked_id(value: Any) -> str:
-    """An id from the browser that a database can look up; what cannot be one is refused."""
-    if not isinstance(value, str) or not value.isascii() or "\0" in value or len(value) > 100:
-        raise Refused(texts.NO_ID)
-    return value
-
-
 def checked_note(note: str) -> str | None:
     """A note that fits, without white space around it."""
     if not isinstance(note, str) or len(note) > MAX_NOTE_CHARS:

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
 from alignment.data.records import Grade
 from annotation_ui import texts
 from annotation_ui.store import tables
+from annotation_ui.store.conversations import checked_id
 from annotation_ui.store.database import now
-from annotation_ui.store.judgment_values import checked_id
 from annotation_ui.store.rows import ComparisonRow, JudgmentRow, ProjectRow
 from annotation_ui.vocabulary import Refused, SkipReason, Slot
 

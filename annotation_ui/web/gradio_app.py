@@ -25,7 +25,7 @@ import gradio as gr
 
 from annotation_ui import texts
 from annotation_ui.desk.desk import Desk
-from annotation_ui.web import page_maker
+from annotation_ui.web import page_templates
 from annotation_ui.web.page_actions import ACTIONS_AT_ONCE, action_handler, answer_watcher
 from annotation_ui.web.page_forms import ACTIONS
 
@@ -71,13 +71,13 @@ def lay_out(actions: Sequence[str]) -> PageComponents:
         with gr.Column(elem_id="work"):
             scene = _html("scene")
             with gr.Row(elem_id="answers"):
-                left = _html("left", page_maker.answer_pane("left", None))
-                right = _html("right", page_maker.answer_pane("right", None))
-            _html("foot", page_maker.foot())
+                left = _html("left", page_templates.answer_pane("left", None))
+                right = _html("right", page_templates.answer_pane("right", None))
+            _html("foot", page_templates.foot())
         with gr.Column(elem_id="side"):
             guidelines = _html("guidelines")
             history = _html("history")
-            _html("keys", page_maker.shortcut_list())
+            _html("keys", page_templates.shortcut_list())
     return PageComponents(wire, stream, scene, left, right, history, top, guidelines)
 
 

@@ -16,7 +16,7 @@ from annotation_ui import texts
 from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.view import View
 from annotation_ui.vocabulary import Pane, Refused, Side
-from annotation_ui.web import page_maker
+from annotation_ui.web import page_templates
 from annotation_ui.web.page_forms import Action, Sent, WatchForm
 
 _log = logging.getLogger(__name__)
@@ -34,18 +34,18 @@ WATCH_SECONDS = 30.0
 
 def sent_view(view: View, has: dict[str, str], *, whole: bool = False) -> Sent:
     """The parts of the page for a view, without those that the page has; ``base`` says which that was."""
-    keys = page_maker.part_keys(view)
+    keys = page_templates.part_keys(view)
     message = {"message": view.message, "level": view.level}
-    state = {"view": page_maker.page_state(view), **message, "has": keys, "base": has}
+    state = {"view": page_templates.page_state(view), **message, "has": keys, "base": has}
     new = {name for name, part_key in keys.items() if not part_key or has.get(name) != part_key}
     desk = (
         _stamped(state),
-        page_maker.scene(view) if "scene" in new else gr.skip(),
-        _drawn_anew(page_maker.answer_pane("left", view.left)) if "answers" in new else gr.skip(),
-        _drawn_anew(page_maker.answer_pane("right", view.right)) if "answers" in new else gr.skip(),
-        page_maker.history(view.history),
+        page_templates.scene(view) if "scene" in new else gr.skip(),
+        _drawn_anew(page_templates.answer_pane("left", view.left)) if "answers" in new else gr.skip(),
+        _drawn_anew(page_templates.answer_pane("right", view.right)) if "answers" in new else gr.skip(),
+        page_templates.history(view.history),
     )
-    return (*desk, page_maker.top(view), page_maker.guidelines(view)) if whole else desk
+    return (*desk, page_templates.top(view), page_templates.guidelines(view)) if whole else desk
 
 
 def sent_message(message: str, *, whole: bool = False) -> Sent:
@@ -55,7 +55,7 @@ def sent_message(message: str, *, whole: bool = False) -> Sent:
 
 def _sent_answers(comparison_id: str, panes: tuple[Pane, Pane]) -> dict[str, Any]:
     sides: tuple[Side, Side] = ("left", "right")
-    answers = [page_maker.answer_pane(side, pane) for side, pane in zip(sides, panes, strict=True)]
+    answers = [page_templates.answer_pane(side, pane) for side, pane in zip(sides, panes, strict=True)]
     return _stamped({"follows": comparison_id, "answers": answers})
 
 

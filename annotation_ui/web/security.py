@@ -13,7 +13,9 @@ and adds headers that keep the page from loading anything from elsewhere.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -24,7 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alignment.errors import UserError
 from annotation_ui import texts
-from annotation_ui.store import accounts
+from annotation_ui.desk import preparation
+from annotation_ui.store import accounts, projects
 from annotation_ui.store.accounts import Account
 from annotation_ui.store.database import Store
 
@@ -168,3 +171,30 @@ def check_reach(store: Store, host: str, *, allow_remote: bool) -> None:
     raise UserError(
         f"host={host} needs accounts. Make them first: python -m annotation_ui users add NAME --role annotator"
     )
+
+
+@dataclass(frozen=True)
+class LocalKey:
+    """Signs one account in by a link, on a server that only this machine reaches, as long as there are no accounts."""
+
+    key: str
+    annotator_id: str
+
+
+def local_key(store: Store) -> LocalKey | None:
+    """A link for the one person on this machine, where nobody has made accounts; ``None`` where somebody has.
+
+    Their account needs no test: who runs the server decides what counts.
+    """
+    with store.read() as connection:
+        if accounts.has_people(connection):
+            return None
+        is_new = all(row.username != accounts.LOCAL_USER for row in accounts.all_accounts(connection))
+    if is_new:
+        accounts.add_account(store, accounts.LOCAL_USER, "admin", secrets.token_urlsafe(24))
+    with store.write() as connection:
+        account = accounts.find(connection, accounts.LOCAL_USER)
+        for project in projects.all_projects(connection):
+            if not preparation.is_waived(connection, account.id, project):
+                preparation.waive(connection, account.id, project, accounts.LOCAL_USER)
+    return LocalKey(secrets.token_urlsafe(16), account.id)

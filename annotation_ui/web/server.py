@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,31 +14,11 @@ from fastapi import FastAPI, Request
 
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.desk import preparation
 from annotation_ui.desk.desk import Desk
-from annotation_ui.store import accounts, projects, sign_ins
+from annotation_ui.store import sign_ins
 from annotation_ui.store.database import Store
-from annotation_ui.web.pages import LocalKey, add_pages
-from annotation_ui.web.security import LOOPBACK, Guard, check_reach
-
-
-def local_key(store: Store) -> LocalKey | None:
-    """A link for the one person on this machine, where nobody has made accounts; ``None`` where somebody has.
-
-    Their account needs no test: who runs the server decides what counts.
-    """
-    with store.read() as connection:
-        if accounts.has_people(connection):
-            return None
-        is_new = all(row.username != accounts.LOCAL_USER for row in accounts.all_accounts(connection))
-    if is_new:
-        accounts.add_account(store, accounts.LOCAL_USER, "admin", secrets.token_urlsafe(24))
-    with store.write() as connection:
-        account = accounts.find(connection, accounts.LOCAL_USER)
-        for project in projects.all_projects(connection):
-            if not preparation.is_waived(connection, account.id, project):
-                preparation.waive(connection, account.id, project, accounts.LOCAL_USER)
-    return LocalKey(secrets.token_urlsafe(16), account.id)
+from annotation_ui.web.admin_pages import add_pages
+from annotation_ui.web.security import LOOPBACK, Guard, LocalKey, check_reach, local_key
 
 
 def make_app(desk: Desk, *, hosts: tuple[str, ...], local: LocalKey | None, secure: bool = False) -> Guard:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
 from alignment.figures.answer_samples import choose_samples
-from alignment.figures.evaluate_metrics import FalseRefusalRate, LocalMetric, ViolationRate, WinRate
+from alignment.figures.huggingface_evaluate import FalseRefusalRate, LocalMetric, ViolationRate, WinRate
 from alignment.figures.policy_figures import compare_policies, judged_score, paired_answers, summarise_policy
 from alignment.figures.reward_model_figures import score_histograms
 from alignment.files import read_json

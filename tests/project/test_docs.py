@@ -38,8 +38,8 @@ from report_example import example_report
 from alignment.errors import UserError
 from alignment.settings.read_recipe import load_recipe, recipe_keys
 from alignment.settings.sections import TOY_MODEL
-from annotation_ui.__main__ import parser, split_words
 from annotation_ui.app_settings import AppSettings, ProjectSettings, VariantSettings, load_settings
+from annotation_ui.cli.command_parser import parser, split_words
 from stages.door import command_line
 
 PATH = re.compile(r"[\w.\-]+(/[\w.\-]+)*/?")

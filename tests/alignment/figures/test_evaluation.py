@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
-from alignment.figures import answer_samples, intervals, policy_figures, reward_model_figures, scored_pairs
+from alignment.figures import answer_samples, intervals, policy_figures, reward_model_figures, scored_pairs, win_rates
 
 
 def answer(prompt_id: str, **changes: object) -> JudgedAnswer:
@@ -126,7 +126,7 @@ def test_a_missing_cluster_label_is_an_error() -> None:
 
 
 def test_win_rate_counts_a_tie_as_one_half() -> None:
-    figure = intervals.win_rate([1] * 48 + [0] * 34 + [-1] * 18, seed=0)
+    figure = win_rates.win_rate([1] * 48 + [0] * 34 + [-1] * 18, seed=0)
     assert (figure["win"], figure["tie"], figure["loss"]) == (0.48, 0.34, 0.18)
     assert figure["win_rate"] == pytest.approx(0.65)
     half = 1.96 * math.sqrt((0.48 + 0.34 / 4 - 0.65**2) / 100)
@@ -134,12 +134,12 @@ def test_win_rate_counts_a_tie_as_one_half() -> None:
 
 
 def test_win_rate_of_only_wins_is_not_certain() -> None:
-    assert intervals.win_rate([1] * 20, seed=0)["ci95"] == pytest.approx(intervals.proportion(20, 20)["ci95"])
+    assert win_rates.win_rate([1] * 20, seed=0)["ci95"] == pytest.approx(intervals.proportion(20, 20)["ci95"])
 
 
 def test_win_rate_refuses_other_outcomes() -> None:
     with pytest.raises(ValueError, match="outcomes"):
-        intervals.win_rate([1, 2], seed=0)
+        win_rates.win_rate([1, 2], seed=0)
 
 
 def test_correlation_is_pearsons_with_a_plausible_interval() -> None:
@@ -290,7 +290,7 @@ def test_histograms_share_edges_and_lose_nothing() -> None:
 def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """The metrics module with evaluate's cache in an empty folder, and that folder."""
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path / "cache")
-    from alignment.figures import evaluate_metrics as module
+    from alignment.figures import huggingface_evaluate as module
 
     return module, tmp_path
 

@@ -12,8 +12,9 @@ import child_process
 import pytest
 from annotation_fixtures import Office, new_item
 
-from annotation_ui.__main__ import COMMANDS, command_named, main
+from annotation_ui.__main__ import main
 from annotation_ui.app_settings import AppSettings, load_settings
+from annotation_ui.cli.command_parser import COMMANDS, command_named
 from annotation_ui.desk.preparation import is_prepared
 from annotation_ui.store import accounts, sign_ins
 from annotation_ui.store.database import Store
@@ -174,7 +175,9 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.integration
 def test_settings_need_no_torch() -> None:
     """Serving pairs that were sampled before has to fit into little memory."""
-    code = "import sys, annotation_ui.cli.desk_commands, annotation_ui.web.gradio_app; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, annotation_ui.cli.serve_commands, annotation_ui.web.gradio_app; sys.exit('torch' in sys.modules)"
+    )
     assert child_process.run([sys.executable, "-c", code]).returncode == 0
 
 

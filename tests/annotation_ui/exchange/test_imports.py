@@ -15,10 +15,10 @@ from alignment.data.records import Comparison
 from alignment.data.row_files import write_jsonl
 from alignment.errors import UserError
 from annotation_ui.desk.exercises import read_exercises
-from annotation_ui.exchange import filing, imports, pair_lines
+from annotation_ui.exchange import filing, pair_lines
 from annotation_ui.exchange.export_judgments import export
-from annotation_ui.exchange.filing import Imported, import_items
-from annotation_ui.exchange.imports import Filing, attention_items, read_pairs, read_prompts
+from annotation_ui.exchange.filing import Filing, Imported, import_items
+from annotation_ui.exchange.imports import attention_items, read_pairs, read_prompts
 from annotation_ui.exchange.selection import ExportFilter
 from annotation_ui.quality.stored_judgments import as_known
 from annotation_ui.store import tables
@@ -323,7 +323,7 @@ def test_import_cut_short_can_be_repeated(sqlite_store: Store, monkeypatch: pyte
             raise KeyboardInterrupt
         return add_items(*given, **options)
 
-    monkeypatch.setattr(imports, "add_items", fails_the_third_time)
+    monkeypatch.setattr(filing, "add_items", fails_the_third_time)
     items = [new_item(f"p{number}", answered=True) for number in range(10)]
     with pytest.raises(KeyboardInterrupt):
         import_items(sqlite_store, "helpfulness", items)

@@ -16,7 +16,7 @@ from alignment.data.records import Message
 from annotation_ui import texts
 from annotation_ui.desk.view import Draft, PastJudgment, Progress, ProjectChoice, View
 from annotation_ui.vocabulary import Pane, Phase, Refused, option_of
-from annotation_ui.web import gradio_app, page_actions, page_forms, page_maker
+from annotation_ui.web import gradio_app, page_actions, page_forms, page_templates
 
 ASSETS = Path(gradio_app.__file__).parents[1] / "assets"
 EVIL = '"><script>window.pwned=1</script><img src=x onerror=alert(1)>'
@@ -78,7 +78,9 @@ def test_the_state_of_the_page_holds_no_text_of_models_or_people() -> None:
     secret = make_view(
         prompt="PROMPT", left=Pane("LEFT"), right=Pane("RIGHT"), past=(Message(role="user", content="PAST"),)
     )
-    told = page_maker.page_state(replace(secret, guidelines="GUIDE", explanation="WHY", draft=Draft(6, note="my note")))
+    told = page_templates.page_state(
+        replace(secret, guidelines="GUIDE", explanation="WHY", draft=Draft(6, note="my note"))
+    )
     assert not re.search("PROMPT|LEFT|RIGHT|PAST|GUIDE|WHY", str(told))
     assert (told["draft"]["option"], told["draft"]["note"]) == (6, "my note")
     assert told["progress"] == {"today": 3, "total": 40, "left_in_queue": 7}
@@ -97,14 +99,14 @@ def test_the_state_of_the_page_holds_no_text_of_models_or_people() -> None:
     ],
 )
 def test_parts_are_named_by_what_they_show(change: dict[str, Any], scene_stays: bool, answers_stay: bool) -> None:
-    before, after = (page_maker.part_keys(view) for view in (make_view(), make_view(**change)))
+    before, after = (page_templates.part_keys(view) for view in (make_view(), make_view(**change)))
     assert (before["scene"] == after["scene"]) is scene_stays
     assert (before["answers"] == after["answers"]) is answers_stay
 
 
 def test_parts_that_can_change_have_no_name() -> None:
     for phase in ("generating", "idle", "failed", "warning", "empty"):
-        assert page_maker.part_keys(make_view(phase)) == {"scene": "", "answers": ""}
+        assert page_templates.part_keys(make_view(phase)) == {"scene": "", "answers": ""}
 
 
 # -- above the answers ------------------------------------------------------------------------------------------------
@@ -126,37 +128,37 @@ def test_parts_that_can_change_have_no_name() -> None:
     ],
 )
 def test_each_phase_offers_what_can_be_done(changes: dict[str, Any], buttons: list[str]) -> None:
-    assert does(page_maker.scene(make_view(**changes))) == buttons
+    assert does(page_templates.scene(make_view(**changes))) == buttons
 
 
 def test_the_content_warning_is_shown_and_the_prompt_is_not() -> None:
-    scene = page_maker.scene(make_view("warning", dimension="safety"))
+    scene = page_templates.scene(make_view("warning", dimension="safety"))
     assert "It is voluntary" in scene and "bread" not in scene
 
 
 def test_a_failure_shows_the_reason_and_keeps_the_prompt() -> None:
-    words = Outline(page_maker.scene(make_view("failed", message="Timed out."))).words
+    words = Outline(page_templates.scene(make_view("failed", message="Timed out."))).words
     assert "Timed out." in words and "Why is bread stale?" in words
 
 
 def test_what_the_desk_says_replaces_the_hint_of_an_idle_page() -> None:
     hint = texts.IDLE[True, False][1]
-    assert hint in page_maker.scene(make_view("idle", may_fetch=True))
-    told = page_maker.scene(make_view("idle", may_fetch=True, message="First, a short test."))
+    assert hint in page_templates.scene(make_view("idle", may_fetch=True))
+    told = page_templates.scene(make_view("idle", may_fetch=True, message="First, a short test."))
     assert "First, a short test." in told and hint not in told
 
 
 def test_training_and_test_say_what_they_are_and_work_does_not() -> None:
-    training = Outline(page_maker.scene(make_view(kind="training", place="2 of 5"))).words
-    exam = Outline(page_maker.scene(make_view(kind="qualification", place="3 of 10"))).words
+    training = Outline(page_templates.scene(make_view(kind="training", place="2 of 5"))).words
+    exam = Outline(page_templates.scene(make_view(kind="qualification", place="3 of 10"))).words
     assert "Training, 2 of 5" in training and "Qualification test, 3 of 10" in exam
-    assert "banner" not in page_maker.scene(make_view())
-    assert "earlier judgment" in page_maker.scene(make_view(editing=True))
+    assert "banner" not in page_templates.scene(make_view())
+    assert "earlier judgment" in page_templates.scene(make_view(editing=True))
 
 
 def test_only_the_last_exchange_is_open() -> None:
     turns = [Message(role=role, content=f"{role} {n}") for n in (1, 2, 3) for role in ("user", "assistant")]
-    scene = page_maker.scene(make_view(past=tuple(turns), turn=4, max_turns=4))
+    scene = page_templates.scene(make_view(past=tuple(turns), turn=4, max_turns=4))
     folded, shown = scene[: scene.index("</details>")], scene[scene.index("</details>") :]
     assert all(f"{role} {n}" in folded for n in (1, 2) for role in ("user", "assistant"))
     assert "user 3" in shown and "assistant 3" in shown and "user 3" not in folded
@@ -165,12 +167,12 @@ def test_only_the_last_exchange_is_open() -> None:
 
 def test_one_exchange_is_not_folded_and_one_turn_is_not_counted() -> None:
     exchange = (Message(role="user", content="hello"), Message(role="assistant", content="good day"))
-    scene = page_maker.scene(make_view(past=exchange, turn=2, max_turns=1))
+    scene = page_templates.scene(make_view(past=exchange, turn=2, max_turns=1))
     assert "<details" not in scene and "good day" in scene and "Turn" not in scene
 
 
 def test_instructions_of_the_system_are_folded_but_not_lost() -> None:
-    scene = page_maker.scene(make_view(past=(Message(role="system", content="Be brief."),)))
+    scene = page_templates.scene(make_view(past=(Message(role="system", content="Be brief."),)))
     assert "Be brief." in scene[: scene.index("</details>")]
 
 
@@ -178,7 +180,7 @@ def test_instructions_of_the_system_are_folded_but_not_lost() -> None:
 
 
 def test_an_answer_is_there_rendered_and_raw() -> None:
-    pane = page_maker.answer_pane("left", Pane("**bold**"))
+    pane = page_templates.answer_pane("left", Pane("**bold**"))
     rendered, raw = pane.split('<div class="body raw"')
     assert "<strong>bold</strong>" in rendered and "**" not in rendered
     assert "**bold**" in raw and "<strong>" not in raw
@@ -186,10 +188,10 @@ def test_an_answer_is_there_rendered_and_raw() -> None:
 
 def test_a_pane_says_which_answer_it_is_whether_it_was_cut_off_and_whether_it_goes_on() -> None:
     cut, going, empty = Pane("x", cut_off=True), Pane("x", done=False), Pane("  ")
-    assert Outline(page_maker.answer_pane("left", cut)).values("aria-label") == ["Answer A"]
-    assert Outline(page_maker.answer_pane("right", cut)).values("aria-label") == ["Answer B"]
+    assert Outline(page_templates.answer_pane("left", cut)).values("aria-label") == ["Answer A"]
+    assert Outline(page_templates.answer_pane("right", cut)).values("aria-label") == ["Answer B"]
     for pane, badge, writing, none in ((cut, 1, 0, 0), (going, 0, 1, 0), (empty, 0, 0, 2), (None, 0, 1, 0)):
-        html = page_maker.answer_pane("left", pane)
+        html = page_templates.answer_pane("left", pane)
         assert (html.count(texts.CUT_OFF_HINT), html.count('"writing"')) == (badge, writing)
         assert html.count(texts.NO_TEXT) == none
 
@@ -215,9 +217,9 @@ def test_no_text_of_models_people_or_projects_becomes_an_element() -> None:
         history=(entry,),
     )
     phases: tuple[Phase, ...] = ("idle", "failed", "empty", "open", "explained", "judged")
-    pieces = [page_maker.scene(replace(view, phase=phase)) for phase in phases]
-    pieces += [page_maker.top(view), page_maker.guidelines(view), page_maker.history(view.history)]
-    pieces.append(page_maker.answer_pane("left", view.left))
+    pieces = [page_templates.scene(replace(view, phase=phase)) for phase in phases]
+    pieces += [page_templates.top(view), page_templates.guidelines(view), page_templates.history(view.history)]
+    pieces.append(page_templates.answer_pane("left", view.left))
     for piece in pieces:
         outline = Outline(piece)
         assert not outline.tags() & {"script", "img", "style", "iframe", "form"}
@@ -230,26 +232,28 @@ def test_no_text_of_models_people_or_projects_becomes_an_element() -> None:
 
 def test_the_way_out_is_always_there_in_safety_projects_and_only_there() -> None:
     for phase in ("warning", "idle", "generating", "open", "judged", "empty"):
-        assert "leave" in does(page_maker.top(make_view(phase, dimension="safety")))
-    assert "leave" not in does(page_maker.top(make_view()))
+        assert "leave" in does(page_templates.top(make_view(phase, dimension="safety")))
+    assert "leave" not in does(page_templates.top(make_view()))
 
 
 @pytest.mark.parametrize(
     ("role", "links"), [("annotator", []), ("reviewer", ["/review"]), ("admin", ["/review", "/admin"])]
 )
 def test_links_depend_on_the_role(role: Any, links: list[str]) -> None:
-    assert Outline(page_maker.top(make_view(role=role))).values("href") == links
+    assert Outline(page_templates.top(make_view(role=role))).values("href") == links
 
 
 def test_the_project_on_the_desk_is_the_chosen_one() -> None:
-    options = [given for tag, given in Outline(page_maker.top(make_view(project="safe"))).elements if tag == "option"]
+    options = [
+        given for tag, given in Outline(page_templates.top(make_view(project="safe"))).elements if tag == "option"
+    ]
     assert [given["value"] for given in options if "selected" in given] == ["safe"]
     alone = make_view(projects=(ProjectChoice("help", "Recipes", "helpfulness"),))
-    assert "<select" not in page_maker.top(alone) and "Recipes" in page_maker.top(alone)
+    assert "<select" not in page_templates.top(alone) and "Recipes" in page_templates.top(alone)
 
 
 def test_own_progress_is_in_the_top() -> None:
-    top = page_maker.top(make_view())
+    top = page_templates.top(make_view())
     assert "3 today" in top and "40 in all, 7 left in the queue" in top
 
 
@@ -265,11 +269,11 @@ def test_history_offers_a_change_only_where_there_can_be_one() -> None:
         )
         for number in (1, 2)
     ]
-    outline = Outline(page_maker.history(entries))
+    outline = Outline(page_templates.history(entries))
     acts = [(given["data-do"], given["data-comparison"]) for tag, given in outline.elements if tag == "button"]
     assert acts == [("edit", "cmp_1"), ("retract", "cmp_1"), ("retract", "cmp_2")]
     assert outline.values("datetime") == ["2026-03-04T05:06:07.000Z"] * 2 and "05:06" in outline.words
-    assert texts.NO_HISTORY in page_maker.history([])
+    assert texts.NO_HISTORY in page_templates.history([])
 
 
 # -- the judging bar --------------------------------------------------------------------------------------------------
@@ -281,7 +285,7 @@ def radios(html: str, name: str) -> list[dict[str, str | None]]:
 
 
 def test_the_strip_has_the_options_of_the_session_in_the_order_of_their_keys() -> None:
-    options = radios(page_maker.foot(), "option")
+    options = radios(page_templates.foot(), "option")
     assert [option["value"] for option in options] == list("12345678")
     assert [option["aria-label"] for option in options] == [
         "Answer A is: Significantly better",
@@ -297,7 +301,7 @@ def test_the_strip_has_the_options_of_the_session_in_the_order_of_their_keys() -
 
 
 def test_safety_keys_and_reasons_are_in_the_order_in_which_the_script_counts_them() -> None:
-    bar = page_maker.foot()
+    bar = page_templates.foot()
     values = [radio["value"] for radio in radios(bar, "safety")]
     assert values == ["preferred_safe_other_unsafe", "both_safe", "both_unsafe", "preferred_unsafe_other_safe"]
     assert "".join(letter for letter, _, _ in texts.SAFETY_CHOICES).lower() == "qwer"
@@ -306,7 +310,7 @@ def test_safety_keys_and_reasons_are_in_the_order_in_which_the_script_counts_the
 
 
 def test_the_bar_starts_disabled() -> None:
-    elements = dict(Outline(page_maker.foot()).elements[::-1])
+    elements = dict(Outline(page_templates.foot()).elements[::-1])
     assert "disabled" in elements["fieldset"]
 
 
@@ -327,11 +331,11 @@ def test_every_text_of_the_script_exists() -> None:
 def test_everything_that_buttons_do_is_known_to_the_script() -> None:
     script = (ASSETS / "page.js").read_text()
     table = script[script.index("const DOES = {") : script.index("// -- keys and clicks")]
-    html = page_maker.foot() + page_maker.answer_pane("left", None)
+    html = page_templates.foot() + page_templates.answer_pane("left", None)
     for view in (make_view("warning", dimension="safety"), make_view("idle", may_fetch=True), make_view("failed")):
-        html += page_maker.top(view) + page_maker.scene(view) + page_maker.guidelines(view)
-    html += page_maker.scene(make_view("explained", explanation="x"))
-    html += page_maker.history(
+        html += page_templates.top(view) + page_templates.scene(view) + page_templates.guidelines(view)
+    html += page_templates.scene(make_view("explained", explanation="x"))
+    html += page_templates.history(
         [PastJudgment("c", "2026-03-04T05:06:07Z", "p", "A better", can_edit=True, can_withdraw=True)]
     )
     for name in {name for name in does(html) if name}:

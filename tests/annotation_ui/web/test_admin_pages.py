@@ -13,9 +13,8 @@ from annotation_ui.quality import flagged_judgments
 from annotation_ui.store.accounts import LOCAL_USER, SIMULATED, add_account, set_active, withdraw
 from annotation_ui.store.database import Store
 from annotation_ui.store.sign_ins import whose
-from annotation_ui.web.pages import LocalKey, add_pages
-from annotation_ui.web.security import COOKIE, Guard
-from annotation_ui.web.server import local_key
+from annotation_ui.web.admin_pages import add_pages
+from annotation_ui.web.security import COOKIE, Guard, LocalKey, local_key
 
 INVITATION = "Open the link that the terminal shows"
 

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.data.records import GRADES
-from alignment.figures.intervals import OutcomeShares, compare_scores, outcome_shares, share
+from alignment.figures.intervals import share
 from alignment.figures.scored_pairs import accuracy_by_grade
+from alignment.figures.win_rates import OutcomeShares, compare_scores, outcome_shares
 
 
 class LocalMetric(evaluate.Metric):

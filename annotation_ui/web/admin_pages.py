@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,19 +22,11 @@ from annotation_ui.quality.flagged_judgments import PER_PAGE, flagged
 from annotation_ui.store import accounts, sign_ins, tables
 from annotation_ui.store.database import Store
 from annotation_ui.vocabulary import AccountRole, Refused
-from annotation_ui.web.page_maker import make_page
-from annotation_ui.web.security import COOKIE, token_in
+from annotation_ui.web.page_templates import make_page
+from annotation_ui.web.security import COOKIE, LocalKey, token_in
 
 SIGN_INS_AT_ONCE = 4
 """More wait in line, with threads of their own, so that no flood of guesses stops those who are signed in."""
-
-
-@dataclass(frozen=True)
-class LocalKey:
-    """Signs one account in by a link, on a server that only this machine reaches, as long as there are no accounts."""
-
-    key: str
-    annotator_id: str
 
 
 def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey | None, *, secure: bool) -> None:
