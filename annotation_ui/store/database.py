@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alignment.errors import UserError
-from annotation_ui.store import maintenance, migrations
+from annotation_ui.store import maintenance
 
 _SERVED = "7265912, hashtext(current_schema())"
 """Key of the PostgreSQL lock that servers of a store share."""
@@ -80,7 +80,7 @@ class Store:
         try:
             self.engine = self._postgres() if self.file is None else _sqlite(self.file)
             with self.write() as connection:
-                migrations.bring_up_to_date(connection)
+                maintenance.bring_up_to_date(connection)
             if self.file is not None:
                 _write_ahead(self.engine)
         except (DBAPIError, sqlite3.Error, ImportError, OSError) as error:

@@ -1,4 +1,11 @@
-"""What a server does for its database while it serves, in a thread of its own, so that nobody's save waits for it."""
+"""What keeps the database sound: versions of its tables brought up to date, and what a server does beside serving.
+
+A store of an earlier version is brought up to date when it is opened, in one transaction. What is done while a server
+serves is done in a thread of its own, so that nobody's save waits for it.
+
+To change the tables: change ``tables`` and ``rows``, raise ``tables.VERSION``, and add the step that leads there to
+``STEPS``.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +17,42 @@ from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, Integer, MetaData, Table, insert, inspect, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import Column
 
+from alignment.errors import UserError
 from annotation_ui.store import tables
+
+STEPS: dict[int, Callable[[Connection], None]] = {}
+"""Version -> what makes it out of the version before."""
+_store_version = Table("store_version", MetaData(), Column("version", Integer, nullable=False))
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Make the tables, or take the steps from the version that is there to the present one.
+
+    Raises:
+        UserError: the database is of a newer version, or holds something else.
+    """
+    there = inspect(connection).get_table_names()
+    if _store_version.name not in there:
+        if there:
+            raise UserError(f"this database holds other tables: {', '.join(sorted(there)[:5])}. Name an empty one.")
+        tables.metadata.create_all(connection)
+        _store_version.create(connection)
+        connection.execute(insert(_store_version).values(version=tables.VERSION))
+        return
+    version = connection.execute(select(_store_version.c.version)).scalar_one()
+    if version > tables.VERSION:
+        raise UserError(
+            f"this store is of version {version}, made by a newer Tandem; this one reads up to {tables.VERSION}. "
+            "Update Tandem."
+        )
+    for number in range(version + 1, tables.VERSION + 1):
+        STEPS[number](connection)
+        connection.execute(update(_store_version).values(version=number))
+
 
 CHECKPOINT_SECONDS = 2.0
 FIRST_ANALYZE_SECONDS, LAST_ANALYZE_SECONDS = 2.0, 3600.0
