@@ -24,7 +24,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from alignment.errors import UserError
 from annotation_ui import texts
 from annotation_ui.desk import preparation
 from annotation_ui.store import accounts, projects
@@ -153,24 +152,6 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-def check_reach(store: Store, host: str, *, allow_remote: bool) -> None:
-    """Refuse to listen to other machines without accounts and without being asked to in so many words.
-
-    Raises:
-        UserError: one of the two is missing.
-    """
-    if host in LOOPBACK:
-        return
-    if not allow_remote:
-        raise UserError(f"host={host} lets other machines in. If that is meant, add --allow-remote.")
-    with store.read() as connection:
-        if accounts.has_people(connection):
-            return
-    raise UserError(
-        f"host={host} needs accounts. Make them first: python -m annotation_ui users add NAME --role annotator"
-    )
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from fastapi import FastAPI, Request
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk.desk import Desk
-from annotation_ui.store import sign_ins
+from annotation_ui.store import accounts, sign_ins
 from annotation_ui.store.database import Store
 from annotation_ui.web.admin_pages import add_pages
-from annotation_ui.web.security import LOOPBACK, Guard, LocalKey, check_reach, local_key
+from annotation_ui.web.security import LOOPBACK, Guard, LocalKey, local_key
 
 
 def make_app(desk: Desk, *, hosts: tuple[str, ...], local: LocalKey | None, secure: bool = False) -> Guard:
@@ -103,3 +103,21 @@ def make_server(desk: Desk, address: ServerAddress, *, secure: bool = False) -> 
     app = make_app(desk, hosts=hosts, local=local, secure=secure)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
     return address.url if local is None else f"{address.url}/login?key={local.key}", uvicorn.Server(config)
+
+
+def check_reach(store: Store, host: str, *, allow_remote: bool) -> None:
+    """Refuse to listen to other machines without accounts and without being asked to in so many words.
+
+    Raises:
+        UserError: one of the two is missing.
+    """
+    if host in LOOPBACK:
+        return
+    if not allow_remote:
+        raise UserError(f"host={host} lets other machines in. If that is meant, add --allow-remote.")
+    with store.read() as connection:
+        if accounts.has_people(connection):
+            return
+    raise UserError(
+        f"host={host} needs accounts. Make them first: python -m annotation_ui users add NAME --role annotator"
+    )
