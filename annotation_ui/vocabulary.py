@@ -71,30 +71,3 @@ class Pane:
     text: str
     done: bool = True
     cut_off: bool = False
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A judgment as it comes from the page; nothing in it is trusted.
-
-    Attributes:
-        comparison_id: what is judged.
-        submission_id: made by the server for this showing; the same one twice saves once.
-        option: 1 to 8.
-        safety: the bin, where it was asked.
-        note: free text, not exported by default.
-        flagged: marked for review.
-        active_ms: time spent with the page in front, milliseconds.
-        input_method: ``keyboard`` or ``mouse``.
-        guidelines_sha256: which guidelines the page showed; ``None``: the present ones.
-    """
-
-    comparison_id: str
-    submission_id: str
-    option: int
-    safety: SafetyBin | None = None
-    note: str = ""
-    flagged: bool = False
-    active_ms: int | None = None
-    input_method: Literal["keyboard", "mouse"] = "mouse"
-    guidelines_sha256: str | None = None

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import GenerationConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.machine.device_and_processes import pick_device
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import use_fast_attention

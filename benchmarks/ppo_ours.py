@@ -27,7 +27,7 @@ from alignment.models.scorers.reward_model import RewardModel
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.rollout import Rollout
-from alignment.run.stage_run import peak_memory_gib
+from alignment.run.stage_records import peak_memory_gib
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.sections import LoraSection, ModelSection, SamplingSection
 from alignment.workflow.prompts_and_policies import prompt_batches

@@ -39,9 +39,9 @@ from transformers import (
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # type: ignore[import-not-found,unused-ignore]
 
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.readers import load_prompts
-from alignment.run.stage_run import peak_memory_gib
+from alignment.run.stage_records import peak_memory_gib
 
 
 class Stamps(TrainerCallback):

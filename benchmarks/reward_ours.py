@@ -22,7 +22,7 @@ from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair
 from alignment.reward.reward_training import train_reward_model
-from alignment.run.stage_run import peak_memory_gib
+from alignment.run.stage_records import peak_memory_gib
 from alignment.settings.reward_sections import RewardModelSection
 from alignment.settings.sections import ModelSection
 

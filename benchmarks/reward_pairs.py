@@ -20,7 +20,7 @@ from ppo_workload import LORA_ALPHA, LORA_RANK, print_json
 from reward_workload import MODEL, PAIRS, ROLE
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison
 from alignment.models.pretrained import load_base

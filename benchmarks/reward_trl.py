@@ -25,7 +25,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from alignment.reward.reward_training import MIN_WARMUP_STEPS
-from alignment.run.stage_run import peak_memory_gib
+from alignment.run.stage_records import peak_memory_gib
 
 
 def load(work: RewardWork) -> PeftModel:

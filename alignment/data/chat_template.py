@@ -4,7 +4,7 @@ A template is a Jinja program; the only safe way to know which characters of its
 which are a person's is never to show it the person's. Each message is rendered as a placeholder, the output
 is cut at the placeholders, and what is left is the template's own text for that sequence of roles.
 
-Not here: tokens (``alignment.data.encoding``) and tool calls, images or reasoning fields, which a dialogue of
+Not here: tokens (``alignment.data.dialogue_encoder``) and tool calls, images or reasoning fields, which a dialogue of
 this project does not have.
 """
 

@@ -47,7 +47,7 @@ class EncodedDialogue:
 
 
 class Encoder(Protocol):
-    """What models need of an encoder of dialogues; ``alignment.data.encoding`` has it.
+    """What models need of an encoder of dialogues; ``alignment.data.dialogue_encoder`` has it.
 
     Attributes:
         stop_id: the token that is learned at the end of answers.

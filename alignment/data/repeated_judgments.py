@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from alignment.data.jsonl_and_raw_rows import OnError
 from alignment.data.records import GRADES, SAFETY_LABELS, Comparison, Grade, SafetyBin, SafetyLabel
-from alignment.data.row_files import OnError
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 

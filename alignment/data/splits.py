@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from alignment.data.records import Comparison, Demonstration, Message, Prompt
@@ -74,3 +74,11 @@ def _uniform(seed: int, key: str) -> float:
 
 
 S = TypeVar("S", Demonstration, Comparison, Prompt)
+
+
+def answered_prompts(demonstrations: Sequence[Demonstration]) -> Iterator[Sequence[Message]]:
+    """What stands before each answer that is learned: the loss is on all answers of a dialogue."""
+    for item in demonstrations:
+        for place, message in enumerate(item.messages):
+            if message.role == "assistant":
+                yield item.messages[:place]

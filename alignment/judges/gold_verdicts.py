@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import Comparison, Dimension, JudgedAnswer, Prompt, Snapshot
-from alignment.data.row_files import read_jsonl
 from alignment.errors import UserError
-from alignment.figures.scored_pairs import accuracy_by_grade
+from alignment.figures.accuracy_and_calibration import accuracy_by_grade
 from alignment.toy.gold_judge import judge, utility
 from alignment.toy.toy_questions import lookup
 

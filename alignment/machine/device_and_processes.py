@@ -11,9 +11,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, reduce
@@ -132,3 +134,10 @@ class Processes:
     def wait(self) -> None:
         """Go on when all processes have come here."""
         PartialState().wait_for_everyone()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments, get_cosine_with_min_lr_schedule_with_warmup_lr_rate
 
 from alignment.errors import UserError
-from alignment.run.stage_run import OnStep
+from alignment.run.stage_records import OnStep
 
 
 class MasterWeights:
@@ -197,3 +197,15 @@ def optimizer_and_schedule(
         optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps, min_lr_rate=0.1
     )
     return optimizer, schedule
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends the training, with a checkpoint, after the step at hand."""
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self.asked = asked
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        """Ask once a step."""
+        if self.asked():
+            control.should_save = control.should_training_stop = True

@@ -30,8 +30,8 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import Encoder
-from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.models.backbone import Backbone, save_model

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on TRL's ``SFTTrainer``: loss on answer tokens and their stop token only (section 3.1).
 
-Dialogues come in encoded (``alignment.data.encoding``), so that text never becomes control tokens. The same function
-serves the SFT stage, rejection-sampling fine-tuning and the "longer SFT" control arm.
+Dialogues come in encoded (``alignment.data.dialogue_encoder``), so that text never becomes control tokens. The same
+function serves the SFT stage, rejection-sampling fine-tuning and the "longer SFT" control arm.
 
 Shapes: B batch, T prompt+response, V vocabulary.
 """
@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from alignment.data.encoded_dialogues import EncodedDialogue
 from alignment.models.backbone import output_logits
 from alignment.models.optimizer_and_trainer import WARMUP_SHARE, StepReporter, optimizer_and_schedule
-from alignment.run.stage_run import OnStep
+from alignment.run.stage_records import OnStep
 from alignment.settings.sections import SFTSection
 
 IGNORED = -100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from alignment.report.reward_schema import Measured
+from alignment.report.blocks_and_reward_schema import Measured
 
 NONE = "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"

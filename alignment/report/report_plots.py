@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from alignment.report.report_schema import POLICIES, POLICY_LABELS, CurvePoint, PolicyBlock, RunReport, WinRateBlock
-from alignment.report.reward_schema import Histogram
+from alignment.report.blocks_and_reward_schema import Histogram
+from alignment.report.run_report_schema import POLICIES, POLICY_LABELS, CurvePoint, PolicyBlock, RunReport, WinRateBlock
 from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, styled, to_svg
 
 

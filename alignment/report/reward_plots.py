@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from alignment.data.records import GRADES
-from alignment.report.reward_schema import (
+from alignment.report.blocks_and_reward_schema import (
     DetectionBlock,
     GradedFigures,
     Histogram,

@@ -9,10 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from alignment.report import report_plots, reward_plots
-from alignment.report.number_formats import decimal, interval, percent, tokens
+from alignment.report.headline_and_summary import FIGURES, headline, subline, summary_rows, tiles
 from alignment.report.page_files import render, write_both
-from alignment.report.report_headline import final_policy, headline, subline, summary_rows, win_rate_against_sft
-from alignment.report.report_schema import POLICIES, POLICY_LABELS, PolicyFigures, RunReport, validate_report
+from alignment.report.run_report_schema import POLICIES, POLICY_LABELS, PolicyFigures, RunReport, validate_report
 
 PPO_CURVES = (
     ("reward", "Reward (raw)", False),
@@ -22,15 +21,6 @@ PPO_CURVES = (
     ("disagreement", "Disagreement within the helpfulness model", False),
 )
 """Key of a point of ``curves.ppo``, caption, whether it is a share."""
-FIGURES = (
-    ("helpfulness", "Helpfulness", decimal),
-    ("violation_rate", "Violations", percent),
-    ("false_refusal_rate", "False refusals", percent),
-    ("kl_to_sft_nats", "KL to SFT (nats)", decimal),
-    ("mean_length_tokens", "Length (tokens)", tokens),
-    ("stop_rate", "Stop rate", percent),
-)
-"""Column of the policy tables: key in the report, heading, format."""
 
 
 def write_report(report: dict[str, Any], folder: str | os.PathLike[str]) -> Path:
@@ -89,28 +79,6 @@ def draw_plots(report: RunReport) -> dict[str, str]:
         ordered = {str(name): histograms[name] for name in POLICIES if name in histograms}
         drawn[f"histogram_{model}"] = report_plots.score_histogram(ordered, model=model)
     return {name: svg for name, svg in drawn.items() if svg is not None}
-
-
-def tiles(report: RunReport) -> list[dict[str, str]]:
-    """The four numbers at the top: before (SFT), after (the last policy) and the interval of the latter."""
-    name = final_policy(report)
-    before, after = report.policies.get("sft"), report.policies[name]
-    found = []
-    rate = win_rate_against_sft(report, name)
-    if rate:
-        value, spread = (
-            percent(rate.win_rate),
-            interval(rate.ci95, percent),
-        )
-        found.append({"label": "Win rate against SFT", "before": "", "after": value, "interval": spread})
-    for key, label, form in FIGURES[:3]:
-        new = getattr(after, key)
-        if new is not None:
-            old = getattr(before, key) if before is not None and name != "sft" else None
-            earlier = form(old.value) if old is not None else ""
-            spread = interval(new.ci95, form)
-            found.append({"label": label, "before": earlier, "after": form(new.value), "interval": spread})
-    return found
 
 
 def breakdowns(report: RunReport) -> list[tuple[str, list[tuple[str, str, PolicyFigures]]]]:

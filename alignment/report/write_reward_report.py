@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from alignment.data.records import GRADES
 from alignment.report import reward_plots
+from alignment.report.blocks_and_reward_schema import RewardEvaluation, RewardFigures, validate_evaluation
 from alignment.report.page_files import render, write_both
-from alignment.report.reward_schema import RewardEvaluation, RewardFigures, validate_evaluation
 
 SAFETY_BINS = {
     "preferred_safe_other_unsafe": "Safe over unsafe",

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Comparison, Dimension
+from alignment.figures.accuracy_and_calibration import ScoredPair
 from alignment.figures.reward_model_figures import Figures, reward_figures
-from alignment.figures.scored_pairs import ScoredPair
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.encoded_pairs import EncodedPair

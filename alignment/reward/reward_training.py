@@ -23,16 +23,22 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
 from alignment.machine.checkpoint import checkpoints, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from alignment.models.heads.base_head import RewardHead
-from alignment.models.optimizer_and_trainer import WARMUP_SHARE, MasterWeightAdamW, StepReporter, optimizer_and_schedule
+from alignment.models.optimizer_and_trainer import (
+    WARMUP_SHARE,
+    MasterWeightAdamW,
+    StepReporter,
+    StopWhenAsked,
+    optimizer_and_schedule,
+)
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair, PairCollator
 from alignment.reward.losses import preference_loss_named, reward_loss
-from alignment.run.stage_run import OnStep
+from alignment.run.stage_records import OnStep
 from alignment.settings.reward_sections import RewardModelSection
 
 MIN_WARMUP_STEPS = 5
@@ -146,18 +152,6 @@ class GradedRewardTrainer(RewardTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             set_rng_state(self.resumed["random"])
-
-
-class StopWhenAsked(TrainerCallback):
-    """Ends the training, with a checkpoint, after the step at hand."""
-
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self.asked = asked
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """Ask once a step."""
-        if self.asked():
-            control.should_save = control.should_training_stop = True
 
 
 def train_reward_model(

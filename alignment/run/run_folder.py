@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, write_json
-from alignment.run.stage_run import CHECKPOINTS as CHECKPOINTS
-from alignment.run.stage_run import (
+from alignment.run.stage_records import CHECKPOINTS as CHECKPOINTS
+from alignment.run.stage_records import (
     INPUT_STAGES,
     SECTIONS,
     WITHOUT_EFFECT,
@@ -221,7 +221,7 @@ class RunFolder:
     def seed(self, name: str, recipe: Recipe, round_number: int | None) -> None:
         """Seed the generators; stages apart, so that running them alone or in a chain draws the same numbers."""
         # Here, since it needs torch: a run folder can be looked into without.
-        from alignment.machine.checkpoint import seed_everything
+        from alignment.machine.device_and_processes import seed_everything
 
         name_offset = int.from_bytes(hashlib.sha256(f"{name}/{round_number}".encode()).digest()[:3], "big")
         seed_everything(recipe.seed * 2**24 + name_offset)

@@ -134,3 +134,12 @@ def _type_name(annotation: Any) -> str:
 def save_recipe(recipe: Recipe, file: Path) -> None:
     """Write the resolved recipe as YAML."""
     file.write_text(OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json"))), encoding="utf-8")
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings in nested sections, each with its dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from alignment.data.row_files import write_jsonl
+from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.toy.corpus_and_demonstrations import make_demonstrations, make_documents
-from alignment.toy.toy_prompts import QuestionPool, held_out_texts, make_heldout_prompts, make_train_prompts
+from alignment.toy.question_pool import QuestionPool
+from alignment.toy.toy_prompts import held_out_texts, make_heldout_prompts, make_train_prompts
 
 SEED = 1
 FileRecords = Sequence[BaseModel | dict[str, Any]]

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from alignment.data.records import ChatRole, Demonstration, Message, Prompt
 from alignment.toy import harmful_acts
+from alignment.toy.question_pool import QuestionPool, first_answer, intents_of, spread
 from alignment.toy.toy_answers import CLOSINGS, OPENINGS, make_answer, make_sentences, right_sentences, sample_answer
-from alignment.toy.toy_prompts import QuestionPool, first_answer, intents_of, spread
 from alignment.toy.toy_questions import Intent, lookup_texts, normalised
 
 N_DOCUMENTS = 13_000

@@ -2,7 +2,7 @@
 
 Training never sees it: an import contract keeps it out of training code. It reaches the reward models only
 through the simulated annotators, and it measures the result. It is not a language model: an answer is split
-into sentences, each is recognised against the world's grammar (``alignment.toy.grammar``), and what the
+into sentences, each is recognised against the world's grammar (``alignment.toy.known_sentences``), and what the
 grammar does not know earns nothing.
 
 Harmless request, from the sentences found: a right core 0.6 (with a pronoun 0.5, bare 0.35), a right detail
@@ -19,7 +19,7 @@ from functools import cache, lru_cache
 
 from alignment.data.records import Dimension, Message
 from alignment.toy import harmful_acts, toy_answers
-from alignment.toy.grammar import (
+from alignment.toy.known_sentences import (
     Reading,
     SentenceRole,
     begins_harmlessly,

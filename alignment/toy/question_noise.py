@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alignment.tensors import lengths_to_mask
 from alignment.toy.toy_tokenizer import ASSISTANT, SPECIAL_TOKENS, USER
 
 NOISY_ROWS = 0.5
@@ -51,13 +50,3 @@ def with_extra_words(ids: list[int], most: int, vocabulary_size: int) -> list[in
         if token == USER:
             question_starts = len(longer)
     return longer
-
-
-def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
-    """Positions (B, T) whose next token is learned: answers, their end, and prose; not questions and their end.
-
-    Questions have a handful of wordings, and what a model this small spends on predicting them, its answers lack.
-    """
-    role_token = (token_ids == USER) | (token_ids == ASSISTANT)
-    learned = ~in_question(token_ids) & ~role_token & lengths_to_mask(lengths, token_ids.shape[1])
-    return torch.nn.functional.pad(learned[:, 1:], (0, 1))

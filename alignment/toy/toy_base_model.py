@@ -13,20 +13,20 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignment.data.row_files import OnError, read_jsonl
+from alignment.data.jsonl_and_raw_rows import OnError, read_jsonl
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.models.backbone import output_logits
 from alignment.models.optimizer_and_trainer import MasterWeights
 from alignment.models.pretrained import use_fast_attention
-from alignment.run.stage_run import OnStep
+from alignment.run.stage_records import OnStep
 from alignment.settings.sections import BaseSection
-from alignment.tensors import pad_right
-from alignment.toy.question_noise import NOISY_ROWS, learned_positions, with_extra_words, with_question_noise
-from alignment.toy.toy_tokenizer import BOS, EOS, PAD, TOKEN_ID
+from alignment.tensors import lengths_to_mask, pad_right
+from alignment.toy.question_noise import NOISY_ROWS, in_question, with_extra_words, with_question_noise
+from alignment.toy.toy_tokenizer import ASSISTANT, BOS, EOS, PAD, TOKEN_ID, USER
 
 NEWTON_SCHULZ_STEPS = 3
 """Of Muon, whose default is five: an equal loss in less time (docs/toy.md)."""
@@ -176,3 +176,13 @@ def save_base(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folde
     """Write a standard model folder."""
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
+
+
+def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
+    """Positions (B, T) whose next token is learned: answers, their end, and prose; not questions and their end.
+
+    Questions have a handful of wordings, and what a model this small spends on predicting them, its answers lack.
+    """
+    role_token = (token_ids == USER) | (token_ids == ASSISTANT)
+    learned = ~in_question(token_ids) & ~role_token & lengths_to_mask(lengths, token_ids.shape[1])
+    return torch.nn.functional.pad(learned[:, 1:], (0, 1))

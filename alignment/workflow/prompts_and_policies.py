@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from alignment.data.encoded_dialogues import fitting_prompts
+from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.readers import load_prompts
 from alignment.data.records import Message, Prompt
-from alignment.data.row_files import ReadReport
 from alignment.data.splits import check_no_overlap
 from alignment.errors import UserError
 from alignment.files import resolve

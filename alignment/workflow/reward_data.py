@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison, Dimension
 from alignment.data.repeated_judgments import by_majority, without_duplicates
-from alignment.data.row_files import read_jsonl
 from alignment.data.splits import check_no_overlap, split_by_conversation
 from alignment.errors import UserError
 from alignment.files import resolve
@@ -258,3 +258,14 @@ def shuffle_labels(comparisons: Sequence[Comparison], *, seed: int) -> list[Comp
             }
         shuffled.append(item.model_copy(update=changes))
     return shuffled
+
+
+def data_of_models(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, RewardData]:
+    """Name -> comparisons of every reward model, the guard's included."""
+    own, guard = apart_for_guard(
+        reward_data(recipe, folder, round_number), share=recipe.reward.guard_share, seed=recipe.seed
+    )
+    return dict(own.items()) | ({GUARD: guard} if guard else {})
+
+
+GUARD = "guard"

@@ -33,9 +33,10 @@ from annotation_ui.desk.view import View
 from annotation_ui.store import accounts
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem
+from annotation_ui.store.judgment_values import Submission
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.store.projects import project_named
-from annotation_ui.vocabulary import Refused, Submission, option_of
+from annotation_ui.vocabulary import Refused, option_of
 
 WAIVED_BY = "simulated"
 LOOK_EVERY_SECONDS = 0.02

@@ -19,13 +19,13 @@ from annotation_ui.desk import preparation
 from annotation_ui.desk.transaction import DeskTransaction
 from annotation_ui.desk.view import View
 from annotation_ui.desk.view_maker import HISTORY, make_view
-from annotation_ui.store import conversations, judgments, pairs, projects
+from annotation_ui.store import conversations, judgment_values, judgments, pairs, projects
 from annotation_ui.store.conversations import checked_id
 from annotation_ui.store.database import Store, in_minutes, now, storable
-from annotation_ui.store.judgment_values import values_of, values_of_skip
+from annotation_ui.store.judgment_values import Submission, values_of, values_of_skip
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
 from annotation_ui.store.rows import ComparisonRow
-from annotation_ui.vocabulary import SLOTS, Pane, Refused, Submission, slot_on
+from annotation_ui.vocabulary import SLOTS, Pane, Refused, slot_on
 
 
 class Desk:
@@ -187,7 +187,9 @@ class Desk:
             is_known, message = judgments.is_saved(transaction.connection, comparison, given.submission_id, values), ""
             if not is_known:
                 transaction.check_judgeable(comparison)
-                sha256 = judgments.guidelines_read(transaction.connection, given.guidelines_sha256, transaction.project)
+                sha256 = judgment_values.guidelines_read(
+                    transaction.connection, given.guidelines_sha256, transaction.project
+                )
                 values |= {"guidelines_sha256": sha256}
                 judgments.append(transaction.connection, comparison, transaction.project, given.submission_id, values)
                 transaction.settle(comparison, "judged")

@@ -16,8 +16,7 @@ from annotation_ui.desk.view import Draft, PastJudgment, Progress, ProjectChoice
 from annotation_ui.store import assignments, conversations, judgments, pairs, projects, tables
 from annotation_ui.store.accounts import Account, find_by_id
 from annotation_ui.store.items import item_by_id
-from annotation_ui.store.judgments import PastRow
-from annotation_ui.store.rows import ComparisonRow, ItemRow, ProjectRow
+from annotation_ui.store.rows import ComparisonRow, ItemRow, PastRow, ProjectRow
 from annotation_ui.vocabulary import FLAG, Pane, Refused, Slot, option_of, side_of, slot_on
 
 HISTORY = 8

@@ -32,8 +32,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from sqlalchemy import Connection, insert, select
 
+from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import MARGINS, AnswerSource, Collected, Comparison, Message, Record, SafetyLabel
-from alignment.data.row_files import write_jsonl
 from alignment.data.splits import first_turn_key
 from alignment.errors import UserError
 from alignment.files import write_json

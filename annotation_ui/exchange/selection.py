@@ -20,9 +20,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, case, exists, func, select
 
+from alignment.data.jsonl_and_raw_rows import explain
 from alignment.data.records import GRADES, Dimension, Grade, Part, SafetyBin
 from alignment.data.repeated_judgments import Vote, majority
-from alignment.data.row_files import explain
 from alignment.errors import UserError
 from alignment.settings.sections import Section
 from annotation_ui.desk.preparation import passed

@@ -24,7 +24,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
@@ -35,33 +34,20 @@ from scipy import stats
 
 from alignment.figures.intervals import share
 from annotation_ui import texts
-from annotation_ui.quality.judged_pairs import SIGNED_GRADES, JudgedPair, safety_of_answers, signed_grade
+from annotation_ui.quality.judged_pairs import (
+    SIGNED_GRADES,
+    JudgedPair,
+    choices_by_pair,
+    safety_of_answers,
+    signed_grade,
+)
+from annotation_ui.quality.quality_figures import Kappa, Measure
 from annotation_ui.vocabulary import Slot
 
 Counts = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
 MIN_SHARED = 20
 """Pairs that two annotators must have in common before their kappa counts."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A figure, how many values it rests on, and its 95 % interval; where there is none, ``missing`` says why."""
-
-    value: float | None
-    n: int
-    ci95: tuple[float, float] | None = None
-    missing: str = ""
-
-
-@dataclass(frozen=True)
-class Kappa:
-    """Cohen's kappa of two annotators; no value where both always chose the same slot."""
-
-    first: str
-    second: str
-    n: int
-    value: float | None
 
 
 def choice_counts(rows: Iterable[JudgedPair]) -> Counts:
@@ -224,11 +210,3 @@ def _share_of(values: Sequence[float]) -> Measure:
         return Measure(None, 0, missing=texts.NO_OVERLAP)
     figure = share(values)
     return Measure(figure["value"], figure["n"], (figure["ci95"][0], figure["ci95"][1]))
-
-
-def choices_by_pair(rows: Iterable[JudgedPair]) -> dict[str, dict[str, Slot]]:
-    """Pair -> annotator -> chosen slot."""
-    choices: dict[str, dict[str, Slot]] = defaultdict(dict)
-    for row in rows:
-        choices[row.pair_id][row.annotator] = row.choice
-    return choices

@@ -7,8 +7,7 @@ from itertools import count
 
 from alignment.report.number_formats import NONE, SPACE, NumberFormat, decimal, percent
 from annotation_ui import texts
-from annotation_ui.quality.agreement import Measure
-from annotation_ui.quality.quality_figures import AgreementFigures, QualityReport
+from annotation_ui.quality.quality_figures import AgreementFigures, Measure, QualityReport
 
 COEFFICIENT_FORMS: dict[str, NumberFormat] = {
     "choice": percent,

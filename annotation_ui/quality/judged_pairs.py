@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,3 +83,11 @@ def safety_of_answers(row: JudgedPair) -> int | None:
     chosen, rejected = SAFETY_LABELS[row.safety]
     safe_a, safe_b = (chosen, rejected) if row.choice == "a" else (rejected, chosen)
     return 2 * safe_a + safe_b
+
+
+def choices_by_pair(rows: Iterable[JudgedPair]) -> dict[str, dict[str, Slot]]:
+    """Pair -> annotator -> chosen slot."""
+    choices: dict[str, dict[str, Slot]] = defaultdict(dict)
+    for row in rows:
+        choices[row.pair_id][row.annotator] = row.choice
+    return choices

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alignment.data.records import Dimension, Grade
-from annotation_ui.quality.agreement import Kappa, Measure
 from annotation_ui.vocabulary import SkipReason
 
 FEW = 30
@@ -151,3 +150,23 @@ class QualityReport:
     notes: tuple[ReportNote, ...]
     few: int = FEW
     schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure, how many values it rests on, and its 95 % interval; where there is none, ``missing`` says why."""
+
+    value: float | None
+    n: int
+    ci95: tuple[float, float] | None = None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Kappa:
+    """Cohen's kappa of two annotators; no value where both always chose the same slot."""
+
+    first: str
+    second: str
+    n: int
+    value: float | None

@@ -14,7 +14,6 @@ from alignment.data.records import GRADES, Grade
 from alignment.figures.intervals import proportion
 from annotation_ui import texts
 from annotation_ui.quality.agreement import (
-    Measure,
     agreement_with_others,
     choice_counts,
     cohen_kappas,
@@ -33,6 +32,7 @@ from annotation_ui.quality.quality_figures import (
     AnnotatorFigures,
     BatchGrades,
     DailyCount,
+    Measure,
     ProjectFigures,
     QualityReport,
     WorkFigures,

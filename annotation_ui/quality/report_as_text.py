@@ -13,7 +13,6 @@ from rich.text import Text
 from alignment.data.records import GRADES
 from alignment.report.number_formats import NONE, SPACE, NumberFormat, percent
 from annotation_ui import texts
-from annotation_ui.quality.agreement import Measure
 from annotation_ui.quality.figures_in_words import (
     COEFFICIENT_FORMS,
     by_chance,
@@ -27,7 +26,7 @@ from annotation_ui.quality.figures_in_words import (
     seconds,
     value_text,
 )
-from annotation_ui.quality.quality_figures import QualityReport, WorkFigures
+from annotation_ui.quality.quality_figures import Measure, QualityReport, WorkFigures
 
 _AGREEMENT_WIDTH = 24
 """Columns of text for the agreement of one project."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from alignment.data.records import SAFETY_LABELS
+from sqlalchemy import Connection, select
+
+from alignment.data.records import SAFETY_LABELS, SafetyBin
 from annotation_ui import texts
+from annotation_ui.store import tables
 from annotation_ui.store.database import storable
-from annotation_ui.vocabulary import FLAG, UNSAFE_PREFERRED, Flag, Refused, Slot, Submission, meaning_of, slot_on
+from annotation_ui.store.rows import ProjectRow
+from annotation_ui.vocabulary import FLAG, UNSAFE_PREFERRED, Flag, Refused, Slot, meaning_of, slot_on
 
 MAX_NOTE_CHARS = 2000
 MAX_ACTIVE_MS = 24 * 60 * 60 * 1000
@@ -69,3 +75,43 @@ def checked_time(active_ms: Any) -> int | None:
     """Milliseconds within reason, else nothing: no judgment is lost over a clock."""
     whole = isinstance(active_ms, int | float) and not isinstance(active_ms, bool) and active_ms == active_ms
     return int(active_ms) if whole and 0 <= active_ms <= MAX_ACTIVE_MS else None
+
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def guidelines_read(connection: Connection, given: Any, project: ProjectRow) -> str:
+    """Which guidelines a judgment was made under: earlier ones, where they changed while the page was open."""
+    if given == project.guidelines_sha256 or not isinstance(given, str) or not _SHA256.fullmatch(given):
+        return project.guidelines_sha256
+    known = connection.execute(
+        select(tables.guideline.c.sha256).where(tables.guideline.c.sha256 == given)
+    ).scalar_one_or_none()
+    return known or project.guidelines_sha256
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A judgment as it comes from the page; nothing in it is trusted.
+
+    Attributes:
+        comparison_id: what is judged.
+        submission_id: made by the server for this showing; the same one twice saves once.
+        option: 1 to 8.
+        safety: the bin, where it was asked.
+        note: free text, not exported by default.
+        flagged: marked for review.
+        active_ms: time spent with the page in front, milliseconds.
+        input_method: ``keyboard`` or ``mouse``.
+        guidelines_sha256: which guidelines the page showed; ``None``: the present ones.
+    """
+
+    comparison_id: str
+    submission_id: str
+    option: int
+    safety: SafetyBin | None = None
+    note: str = ""
+    flagged: bool = False
+    active_ms: int | None = None
+    input_method: Literal["keyboard", "mouse"] = "mouse"
+    guidelines_sha256: str | None = None

@@ -6,24 +6,21 @@ Sent twice, it is saved once; sent from a second tab after the first was saved, 
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
 
-from alignment.data.records import Grade
 from annotation_ui import texts
 from annotation_ui.store import tables
 from annotation_ui.store.conversations import checked_id
 from annotation_ui.store.database import now
-from annotation_ui.store.rows import ComparisonRow, JudgmentRow, ProjectRow
-from annotation_ui.vocabulary import Refused, SkipReason, Slot
+from annotation_ui.store.rows import ComparisonRow, JudgmentRow, PastRow, ProjectRow
+from annotation_ui.vocabulary import Refused
 
 _COMPARED = ("kind", "chosen_slot", "grade", "safety", "skip_reason", "flags_json", "note")
 """What makes two submissions with one id the same."""
-_SHA256 = re.compile("[0-9a-f]{64}")
 
 _ABOUT = tables.judgment.c.comparison_id == bindparam("comparison_id")
 _COUNT = select(func.count()).select_from(tables.judgment).where(_ABOUT)
@@ -35,24 +32,6 @@ _LATER, _NEXT_TURN = tables.judgment.alias("later"), tables.comparison.alias("ne
 _GOES_ON = exists().where(
     _NEXT_TURN.c.conversation_id == tables.comparison.c.conversation_id, _NEXT_TURN.c.turn > tables.comparison.c.turn
 )
-
-
-class PastRow(NamedTuple):
-    """What an annotator said last of one of their comparisons.
-
-    ``id`` is the comparison's. ``is_last``: its conversation has not gone on from it. What ``kind`` it is decides which
-    columns are there: see ``JudgmentRow``.
-    """
-
-    id: str
-    left_slot: Slot
-    judged_at: str
-    is_last: bool
-    kind: Literal["judgment", "skip", "retraction"]
-    chosen_slot: Slot | None
-    grade: Grade | None
-    skip_reason: SkipReason | None
-    prompt_json: str
 
 
 _RECENT = (
@@ -112,16 +91,6 @@ def current(connection: Connection, comparison_id: str) -> JudgmentRow | None:
     """The judgment of a comparison that holds now, if there is one."""
     last = latest(connection, comparison_id)
     return last if last is not None and last.kind == "judgment" else None
-
-
-def guidelines_read(connection: Connection, given: Any, project: ProjectRow) -> str:
-    """Which guidelines a judgment was made under: earlier ones, where they changed while the page was open."""
-    if given == project.guidelines_sha256 or not isinstance(given, str) or not _SHA256.fullmatch(given):
-        return project.guidelines_sha256
-    known = connection.execute(
-        select(tables.guideline.c.sha256).where(tables.guideline.c.sha256 == given)
-    ).scalar_one_or_none()
-    return known or project.guidelines_sha256
 
 
 def is_saved(connection: Connection, comparison: ComparisonRow, given_id: str, values: dict[str, Any]) -> bool:

@@ -206,3 +206,21 @@ class QualificationRow(NamedTuple):
     waived_by: str | None
     created_at: str
     finished_at: str | None
+
+
+class PastRow(NamedTuple):
+    """What an annotator said last of one of their comparisons.
+
+    ``id`` is the comparison's. ``is_last``: its conversation has not gone on from it. What ``kind`` it is decides which
+    columns are there: see ``JudgmentRow``.
+    """
+
+    id: str
+    left_slot: Slot
+    judged_at: str
+    is_last: bool
+    kind: Literal["judgment", "skip", "retraction"]
+    chosen_slot: Slot | None
+    grade: Grade | None
+    skip_reason: SkipReason | None
+    prompt_json: str

@@ -26,8 +26,7 @@ import gradio as gr
 from annotation_ui import texts
 from annotation_ui.desk.desk import Desk
 from annotation_ui.web import page_templates
-from annotation_ui.web.page_actions import ACTIONS_AT_ONCE, action_handler, answer_watcher
-from annotation_ui.web.page_forms import ACTIONS
+from annotation_ui.web.page_actions import ACTIONS, ACTIONS_AT_ONCE, action_handler, answer_watcher
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 

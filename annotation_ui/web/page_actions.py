@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio.to_thread
@@ -17,7 +17,16 @@ from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.view import View
 from annotation_ui.vocabulary import Pane, Refused, Side
 from annotation_ui.web import page_templates
-from annotation_ui.web.page_forms import Action, Sent, WatchForm
+from annotation_ui.web.page_forms import (
+    ComparisonForm,
+    Form,
+    JudgmentForm,
+    ProjectForm,
+    PromptForm,
+    Sent,
+    SkipForm,
+    WatchForm,
+)
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.08
@@ -138,3 +147,42 @@ def answer_watcher(desk: Desk) -> Callable[[Any, gr.Request], AsyncIterator[dict
             yield _stamped({"message": trouble(error)})
 
     return watch
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something that an annotator can do: what the browser has to send, and what the desk does with it.
+
+    Attributes:
+        form: what has to come.
+        do: what is done.
+        whole: whether the top and the guidelines may change, too.
+        looks_again: whether a refusal comes with what is on the desk: the page may have been wrong about it. Not after
+            a judgment, which stays on the page until it is saved.
+    """
+
+    form: type[Form]
+    do: Callable[[Desk, str, Any], View]
+    whole: bool = False
+    looks_again: bool = True
+
+
+ACTIONS: dict[str, Action] = {
+    "view": Action(Form, lambda desk, who, form: desk.view(who, form.project), whole=True),
+    "accept": Action(ProjectForm, lambda desk, who, form: desk.accept_warning(who, form.project)),
+    "leave": Action(ProjectForm, lambda desk, who, form: desk.leave(who, form.project)),
+    "train": Action(ProjectForm, lambda desk, who, form: desk.train(who, form.project)),
+    "fetch": Action(ProjectForm, lambda desk, who, form: desk.fetch(who, form.project)),
+    "ask": Action(PromptForm, lambda desk, who, form: desk.ask(who, form.project, form.text, form.comparison_id)),
+    "retry": Action(ProjectForm, lambda desk, who, form: desk.retry(who, form.project)),
+    "submit": Action(JudgmentForm, lambda desk, who, form: desk.submit(who, form.submission()), looks_again=False),
+    "skip": Action(
+        SkipForm,
+        lambda desk, who, form: desk.skip(
+            who, form.comparison_id, form.submission_id, form.reason, form.note, form.active_ms
+        ),
+    ),
+    "undo": Action(ComparisonForm, lambda desk, who, form: desk.undo(who, form.comparison_id)),
+    "edit": Action(ComparisonForm, lambda desk, who, form: desk.edit(who, form.comparison_id)),
+    "retract": Action(ComparisonForm, lambda desk, who, form: desk.retract(who, form.comparison_id)),
+}

@@ -12,8 +12,7 @@ from alignment.data.records import GRADES
 from alignment.report.number_formats import decimal, percent
 from annotation_ui import texts
 from annotation_ui.quality import figures_in_words
-from annotation_ui.quality.agreement import Kappa, Measure
-from annotation_ui.quality.quality_figures import QualityReport
+from annotation_ui.quality.quality_figures import Kappa, Measure, QualityReport
 from annotation_ui.web.page_templates import make_page
 from annotation_ui.web.quality_plots import PLOTTED_PEOPLE, draw_plots
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from alignment.data.jsonl_and_raw_rows import ReadReport, write_jsonl
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison
-from alignment.data.row_files import ReadReport, write_jsonl
 from alignment.data.splits import split_by_conversation
 from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import StageRun
+from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import (
     check_against_heldout,
@@ -31,7 +31,8 @@ from alignment.workflow.prompts_and_policies import (
     training_prompts,
 )
 from stages.annotate.people import judged_by_people
-from stages.annotate.simulated_round import check_room, fill_queues, sample_and_compare
+from stages.annotate.prompt_queues import check_room, fill_queues
+from stages.annotate.simulated_round import sample_and_compare
 from stages.door.preconditions import check_annotate
 from stages.door.progress_and_exit import progress, say_left_out
 

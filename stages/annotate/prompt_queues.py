@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from alignment.data.records import Dimension, Prompt
+from alignment.data.encoded_dialogues import encode_prompts
+from alignment.data.records import Dimension, Part, Prompt
 from alignment.errors import UserError
+from alignment.settings.recipe import Recipe
+from alignment.toy.simulated_annotators import ANNOTATORS
+from alignment.toy.simulated_comparisons import check_known
+
+if TYPE_CHECKING:
+    from alignment.models.backbone import Backbone
 
 SIMULATED_SHARES: dict[Dimension, dict[str, float]] = {
     "helpfulness": {"helpfulness": 0.5, "multi_turn": 0.25, "borderline": 0.25},
@@ -92,3 +100,48 @@ def _mixed(
             left -= n
     rng.shuffle(chosen)
     return chosen
+
+
+class Queue(NamedTuple):
+    """Prompts whose answers are to be compared, and what is asked about them."""
+
+    part: Part
+    dimension: Dimension
+    prompts: list[Prompt]
+
+
+def fill_queues(recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Prompt], round_number: int) -> list[Queue]:
+    """What the annotators of a round are given: training and held-out prompts, about either dimension.
+
+    Args:
+        recipe: how many prompts of each kind, and the seed.
+        train: training prompts to choose from.
+        heldout: held-out prompts to choose from.
+        round_number: part of the seed: each round draws other prompts.
+
+    Raises:
+        UserError: prompts of a kind are missing, one is not of the toy world, or annotators are too few.
+    """
+    settings = recipe.annotate
+    if settings.heldout_overlap > len(ANNOTATORS):
+        raise UserError(
+            f"annotate.heldout_overlap={settings.heldout_overlap}: there are {len(ANNOTATORS)} simulated annotators"
+        )
+    queues: list[Queue] = []
+    for part, dimension, count in settings.pair_counts:
+        rng = random.Random(f"{recipe.seed}/{round_number}/{part}/{dimension}")
+        prompts = prompts_for_simulated(train if part == "train" else heldout, count, dimension, rng=rng)
+        check_known(prompts)
+        queues.append(Queue(part, dimension, prompts))
+    return queues
+
+
+def check_room(recipe: Recipe, backbone: Backbone, queues: Sequence[Queue]) -> None:
+    """Raise ``UserError`` if a prompt leaves no room for an answer in the model's context."""
+    for item in queues:
+        encode_prompts(
+            item.prompts,
+            backbone.encoder,
+            max_new_tokens=recipe.annotate.max_new_tokens,
+            context_tokens=backbone.context_tokens,
+        )

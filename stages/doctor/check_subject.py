@@ -8,10 +8,10 @@ from typing import Literal, TypeVar, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.dialogue_encoder import DialogueEncoder
+from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.readers import load_demonstrations
 from alignment.data.records import Demonstration, Prompt
-from alignment.data.row_files import ReadReport
 from alignment.files import resolve
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_causal_lm, load_tokenizer

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from alignment.data.encoded_dialogues import encode_dialogues, encode_prompts, fitting_prompts
+from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Prompt
-from alignment.data.row_files import ReadReport
 from alignment.files import resolve
 from alignment.settings.reward_sections import COLLECTED, source_names
 from alignment.workflow.prompts_and_policies import check_against_heldout, prompt_batches

@@ -7,7 +7,7 @@ from pathlib import Path
 from alignment.errors import UserError
 from alignment.rl.health.health_history import HealthSettings
 from alignment.rl.health.health_watch import Finding, examine
-from alignment.run.stage_run import read_metrics
+from alignment.run.stage_records import read_metrics
 from alignment.settings.read_recipe import load_recipe
 from stages.doctor.output import counted, print_finding, print_line
 

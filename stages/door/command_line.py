@@ -9,12 +9,12 @@ import argparse
 import importlib
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alignment.errors import UserError
-from alignment.run.stage_run import SECTIONS
-from alignment.settings.read_recipe import DEFAULT_RECIPE, REQUIRED, load_recipe, recipe_keys
+from alignment.run.stage_records import SECTIONS
+from alignment.settings.read_recipe import DEFAULT_RECIPE, REQUIRED, leaves, load_recipe, recipe_keys
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import check_plugins, load_plugins
 from stages.door.command_names import as_called
@@ -153,15 +153,6 @@ def description_of(doc: str) -> str:
     width = shutil.get_terminal_size().columns
     paragraphs = as_called(doc).strip().split("\n\n")
     return "\n\n".join(text if text.startswith("    ") else textwrap.fill(text, width) for text in paragraphs)
-
-
-def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings in nested sections, each with its dotted key."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _otherwise(value: str, default: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from alignment.data.row_files import check_source
+from alignment.data.jsonl_and_raw_rows import check_source
 from alignment.errors import UserError
 from alignment.files import resolve
 from alignment.run.run_folder import RunFolder

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from alignment.data.row_files import ReadReport
+from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.errors import UserError
-from alignment.run.stage_run import OnStep
+from alignment.run.stage_records import OnStep
 from stages.door.command_names import as_called
 
 if TYPE_CHECKING:

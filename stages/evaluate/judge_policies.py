@@ -13,8 +13,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, get_args
 
+from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
-from alignment.data.row_files import write_jsonl
 from alignment.files import resolve
 from alignment.judges.gold_verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
 from alignment.models.backbone import Backbone
@@ -23,7 +23,7 @@ from alignment.models.scorers.reward_model import RewardModel
 from alignment.report.write_report import write_report
 from alignment.rl.policy_measurement import measure_policy
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import read_snapshots
+from alignment.run.stage_records import read_snapshots
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import (
     base_model_path,
@@ -35,7 +35,7 @@ from alignment.workflow.prompts_and_policies import (
 )
 from stages.door.preconditions import check_evaluate
 from stages.door.progress_and_exit import progress, say_left_out
-from stages.evaluate.assemble_report import assemble_report
+from stages.evaluate.report_figures import assemble_report
 
 
 def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from alignment.files import read_json
+from alignment.report.headline_and_summary import SUMMARY_COLUMNS, headline, summary_rows
 from alignment.report.number_formats import duration
-from alignment.report.report_headline import SUMMARY_COLUMNS, headline, summary_rows
-from alignment.report.report_schema import validate_report
+from alignment.report.run_report_schema import validate_report
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import peak_memory_gib
+from alignment.run.stage_records import peak_memory_gib
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import pretrain as base
@@ -28,8 +28,8 @@ from stages.door.preconditions import planned_stages
 from stages.door.progress_and_exit import console
 from stages.evaluate import judge_policies as evaluate
 from stages.ppo import train_policy as ppo
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 Work = Callable[[Recipe, int], dict[str, Any]]
 
@@ -50,9 +50,9 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 WORK: dict[str, Work] = {
     "base": lambda recipe, _: base.main(recipe),
-    "sft": lambda recipe, _: sft.main(recipe),
+    "sft": lambda recipe, _: finetune.main(recipe),
     "annotate": lambda recipe, number: annotate.main(recipe, number),
-    "reward": lambda recipe, number: reward.main(recipe, number),
+    "reward": lambda recipe, number: train_reward_models.main(recipe, number),
     "rejection": lambda recipe, number: ppo.main(recipe, number),
     "ppo": lambda recipe, number: ppo.main(recipe, number),
     "eval": lambda recipe, number: evaluate.main(recipe, number),

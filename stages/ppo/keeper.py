@@ -21,7 +21,7 @@ from alignment.files import write_json
 from alignment.machine.checkpoint import checkpoints, flush, load_checkpoint, save_checkpoint
 from alignment.rl.ppo import PPO
 from alignment.rl.rollout import NonFiniteError
-from alignment.run.stage_run import CHECKPOINTS, OnStep, StageRun
+from alignment.run.stage_records import CHECKPOINTS, OnStep, StageRun
 from alignment.settings.ppo_sections import PPOSection
 from stages.door.progress_and_exit import StopRequest, deferred_stop, progress, say
 from stages.ppo.round_inputs import Round

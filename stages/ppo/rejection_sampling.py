@@ -11,9 +11,9 @@ import torch
 from trl import SFTConfig
 
 from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue, encode_dialogues
+from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.readers import load_demonstrations
 from alignment.data.records import Prompt
-from alignment.data.row_files import read_jsonl, write_jsonl
 from alignment.errors import UserError
 from alignment.files import resolve
 from alignment.models.backbone import Backbone
@@ -25,7 +25,7 @@ from alignment.reward.gate import gate_named
 from alignment.rl.policy_measurement import SCORING_BATCH
 from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import OnStep, StageRun
+from alignment.run.stage_records import OnStep, StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import load_policy, newest_before
 from stages.door.progress_and_exit import progress

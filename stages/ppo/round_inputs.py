@@ -17,7 +17,7 @@ from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import StageRun
+from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
 from alignment.workflow.prompts_and_policies import heldout_prompts, load_backbone, training_prompts, with_room

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import JudgedAnswer, Prompt, Snapshot
-from alignment.data.row_files import write_jsonl
 from alignment.errors import UserError
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named
@@ -24,7 +24,7 @@ from alignment.rl.health.health_history import HealthSettings, MetricsRow
 from alignment.rl.health.health_watch import HealthWatch
 from alignment.rl.policy_measurement import HeldoutScores, best_of, measure_policy, overoptimized
 from alignment.rl.ppo import PPO
-from alignment.run.stage_run import CHECKPOINTS, read_snapshots
+from alignment.run.stage_records import CHECKPOINTS, read_snapshots
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.recipe import Recipe
 

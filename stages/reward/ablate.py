@@ -25,10 +25,10 @@ from alignment.settings.read_recipe import parse_recipe
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
 from alignment.workflow.prompts_and_policies import load_backbone
-from alignment.workflow.reward_data import RewardData
+from alignment.workflow.reward_data import RewardData, data_of_models
 from stages.door.progress_and_exit import console, progress, say
 from stages.reward.evaluate_only import cell
-from stages.reward.train_reward_models import Encoded, data_of_models, encode, measured, new_model
+from stages.reward.train_reward_models import Encoded, encode, measured, new_model
 
 FOLDER = "reward-ablations"
 

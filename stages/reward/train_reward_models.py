@@ -28,12 +28,12 @@ from alignment.reward.losses import preference_loss_named
 from alignment.reward.pair_scoring import calibrate, evaluate_reward_model
 from alignment.reward.reward_training import train_reward_model
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import CHECKPOINTS as CHECKPOINTS
-from alignment.run.stage_run import StageRun
+from alignment.run.stage_records import CHECKPOINTS as CHECKPOINTS
+from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
 from alignment.workflow.prompts_and_policies import load_backbone
-from alignment.workflow.reward_data import RewardData, apart_for_guard, reward_data
+from alignment.workflow.reward_data import RewardData, data_of_models
 from stages.door.preconditions import check_reward
 from stages.door.progress_and_exit import StopRequest, deferred_stop, progress, say
 
@@ -113,9 +113,6 @@ def train_one(
     return {**figures, **found}
 
 
-GUARD = "guard"
-
-
 class Encoded(NamedTuple):
     """One reward model's comparisons as token ids."""
 
@@ -123,14 +120,6 @@ class Encoded(NamedTuple):
     heldout_pairs: list[EncodedPair]
     heldout: list[Comparison]
     left_out: dict[str, int]
-
-
-def data_of_models(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, RewardData]:
-    """Name -> comparisons of every reward model, the guard's included."""
-    own, guard = apart_for_guard(
-        reward_data(recipe, folder, round_number), share=recipe.reward.guard_share, seed=recipe.seed
-    )
-    return dict(own.items()) | ({GUARD: guard} if guard else {})
 
 
 def encode(recipe: Recipe, backbone: Backbone, data: RewardData, name: str) -> tuple[Encoded, list[str]]:

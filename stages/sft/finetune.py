@@ -8,14 +8,13 @@ Needs the base model; leaves ``sft/``, a standard Hugging Face model folder with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trl import SFTConfig
 
 from alignment.data.encoded_dialogues import encode_dialogues
 from alignment.data.readers import load_demonstrations
-from alignment.data.records import Demonstration, Message
+from alignment.data.splits import answered_prompts
 from alignment.files import resolve
 from alignment.models.backbone import save_model
 from alignment.models.optimizer_and_trainer import check_trainer_settings
@@ -73,11 +72,3 @@ def main(recipe: Recipe) -> dict[str, Any]:
         folder.finish(stage, result, inputs=[source])
         folder.set_policy("sft")
         return folder.result("sft")
-
-
-def answered_prompts(demonstrations: Sequence[Demonstration]) -> Iterator[Sequence[Message]]:
-    """What stands before each answer that is learned: the loss is on all answers of a dialogue."""
-    for item in demonstrations:
-        for place, message in enumerate(item.messages):
-            if message.role == "assistant":
-                yield item.messages[:place]

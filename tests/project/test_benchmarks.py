@@ -20,7 +20,7 @@ import pytest
 import torch
 from tiny import tiny_prompts
 
-from alignment.data.encoding import DialogueEncoder
+from alignment.data.dialogue_encoder import DialogueEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"

@@ -21,8 +21,8 @@ from annotation_fixtures import Person, add_person, app_settings, new_item
 from sqlalchemy import func, select, update
 from stage_fixtures import reduced_recipe
 
+from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import GRADES, Comparison
-from alignment.data.row_files import read_jsonl
 from alignment.errors import UserError
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
@@ -38,7 +38,7 @@ from annotation_ui.vocabulary import UNSAFE_PREFERRED, meaning_of
 from stages.annotate import collect as annotate
 from stages.annotate import people, people_pairs, people_waiting
 from stages.annotate.prompt_queues import prompts_for_people
-from stages.reward import train_reward_models as reward
+from stages.reward import train_reward_models
 
 pytestmark = pytest.mark.integration
 
@@ -152,7 +152,7 @@ def test_the_stage_pauses_with_the_address_and_trains_on_exactly_what_people_sai
         queued = connection.execute(select(item).where(item.c.source == "queue")).all()
     assert {(row.priority, row.overlap) for row in queued} == {(PRIORITY, 0)}  # first of all, and gone at the end
     assert outcome[0]["left_out"].get("answers equal or empty", 0) == 14 + 12 + 5 + 5 - len(queued)
-    result = reward.main(recipe)
+    result = train_reward_models.main(recipe)
     trained = result["models"]["helpfulness"]["n_train"], result["models"]["safety"]["n_train"]
     by_dimension = {d: sum(r.dimension == d for r in written["train"]) for d in ("helpfulness", "safety")}
     assert trained[0] == by_dimension["helpfulness"] >= 12

@@ -15,8 +15,8 @@ from child_process import ChildProcess
 from playwright.sync_api import Error, Page
 from sqlalchemy import select
 
+from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import Comparison
-from alignment.data.row_files import read_jsonl
 from alignment.files import read_json
 from annotation_ui.store.database import Store
 from annotation_ui.store.tables import comparison

@@ -14,7 +14,7 @@ from stage_fixtures import outcome
 from alignment.data.records import Message
 from alignment.files import read_json
 from alignment.models.sampling.streaming import stream_answer
-from alignment.report.report_schema import validate_report
+from alignment.report.run_report_schema import validate_report
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import load_backbone, load_policy
@@ -22,8 +22,8 @@ from stages.annotate import collect as annotate
 from stages.evaluate import judge_policies as evaluate
 from stages.pipeline import run_stages as pipeline
 from stages.ppo import train_policy as ppo
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 pytestmark = pytest.mark.integration
 
@@ -39,7 +39,7 @@ def run_of_stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     """A run in which every stage has been run, one at a time."""
     case = CASES[request.param]
     recipe = recipe_for(case, tmp_path_factory.mktemp("any"))
-    for stage in (sft, annotate, reward, ppo, evaluate):
+    for stage in (finetune, annotate, train_reward_models, ppo, evaluate):
         stage.main(recipe)
     return case, recipe
 
@@ -85,7 +85,7 @@ def test_chatting_streams_one_answer(run_of_stages: tuple[Case, Recipe]) -> None
 
 def test_a_model_without_a_template_speaks_llama_2(tmp_path: Path) -> None:
     recipe = recipe_for(CASES["llama without a template"], tmp_path)
-    sft.main(recipe)
+    finetune.main(recipe)
     backbone = load_backbone(RunFolder(recipe.run_dir), recipe.model)
     ids = backbone.encoder.encode_prompt([Message(role="user", content="ask")])
     assert "[INST] ask [/INST]" in backbone.tokenizer.decode(ids)
@@ -93,7 +93,7 @@ def test_a_model_without_a_template_speaks_llama_2(tmp_path: Path) -> None:
 
 def test_training_every_weight(tmp_path: Path) -> None:
     recipe = recipe_for(CASES["llama"], tmp_path, "sft.method=full")
-    sft.main(recipe)
+    finetune.main(recipe)
     report = evaluate.main(recipe)
     assert set(report["policies"]) == {"base", "sft"}
     base = load_file(str(tmp_path / "model" / "model.safetensors"))
@@ -105,7 +105,7 @@ def test_training_every_weight(tmp_path: Path) -> None:
 
 def test_training_every_weight_of_a_4_bit_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = recipe_for(CASES["qwen3 in nf4"], tmp_path, "sft.method=full")
-    code, shown = outcome(lambda: sft.main(recipe), capsys)
+    code, shown = outcome(lambda: finetune.main(recipe), capsys)
     assert code == 2
     assert "sft.method=lora" in shown
     assert not (tmp_path / "run" / "sft").exists()
@@ -117,7 +117,7 @@ def test_the_pipeline_annotates_unless_every_reward_model_has_data(
     both: bool, models: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[str] = []
-    for module in (sft, annotate, reward, ppo, evaluate):
+    for module in (finetune, annotate, train_reward_models, ppo, evaluate):
         name = module.__name__.split(".")[1]
         monkeypatch.setattr(module, "main", lambda *unused, name=name: called.append(name))
     monkeypatch.setattr(pipeline, "read_json", lambda file: {})
@@ -130,9 +130,9 @@ def test_the_pipeline_annotates_unless_every_reward_model_has_data(
 
 def test_gradient_checkpointing_trains_the_same_sft_model(tmp_path: Path) -> None:
     plain = recipe_for(CASES["llama"], tmp_path)
-    sft.main(plain)
+    finetune.main(plain)
     shutil.move(tmp_path / "run", tmp_path / "plain")
-    sft.main(recipe_for(CASES["llama"], tmp_path, "sft.trainer.gradient_checkpointing=true"))
+    finetune.main(recipe_for(CASES["llama"], tmp_path, "sft.trainer.gradient_checkpointing=true"))
     first = load_file(str(tmp_path / "plain" / "sft" / "model.safetensors"))
     second = load_file(str(tmp_path / "run" / "sft" / "model.safetensors"))
     assert all(first[key].allclose(second[key], atol=1e-6) for key in first)
@@ -142,8 +142,8 @@ def test_gradient_checkpointing_of_a_reward_model_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = recipe_for(CASES["llama"], tmp_path, "reward.trainer.gradient_checkpointing=true")
-    sft.main(recipe)
+    finetune.main(recipe)
     annotate.main(recipe)
-    code, shown = outcome(lambda: reward.main(recipe), capsys)
+    code, shown = outcome(lambda: train_reward_models.main(recipe), capsys)
     assert code == 2
     assert "reward.trainer: gradient checkpointing is not supported" in shown

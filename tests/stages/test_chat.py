@@ -23,7 +23,7 @@ from alignment.settings.recipe import Recipe
 from alignment.settings.sections import SamplingSection
 from stages.chat import talk as chat
 from stages.door import command_line
-from stages.sft import finetune as sft
+from stages.sft import finetune
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two policies: SFT, and a PPO adapter that nobody trained."""
     folder = tmp_path_factory.mktemp("chat")
     recipe = recipe_of(folder)
-    sft.main(recipe)
+    finetune.main(recipe)
     runs = RunFolder(recipe.run_dir)
     stage = runs.begin("ppo", recipe, 1)
     backbone = load_base(runs.stage("sft"), recipe.model)

@@ -17,15 +17,15 @@ import pytest
 
 from alignment.data.records import JudgedAnswer
 from alignment.figures.intervals import Figure, mean_interval
-from alignment.figures.policy_figures import compare_policies
+from alignment.figures.win_rates import compare_policies
 from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
 from stages.evaluate import judge_policies as evaluate
 from stages.pipeline import run_stages as pipeline
 from stages.ppo import train_policy as ppo
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +122,7 @@ def test_rejection_sampling_that_picks_at_random_does_not(full: Path, tmp_path: 
 def test_reward_models_of_shuffled_labels_do_not(full: Path, tmp_path: Path) -> None:
     run = started_from(full, tmp_path / "shuffled", "base", "sft", "round-1/annotate")
     recipe = recipe_of(run, "reward.labels=shuffled")
-    reward.main(recipe)
+    train_reward_models.main(recipe)
     ppo.main(recipe)
     evaluate.main(recipe)
     found = figures("shuffled labels", answers(run, "ppo"), answers(full, "sft"))
@@ -138,7 +138,7 @@ CONVERGED_SFT_EPOCHS = 40
 def sft_arm(full: Path, run: Path, *, epochs: float) -> list[JudgedAnswer]:
     """Answers of an SFT model on the full recipe's base after this many passes over the demonstrations."""
     recipe = recipe_of(started_from(full, run, "base"), f"sft.epochs={epochs}")
-    sft.main(recipe)
+    finetune.main(recipe)
     evaluate.main(recipe)
     return answers(run, "sft")
 

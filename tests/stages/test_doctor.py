@@ -29,8 +29,8 @@ from alignment.settings.sections import SamplingSection
 from stages.doctor import recipe_checks
 from stages.doctor.check_subject import CheckResult, Subject
 from stages.doctor.recipe_checks import CHECKS, check_recipe
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 EPISODES = 96
 
@@ -144,8 +144,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             json.dumps({**row, "dimension": "safety" if n % 2 else "helpfulness"}) + "\n" for n, row in enumerate(rows)
         )
     )
-    sft.main(recipe_in(folder))
-    reward.main(recipe_in(folder))
+    finetune.main(recipe_in(folder))
+    train_reward_models.main(recipe_in(folder))
     return folder
 
 

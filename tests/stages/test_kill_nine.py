@@ -20,11 +20,11 @@ from child_process import ChildProcess
 from stage_fixtures import reduced_data, reduced_recipe
 
 from alignment.machine.checkpoint import checkpoints
-from alignment.run.stage_run import CHECKPOINTS
+from alignment.run.stage_records import CHECKPOINTS
 from stages.annotate import collect as annotate
 from stages.base import pretrain as base
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def process_ended(process: ChildProcess, within_seconds: float) -> bool:
 def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     files, rewarded = reduced_data(tmp_path), tmp_path / "rewarded"
     recipe = reduced_recipe(files, rewarded, *SETTINGS)
-    for stage in (base, sft, annotate, reward):
+    for stage in (base, finetune, annotate, train_reward_models):
         stage.main(recipe)
     config = tmp_path / "recipe.yaml"
     config.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")

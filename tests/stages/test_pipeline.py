@@ -12,12 +12,12 @@ import pytest
 from safetensors.torch import load_file
 from stage_fixtures import REDUCED, ROOT, outcome, reduced_recipe
 
+from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import Comparison
-from alignment.data.row_files import read_jsonl
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.files import read_json
-from alignment.report.report_schema import validate_report
+from alignment.report.run_report_schema import validate_report
 from alignment.rl.rejection import Winner
 from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
@@ -26,8 +26,8 @@ from stages.base import pretrain as base
 from stages.evaluate import judge_policies as evaluate
 from stages.pipeline import run_stages as pipeline
 from stages.ppo import train_policy as ppo
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 pytestmark = pytest.mark.integration
 
@@ -198,7 +198,7 @@ def test_stages_one_at_a_time_give_the_numbers_of_the_pipeline(
     finished: Path, files: dict[str, str], tmp_path: Path
 ) -> None:
     recipe = reduced_recipe(files, tmp_path / "run")
-    for stage in (base, sft, annotate, reward, ppo, evaluate):
+    for stage in (base, finetune, annotate, train_reward_models, ppo, evaluate):
         stage.main(recipe)
     assert figures(read_json(tmp_path / "run" / "report.json")) == figures(read_json(finished / "report.json"))
     assert metric_lines(tmp_path / "run", "round-1/ppo") == metric_lines(finished, "round-1/ppo")

@@ -18,9 +18,9 @@ from alignment.errors import UserError
 from alignment.machine import checkpoint
 from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from alignment.rl.ppo import PPO
-from alignment.run import stage_run
+from alignment.run import stage_records
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import StageRun
+from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from stages.ppo import train_policy as ppo
 from stages.ppo.keeper import ResumablePPO
@@ -121,7 +121,7 @@ def test_killed_and_started_again(
     ppo.main(recipe)
     assert metrics(recipe.run_dir) == metrics(uninterrupted)
     assert made(recipe.run_dir) == made(uninterrupted)
-    assert not (Path(recipe.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS).exists()
+    assert not (Path(recipe.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS).exists()
 
 
 def test_it_does_go_on_from_the_checkpoint(
@@ -132,7 +132,7 @@ def test_it_does_go_on_from_the_checkpoint(
         killed_at(patched, PPO, "sample", 6)
         with pytest.raises(Killed):
             ppo.main(recipe)
-    folder = Path(recipe.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS
+    folder = Path(recipe.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS
     assert [path.name for path in checkpoints(folder)] == ["step-000002", "step-000004"]
     drawn: list[int] = []
     plain = PPO.sample
@@ -164,7 +164,7 @@ def test_a_stop_that_is_asked_for_leaves_a_checkpoint_at_once(
     code, said = outcome(lambda: ppo.main(recipe), capsys)
     assert code == 143
     assert "goes on from there" in said
-    folder = Path(recipe.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS
+    folder = Path(recipe.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS
     assert [path.name for path in checkpoints(folder)] == ["step-000001"]
     ppo.main(recipe)
     assert metrics(recipe.run_dir) == metrics(uninterrupted)
@@ -222,14 +222,14 @@ class TestRefused:
         assert metrics(stopped.run_dir) == metrics(uninterrupted)
 
     def test_another_format_version(self, stopped: Recipe) -> None:
-        newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS)[-1]
+        newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS)[-1]
         content = json.loads((newest / "checkpoint.json").read_text(encoding="utf-8"))
         (newest / "checkpoint.json").write_text(json.dumps({**content, "format_version": 99}), encoding="utf-8")
         with pytest.raises(UserError, match="checkpoint format 99"):
             ppo.main(stopped)
 
     def test_a_damaged_checkpoint_is_named(self, stopped: Recipe) -> None:
-        newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / stage_run.CHECKPOINTS)[-1]
+        newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS)[-1]
         (newest / "state.safetensors").write_bytes(b"{}")
         with pytest.raises(UserError, match=r"step-000002: damaged checkpoint"):
             ppo.main(stopped)

@@ -14,8 +14,7 @@ from alignment.files import read_json
 from alignment.models.heads.known_heads import HEADS
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
-from stages.reward import ablate
-from stages.reward import train_reward_models as reward
+from stages.reward import ablate, train_reward_models
 from stages.reward.ablate import columns_of, row_of, variants
 
 pytestmark = pytest.mark.integration
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.integration
 def recipe(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     run = shutil.copytree(sft_run, tmp_path_factory.mktemp("ablation") / "run")
     made = reduced_recipe(files, run, "annotate.safety_pairs=60")
-    for stage in (annotate, reward):
+    for stage in (annotate, train_reward_models):
         stage.main(made)
     return made
 

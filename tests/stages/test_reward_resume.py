@@ -18,12 +18,12 @@ from stage_fixtures import ROOT, reduced_recipe
 from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.machine.checkpoint import checkpoints
-from alignment.run import stage_run
-from alignment.run.stage_run import CHECKPOINTS, StageRun
+from alignment.run import stage_records
+from alignment.run.stage_records import CHECKPOINTS, StageRun
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
-from stages.reward import train_reward_models as reward
+from stages.reward import train_reward_models
 
 pytestmark = pytest.mark.integration
 
@@ -76,7 +76,7 @@ def prepared(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.Temp
 def uninterrupted(prepared: Recipe) -> Path:
     copy = Path(prepared.run_dir).with_name("whole")
     shutil.copytree(prepared.run_dir, copy)
-    reward.main(prepared.model_copy(update={"run_dir": str(copy)}))
+    train_reward_models.main(prepared.model_copy(update={"run_dir": str(copy)}))
     return copy / "round-1" / "reward"
 
 
@@ -108,7 +108,7 @@ def test_killed_and_started_again(
         command = [sys.executable, "-c", KILLER, str(tmp_path / "recipe.yaml"), where, str(count)]
         killed = child_process.run(command, cwd=ROOT)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    reward.main(recipe)
+    train_reward_models.main(recipe)
     stage = run / "round-1" / "reward"
     assert lines(stage) == lines(uninterrupted)
     assert kept(stage) == kept(uninterrupted)
@@ -119,7 +119,7 @@ def test_killed_and_started_again(
 class TestStopping:
     def stop_after(self, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         """Ctrl-C while the given step is being logged."""
-        log: Callable[..., None] = stage_run.StageRun.log
+        log: Callable[..., None] = stage_records.StageRun.log
         seen: list[int] = []
 
         def log_and_interrupt(*arguments: Any) -> None:
@@ -141,11 +141,11 @@ class TestStopping:
         with monkeypatch.context() as patched:
             self.stop_after(patched, 2)
             with pytest.raises(KeyboardInterrupt):
-                reward.main(recipe)
+                train_reward_models.main(recipe)
         stage = tmp_path / "run" / "round-1" / "reward"
         found = checkpoints(stage / CHECKPOINTS / "helpfulness")
         assert [path.name for path in found] == ["step-000003"]
-        reward.main(recipe)
+        train_reward_models.main(recipe)
         assert kept(stage) == kept(uninterrupted)
 
     def test_a_finished_model_is_kept_though_no_checkpoint_was_due(
@@ -157,7 +157,7 @@ class TestStopping:
             values["reward"][name]["save_steps"] = 1000
         recipe = Recipe.model_validate({**values, "run_dir": str(tmp_path / "run")})
         trained: list[str] = []
-        train = reward.train_one
+        train = train_reward_models.train_one
 
         def train_one(*arguments: Any) -> dict[str, Any]:
             trained.append(arguments[4])
@@ -165,10 +165,10 @@ class TestStopping:
                 raise KeyboardInterrupt
             return train(*arguments)
 
-        monkeypatch.setattr(reward, "train_one", train_one)
+        monkeypatch.setattr(train_reward_models, "train_one", train_one)
         with pytest.raises(KeyboardInterrupt):
-            reward.main(recipe)
-        reward.main(recipe)
+            train_reward_models.main(recipe)
+        train_reward_models.main(recipe)
         assert trained == ["helpfulness", "safety", "safety", "guard"]
 
     def test_other_settings_are_refused_and_nothing_is_lost(
@@ -179,9 +179,9 @@ class TestStopping:
         with monkeypatch.context() as patched:
             self.stop_after(patched, 2)
             with pytest.raises(KeyboardInterrupt):
-                reward.main(recipe)
+                train_reward_models.main(recipe)
         values = yaml.safe_load((tmp_path / "run" / "round-1" / "reward" / "config.yaml").read_text())
         values["reward"]["helpfulness"]["learning_rate"] = 0.5
         with pytest.raises(UserError, match=r"reward\.helpfulness\.learning_rate.*overwrite=true"):
-            reward.main(Recipe.model_validate(values))
+            train_reward_models.main(Recipe.model_validate(values))
         assert checkpoints(tmp_path / "run" / "round-1" / "reward" / CHECKPOINTS / "helpfulness")

@@ -25,15 +25,15 @@ from stages.door.progress_and_exit import guarded
 from stages.evaluate import judge_policies as evaluate
 from stages.export import write_folder as export
 from stages.ppo import train_policy as ppo
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 Stage = Callable[[Recipe], Any]
 STAGES: dict[str, Stage] = {
     "base": base.main,
-    "sft": sft.main,
+    "sft": finetune.main,
     "annotate": annotate.main,
-    "reward": reward.main,
+    "reward": train_reward_models.main,
     "ppo": ppo.main,
     "evaluate": evaluate.main,
     "export": export.main,
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     own_data(folder / "data")
     own_model(folder / "model")
-    assert guarded(lambda: sft.main(own_recipe(folder))) == 0
+    assert guarded(lambda: finetune.main(own_recipe(folder))) == 0
     return folder
 
 
@@ -211,7 +211,7 @@ def test_skipped_lines_are_counted_in_the_result_and_said(ready: Path, capsys: p
     lines = source_of(ready, "sft").read_text().splitlines()
     broken = write_lines(ready / "broken.jsonl", [lines[0], '{"id"', *lines[1:], '{"id": 1}'])
     recipe = own_recipe(ready, f"sft.data={broken}", "overwrite=true", "data.on_error=skip")
-    code, shown = outcome(lambda: sft.main(recipe), capsys)
+    code, shown = outcome(lambda: finetune.main(recipe), capsys)
     assert code == 0
     assert f"{broken}: {len(lines)} records; left out: 2 malformed (first: line 2" in shown
     result = read_json(ready / "run" / "sft" / "result.json")
@@ -255,7 +255,7 @@ def test_a_dialogue_longer_than_the_context(
     assert "the-long-one" in message
     assert "data.too_long=skip" in message
     skipping = own_recipe(ready, f"sft.data={file}", "overwrite=true", "data.too_long=skip")
-    assert guarded(lambda: sft.main(skipping)) == 0
+    assert guarded(lambda: finetune.main(skipping)) == 0
     assert read_json(ready / "run" / "sft" / "result.json")["left_out"] == {"too long": 1}
 
 
@@ -272,7 +272,7 @@ def test_a_comparison_longer_than_the_context(
     message = refused("reward", own_recipe(ready, *settings), capsys)
     assert "the-long-one" in message
     assert "data.too_long=skip" in message
-    assert guarded(lambda: reward.main(own_recipe(ready, *settings, "data.too_long=skip"))) == 0
+    assert guarded(lambda: train_reward_models.main(own_recipe(ready, *settings, "data.too_long=skip"))) == 0
     block = read_json(ready / "run" / "round-1" / "reward" / "result.json")["models"]["helpfulness"]
     assert block["left_out"]["too long"] == 1
 
@@ -368,4 +368,4 @@ def test_a_stage_stopped_in_the_middle_can_be_started_again(
     assert "the same command, without overwrite=true, goes on" in shown
     assert not (run / "sft" / "result.json").exists()
     again = recipe.model_copy(update={"run_dir": str(run), "sft": recipe.sft.model_copy(update={"epochs": 1.0})})
-    assert guarded(lambda: sft.main(again)) == 0
+    assert guarded(lambda: finetune.main(again)) == 0

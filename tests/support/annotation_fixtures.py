@@ -37,10 +37,11 @@ from annotation_ui.store import tables
 from annotation_ui.store.accounts import Account
 from annotation_ui.store.database import Store, new_id, now
 from annotation_ui.store.items import NewItem, add_items
+from annotation_ui.store.judgment_values import Submission
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
 from annotation_ui.store.pairs import VariantInfo as StoredVariant
 from annotation_ui.store.projects import keep_project, project_named
-from annotation_ui.vocabulary import AccountRole, Pane, Slot, Submission
+from annotation_ui.vocabulary import AccountRole, Pane, Slot
 
 PATIENCE_SECONDS = 20.0
 COLOURS: dict[Slot, str] = {"a": "red", "b": "blue"}

@@ -8,7 +8,7 @@
 This package is the address that plugins know: the heads to build on stand in it under their names.
 """
 
-from alignment.models.heads.base_head import ManyOpinionsHead, RewardHead, linear_float32, pool_last, score_layer
+from alignment.models.heads.base_head import RewardHead, linear_float32, pool_last, score_layer
 from alignment.models.heads.known_heads import (
     HEADS,
     AttentionHead,
@@ -19,7 +19,7 @@ from alignment.models.heads.known_heads import (
     build_head,
     head_arguments,
 )
-from alignment.models.heads.many_score_heads import EnsembleHead, ObjectivesHead, QuantileHead
+from alignment.models.heads.many_score_heads import EnsembleHead, ManyOpinionsHead, ObjectivesHead, QuantileHead
 
 __all__ = [
     "HEADS",

@@ -85,22 +85,6 @@ class RewardHead(nn.Module, ABC):
         return opinions
 
 
-class ManyOpinionsHead(RewardHead):
-    """Base of heads that form several opinions and combine them to a score."""
-
-    @abstractmethod
-    def opinions(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
-        """Opinions (B, M) float32 on each dialogue; arguments as in ``forward``."""
-
-    @abstractmethod
-    def combine(self, opinions: Tensor) -> Tensor:
-        """The score (B,) of opinions (B, M)."""
-
-    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
-        """Score (B, T, H) at (B,) -> (B,) float32."""
-        return self.combine(self.opinions(hidden, last_index, likelihood))
-
-
 def pool_last(hidden: Tensor, last_index: Tensor) -> Tensor:
     """Hidden state (B, H) of the last token that counts, from (B, T, H) and (B,)."""
     return hidden[torch.arange(len(hidden), device=hidden.device), last_index]

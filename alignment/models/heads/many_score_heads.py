@@ -6,6 +6,7 @@ Shapes: B batch, T prompt+response, H hidden, M opinions of a head.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -13,14 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alignment.errors import UserError
-from alignment.models.heads.base_head import (
-    ManyOpinionsHead,
-    linear_float32,
-    number,
-    pool_last,
-    score_layer,
-    whole_number,
-)
+from alignment.models.heads.base_head import RewardHead, linear_float32, number, pool_last, score_layer, whole_number
 
 RULES = ("mean", "min", "cautious")
 
@@ -31,6 +25,22 @@ def combined(opinions: Tensor, rule: str, *, caution: float) -> Tensor:
         return opinions.min(dim=1).values
     mean = opinions.mean(dim=1)
     return mean if rule == "mean" else mean - caution * opinions.std(dim=1, correction=0)
+
+
+class ManyOpinionsHead(RewardHead):
+    """Base of heads that form several opinions and combine them to a score."""
+
+    @abstractmethod
+    def opinions(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """Opinions (B, M) float32 on each dialogue; arguments as in ``forward``."""
+
+    @abstractmethod
+    def combine(self, opinions: Tensor) -> Tensor:
+        """The score (B,) of opinions (B, M)."""
+
+    def forward(self, hidden: Tensor, last_index: Tensor, likelihood: Tensor | None = None) -> Tensor:
+        """Score (B, T, H) at (B,) -> (B,) float32."""
+        return self.combine(self.opinions(hidden, last_index, likelihood))
 
 
 class EnsembleHead(ManyOpinionsHead):

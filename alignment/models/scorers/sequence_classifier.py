@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import EncodedAnswer
-from alignment.data.encoding import DialogueEncoder
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json
 from alignment.machine.device_and_processes import pick_device, resolve_dtype

@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from alignment.data.chat_template import find_markers
+from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import check_length
-from alignment.data.encoding import DialogueEncoder
 from alignment.data.records import Message
 from alignment.errors import UserError
 

@@ -26,9 +26,9 @@ from alignment.data.formats.row_format import (
     prompt_reader,
     text_at,
 )
+from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.readers import load_comparisons, load_demonstrations, load_prompts
 from alignment.data.records import Comparison, Demonstration, Dialogue, Message, Prompt
-from alignment.data.row_files import read_jsonl, write_jsonl
 from alignment.data.splits import first_turn_key, split_by_conversation
 from alignment.errors import UserError
 

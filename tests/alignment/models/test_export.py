@@ -53,8 +53,8 @@ from alignment.settings.recipe import Recipe
 from stages.door.progress_and_exit import guarded
 from stages.export import write_folder as export
 from stages.ppo import train_policy as ppo
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 OFFSET = 0.25  # of ``add_reward_model``
 SAID = (("why", "the sea"), ("is the sky blue or is it grey today", "no"), ("what is it", "the cat sat and it is grey"))
@@ -553,8 +553,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     own_data(folder / "data")
     own_model(folder / "model")
-    assert guarded(lambda: sft.main(recipe(folder))) == 0
-    assert guarded(lambda: reward.main(recipe(folder))) == 0
+    assert guarded(lambda: finetune.main(recipe(folder))) == 0
+    assert guarded(lambda: train_reward_models.main(recipe(folder))) == 0
     return folder
 
 

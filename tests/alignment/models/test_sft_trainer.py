@@ -13,12 +13,12 @@ from trl import SFTConfig
 
 from alignment.data.encoded_dialogues import EncodedDialogue
 from alignment.data.records import Demonstration, Message
+from alignment.data.splits import answered_prompts
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.sft_trainer import train_sft
 from alignment.settings.sections import SFTSection
-from stages.sft.finetune import answered_prompts
 
 CHATS = (
     ("what is it", "a cat"),

@@ -11,7 +11,7 @@ import pytest
 from html_outline import outline
 from report_example import LEVELS, documented_keys, example_report
 
-from alignment.report import number_formats, report_headline, report_schema, write_report
+from alignment.report import headline_and_summary, number_formats, run_report_schema, write_report
 
 DOCS = Path(__file__).parents[3] / "docs" / "report.md"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -34,7 +34,7 @@ def page(full: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_docs_name_every_key() -> None:
     named = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
-    keys = documented_keys(report_schema.RunReport)
+    keys = documented_keys(run_report_schema.RunReport)
     assert {"win_rate", "heldout_kl_nats", "edges", "bins"} & keys == {"win_rate", "heldout_kl_nats", "edges"}
     assert keys - named == set()
 
@@ -45,7 +45,7 @@ def test_json_round_trips_and_is_sorted(full: dict[str, Any], tmp_path: Path) ->
     stored = json.loads(content)
     assert list(stored) == sorted(stored)
     assert stored["policies"]["ppo"]["violation_rate"]["value"] == full["policies"]["ppo"]["violation_rate"]["value"]
-    assert report_schema.validate_report(stored) == report_schema.validate_report(full)
+    assert run_report_schema.validate_report(stored) == run_report_schema.validate_report(full)
     assert sorted(path.name for path in (tmp_path / "deep" / "run").iterdir()) == [
         "report.html",
         "report.json",
@@ -130,7 +130,7 @@ def test_headline_says_what_the_numbers_say() -> None:
         report["policies"][name]["violation_rate"]["value"] = violations
         report["policies"][name]["helpfulness"]["value"] = helpful
     report["win_rates"][0].update(win=0.8, tie=0.06, loss=0.14, win_rate=0.83)
-    assert report_headline.headline(report_schema.validate_report(report)).replace(NBSP, " ") == (
+    assert headline_and_summary.headline(run_report_schema.validate_report(report)).replace(NBSP, " ") == (
         "PPO has a win rate of 83 % against SFT; violations go from 31 % to 0.8 %; "
         "gold helpfulness goes from 0.47 to 0.71"
     )
@@ -149,14 +149,14 @@ def test_the_reports_own_judge_goes_first() -> None:
     other = {**own, "judge": "helpfulness reward model", "win": 1.0, "tie": 0.0, "loss": 0.0, "win_rate": 1.0}
     part = {**own, "prompts": "seen_wordings", "win": 0.0, "tie": 0.0, "loss": 1.0, "win_rate": 0.0}
     report["win_rates"] = [other, part, own]
-    found = report_headline.win_rate_against_sft(report_schema.validate_report(report), "ppo")
+    found = headline_and_summary.win_rate_against_sft(run_report_schema.validate_report(report), "ppo")
     assert found is not None and (found.judge, found.win_rate) == (own["judge"], own["win_rate"])
 
 
 def test_the_summary_has_a_row_for_each_policy(full: dict[str, Any]) -> None:
-    rows = report_headline.summary_rows(full)
+    rows = headline_and_summary.summary_rows(full)
     assert [row[0] for row in rows] == ["Base", "SFT", "Rejection", "PPO"]
-    assert all(len(row) == len(report_headline.SUMMARY_COLUMNS) for row in rows)
+    assert all(len(row) == len(headline_and_summary.SUMMARY_COLUMNS) for row in rows)
     assert rows[1][4] == number_formats.NONE  # SFT is not compared with itself
     assert rows[3][1] == f"{full['policies']['ppo']['helpfulness']['value']:.2f}"
 

@@ -16,14 +16,14 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from alignment.data.records import GRADES, Comparison, Message, SafetyLabel
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.report.report_schema import RewardModelBlock
+from alignment.report.run_report_schema import RewardModelBlock
 from alignment.reward.encoded_pairs import encode_pairs
 from alignment.reward.pair_scoring import evaluate_reward_model, pair_scores, score_pairs
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
-from stages.reward import train_reward_models as reward
+from stages.reward import train_reward_models
 from stages.reward.evaluate_only import evaluate_only, short_names, tables
-from stages.sft import finetune as sft
+from stages.sft import finetune
 
 WORDS = ("the sea", "why is it grey", "no", "the cat sat", "is it", "tell me of the sun")
 BINS = ("preferred_safe_other_unsafe", "both_safe", "both_unsafe")
@@ -236,8 +236,8 @@ class TestEvaluateOnly:
             "reward.heldout_share=0.3",
         ]
         recipe = reduced_recipe({**files, "pretraining": "unused"}, tmp_path / "run", *settings)
-        sft.main(recipe)
-        trained = reward.main(recipe)
+        finetune.main(recipe)
+        trained = train_reward_models.main(recipe)
         folder = RunFolder(recipe.run_dir)
         found = evaluate_only(recipe)
         assert {name: list(sets) for name, sets in found["figures"].items()} == {

@@ -15,7 +15,7 @@ from alignment.rl.health.health_checks import CHECKS
 from alignment.rl.health.health_history import HealthSettings
 from alignment.rl.health.health_watch import HealthWatch, examine
 from alignment.rl.ppo_metrics import repeated_ngrams
-from alignment.run.stage_run import read_metrics
+from alignment.run.stage_records import read_metrics
 from alignment.settings.read_recipe import load_recipe
 
 TOY = HealthSettings(batch_size_episodes=128, temperature=1.2, max_new_tokens=64)

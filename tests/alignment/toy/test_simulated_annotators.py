@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 
+from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import (
     GRADES,
     AnswerSource,
@@ -20,7 +21,6 @@ from alignment.data.records import (
     SafetyBin,
     SampledAnswer,
 )
-from alignment.data.row_files import write_jsonl
 from alignment.errors import UserError
 from alignment.judges.gold_verdicts import gold_ceilings
 from alignment.settings.read_recipe import load_recipe
@@ -29,7 +29,7 @@ from alignment.toy.gold_judge import judge, utility
 from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, SimulatedOpinion, compare, grade_of
 from alignment.toy.simulated_comparisons import compare_answers
 from alignment.toy.toy_answers import sample_answer
-from stages.annotate.simulated_round import fill_queues
+from stages.annotate.prompt_queues import fill_queues
 
 EXACT = Annotator("exact", noise=0.0, safety_noise=0.0, label_flip=0.0)
 CAPITAL = Prompt(id="capital", messages=(Message(role="user", content="What is the capital of France?"),))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import Demonstration, Message, Prompt
-from alignment.data.row_files import read_jsonl
 from alignment.files import resource, table
 from alignment.toy import build, facts, harmful_acts, toy_answers, toy_questions
 from alignment.toy.toy_questions import Intent, lookup

@@ -22,8 +22,8 @@ from stages.annotate import collect as annotate
 from stages.base import pretrain as base
 from stages.door.command_line import open_page, parser_for, recipe_from
 from stages.ppo import train_policy as ppo
-from stages.reward import train_reward_models as reward
-from stages.sft import finetune as sft
+from stages.reward import train_reward_models
+from stages.sft import finetune
 
 ROOT = Path(__file__).parents[3]
 LOSS_AND_GATE = """
@@ -149,7 +149,7 @@ def test_a_whole_run_with_a_head_a_loss_and_a_gate_of_ones_own(my_heads: Path, m
         "ppo.method=ppo",
     ]
     recipe = reduced_recipe(reduced_data(tmp_path), tmp_path / "run", *settings)
-    for stage in (base, sft, annotate, reward, ppo):
+    for stage in (base, finetune, annotate, train_reward_models, ppo):
         stage.main(recipe)
     result = read_json(tmp_path / "run" / "round-1" / "ppo" / "result.json")
     # Where the gate takes the lesser of two scores, the mean cannot be above either's.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from stage_fixtures import reduced_recipe
 
+from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import GRADES, SAFETY_LABELS, Comparison, Dimension, Message, SafetyLabel
-from alignment.data.row_files import write_jsonl
 from alignment.errors import UserError
 from alignment.run.run_folder import RunFolder
 from alignment.workflow.reward_data import RewardData, reward_data, shuffle_labels, without_unsafe_preferred

@@ -22,9 +22,9 @@ from desk_kit import SAFETY, outcome, refusal
 from alignment.data.records import SAFETY_LABELS
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
-from annotation_ui.store.judgment_values import MAX_ACTIVE_MS, MAX_NOTE_CHARS
+from annotation_ui.store.judgment_values import MAX_ACTIVE_MS, MAX_NOTE_CHARS, Submission
 from annotation_ui.store.tables import answer, judgment
-from annotation_ui.vocabulary import Refused, Submission
+from annotation_ui.vocabulary import Refused
 
 # -- judgments --------------------------------------------------------------------------------------------------------
 

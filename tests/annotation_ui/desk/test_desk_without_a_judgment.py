@@ -20,8 +20,9 @@ from desk_kit import outcome, refusal
 from annotation_ui import texts
 from annotation_ui.desk.view import View
 from annotation_ui.store.database import Store
+from annotation_ui.store.judgment_values import Submission
 from annotation_ui.store.tables import answer, assignment, comparison, conversation, item, judgment, pair
-from annotation_ui.vocabulary import Refused, Submission
+from annotation_ui.vocabulary import Refused
 
 # -- skipping and leaving ---------------------------------------------------------------------------------------------
 

@@ -14,10 +14,10 @@ import pytest
 from annotation_fixtures import Office, Person, app_settings, assistant, new_item, rows, slot_of, user
 from sqlalchemy import func, select
 
+from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.readers import load_comparisons
 from alignment.data.records import GRADES, Comparison, Grade, SafetyBin
 from alignment.data.repeated_judgments import by_majority
-from alignment.data.row_files import read_jsonl, write_jsonl
 from alignment.errors import UserError
 from annotation_ui.desk import preparation
 from annotation_ui.desk.view import View
@@ -695,7 +695,7 @@ def test_datasets_and_a_step_of_trl(
 def test_without_torch() -> None:
     """Exports, imports and simulations load no torch, so that they start at once."""
     code = (
-        "import sys, annotation_ui.exchange.export_judgments, annotation_ui.exchange.imports\n"
+        "import sys, annotation_ui.exchange.export_judgments, annotation_ui.exchange.import_files\n"
         "import annotation_ui.cli.simulated_people\n"
         "print([name for name in ('torch', 'gradio', 'datasets') if name in sys.modules])"
     )

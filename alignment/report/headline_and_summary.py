@@ -1,11 +1,12 @@
-"""What a run's report says first: its headline, and the summary table that the terminal shows too."""
+"""What a run's report says first: its headline, tiles, and the summary table that the terminal shows too."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from alignment.report.blocks_and_reward_schema import Measured
 from alignment.report.number_formats import NONE, SPACE, NumberFormat, decimal, interval, number, percent, tokens
-from alignment.report.report_schema import (
+from alignment.report.run_report_schema import (
     POLICIES,
     POLICY_LABELS,
     PolicyBlock,
@@ -14,7 +15,16 @@ from alignment.report.report_schema import (
     WinRateBlock,
     validate_report,
 )
-from alignment.report.reward_schema import Measured
+
+FIGURES = (
+    ("helpfulness", "Helpfulness", decimal),
+    ("violation_rate", "Violations", percent),
+    ("false_refusal_rate", "False refusals", percent),
+    ("kl_to_sft_nats", "KL to SFT (nats)", decimal),
+    ("mean_length_tokens", "Length (tokens)", tokens),
+    ("stop_rate", "Stop rate", percent),
+)
+"""Column of the policy tables: key in the report, heading, format."""
 
 SUMMARY_COLUMNS = (
     "policy",
@@ -114,3 +124,25 @@ def _unjudged(block: PolicyBlock) -> list[str]:
         ("stop rate {}", block.stop_rate, percent),
     ]
     return [words.format(form(figure.value)) for words, figure, form in named if figure]
+
+
+def tiles(report: RunReport) -> list[dict[str, str]]:
+    """The four numbers at the top: before (SFT), after (the last policy) and the interval of the latter."""
+    name = final_policy(report)
+    before, after = report.policies.get("sft"), report.policies[name]
+    found = []
+    rate = win_rate_against_sft(report, name)
+    if rate:
+        value, spread = (
+            percent(rate.win_rate),
+            interval(rate.ci95, percent),
+        )
+        found.append({"label": "Win rate against SFT", "before": "", "after": value, "interval": spread})
+    for key, label, form in FIGURES[:3]:
+        new = getattr(after, key)
+        if new is not None:
+            old = getattr(before, key) if before is not None and name != "sft" else None
+            earlier = form(old.value) if old is not None else ""
+            spread = interval(new.ci95, form)
+            found.append({"label": label, "before": earlier, "after": form(new.value), "interval": spread})
+    return found

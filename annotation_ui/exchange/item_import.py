@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
+from alignment.data.jsonl_and_raw_rows import explain
 from alignment.data.records import Part, Prompt
-from alignment.data.row_files import explain
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from annotation_ui.store import tables

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
+from alignment.data.jsonl_and_raw_rows import explain
 from alignment.data.records import Dimension, Message
-from alignment.data.row_files import explain
-from alignment.report.reward_schema import (
+from alignment.report.blocks_and_reward_schema import (
     Block,
     CountValue,
     GradedFigures,

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
+from alignment.data.jsonl_and_raw_rows import iter_json_lines, read_jsonl, write_jsonl
 from alignment.data.records import Snapshot
-from alignment.data.row_files import iter_json_lines, read_jsonl, write_jsonl
 from alignment.errors import UserError
 
 OnStep = Callable[[int, int, dict[str, float]], None]

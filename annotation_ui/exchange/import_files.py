@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from alignment.data.jsonl_and_raw_rows import OnError, ReadReport
 from alignment.data.readers import load_comparisons, load_prompts
 from alignment.data.records import AnswerSource, Comparison, Dimension
-from alignment.data.row_files import OnError, ReadReport
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.files import resolve
 from annotation_ui.desk.exercises import read_exercises
-from annotation_ui.exchange.filing import Filing
+from annotation_ui.exchange.item_import import Filing
 from annotation_ui.exchange.pair_lines import IMPORTED, attention_item, has_own_pairs, own_pairs
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo

@@ -10,13 +10,14 @@ from typing import Any, get_args
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
 from alignment.figures.answer_samples import choose_samples
 from alignment.figures.huggingface_evaluate import FalseRefusalRate, LocalMetric, ViolationRate, WinRate
-from alignment.figures.policy_figures import compare_policies, judged_score, paired_answers, summarise_policy
+from alignment.figures.policy_figures import summarise_policy
 from alignment.figures.reward_model_figures import score_histograms
+from alignment.figures.win_rates import compare_policies, judged_score, paired_answers
 from alignment.files import read_json
 from alignment.machine.device_and_processes import resolve_dtype
-from alignment.report.reward_schema import RewardFigures
+from alignment.report.blocks_and_reward_schema import RewardFigures
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_run import read_snapshots
+from alignment.run.stage_records import read_snapshots
 from alignment.settings.recipe import Recipe
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
