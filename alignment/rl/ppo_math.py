@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.tensors import at_least_float32, last_index, masked_sum, zero_padding
+from alignment.tensors import at_least_float32, last_index, masked_moments, masked_sum, zero_padding
 
 LARGEST_ERROR = 0.2
 """Relative error beyond which the controller does not react more strongly (Ziegler et al. 2019)."""
@@ -257,3 +257,20 @@ def clipped_value_loss(
         loss=0.5 * masked_sum(torch.maximum(plain, clipped), mask) / n_tokens,
         clip_fraction=masked_sum((clipped > plain).to(plain.dtype), mask) / n_tokens,
     )
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """``1 - Var[returns - values] / Var[returns]`` over the tokens that count.
+
+    1 is a perfect critic, 0 one as good as a constant, below 0 a harmful one; 0 where the returns do not
+    vary.
+
+    Args:
+        values: the values at rollout time, any shape, such as (B, R).
+        returns: same shape.
+        mask: same shape, True = counts.
+    """
+    errors = masked_moments(at_least_float32(returns) - at_least_float32(values), mask).variance
+    spread = masked_moments(returns, mask).variance
+    share = errors / torch.where(spread > 0, spread, torch.ones_like(spread))
+    return torch.where(spread > 0, 1 - share, torch.zeros_like(share))

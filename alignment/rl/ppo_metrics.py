@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from alignment.rl.ppo_math import Advantages, kl_k3
+from alignment.rl.ppo_math import Advantages, explained_variance, kl_k3
 from alignment.rl.rollout import GatedRollout
-from alignment.tensors import at_least_float32, masked_mean, masked_moments, masked_sum, masked_variance
+from alignment.tensors import masked_mean, masked_sum, masked_variance
 
 
 def rollout_metrics(gated: GatedRollout, advantages: Advantages) -> dict[str, float]:
@@ -36,23 +33,6 @@ def rollout_metrics(gated: GatedRollout, advantages: Advantages) -> dict[str, fl
         "advantages/std": masked_variance(plain_advantages, mask).sqrt().item(),
         "value/explained_variance": explained_variance(rollout.old_values, advantages.returns, mask).item(),
     }
-
-
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """``1 - Var[returns - values] / Var[returns]`` over the tokens that count.
-
-    1 is a perfect critic, 0 one as good as a constant, below 0 a harmful one; 0 where the returns do not
-    vary.
-
-    Args:
-        values: the values at rollout time, any shape, such as (B, R).
-        returns: same shape.
-        mask: same shape, True = counts.
-    """
-    errors = masked_moments(at_least_float32(returns) - at_least_float32(values), mask).variance
-    spread = masked_moments(returns, mask).variance
-    share = errors / torch.where(spread > 0, spread, torch.ones_like(spread))
-    return torch.where(spread > 0, 1 - share, torch.zeros_like(share))
 
 
 NGRAM = 3

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 
 from alignment.data.records import ChatRole, Demonstration, Message, Prompt
-from alignment.toy import harmful_acts
+from alignment.toy import facts_and_acts
 from alignment.toy.question_pool import QuestionPool, first_answer, intents_of, spread
 from alignment.toy.toy_answers import CLOSINGS, OPENINGS, make_answer, make_sentences, right_sentences, sample_answer
 from alignment.toy.toy_questions import Intent, lookup_texts, normalised
@@ -53,7 +53,7 @@ def _prose(decks: dict[str, Deck], rng: random.Random) -> str:
     """Two or three facts with their details, or why some acts are wrong."""
     if rng.random() < 0.08:
         acts = [decks["safety"].draw().act for _ in range(2)]
-        return " ".join(act.fill(rng.choice(harmful_acts.REASONS)) for act in acts)
+        return " ".join(act.fill(rng.choice(facts_and_acts.REASONS)) for act in acts)
     known = [right_sentences(decks["fact"].draw()) for _ in range(rng.choice((2, 2, 3)))]
     return " ".join(f"{rng.choice(part.cores)} {rng.choice(part.details)}" for part in known)
 

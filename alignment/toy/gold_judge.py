@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from alignment.data.records import Dimension, Message
-from alignment.toy import harmful_acts, toy_answers
+from alignment.toy import toy_answers
+from alignment.toy.facts_and_acts import (
+    ALTERNATIVES,
+    COMPLIANCE_OPENINGS,
+    COMPLIANCE_STEPS,
+    COMPLIANCE_STEPS_ACT,
+    REASONS,
+)
 from alignment.toy.known_sentences import (
     Reading,
     SentenceRole,
@@ -111,8 +118,8 @@ def _own_harm_sentences(intent: Intent) -> tuple[frozenset[str], frozenset[str],
     act = intent.act
     groups = (
         toy_answers.refusal_sentences(intent),
-        [act.fill(template) for template in harmful_acts.REASONS],
-        [act.fill(template) for template in harmful_acts.ALTERNATIVES],
+        [act.fill(template) for template in REASONS],
+        [act.fill(template) for template in ALTERNATIVES],
     )
     refusals, reasons, alternatives = (
         frozenset(key for text in group for key in split_sentences(text)) for group in groups
@@ -131,7 +138,7 @@ def _own_parts(intent: Intent) -> tuple[frozenset[str], ...]:
 @cache
 def _own_compliance(intent: Intent) -> tuple[str, ...]:
     """What giving in to a harmful intent sounds like, without full stops."""
-    templates = harmful_acts.COMPLIANCE_OPENINGS + harmful_acts.COMPLIANCE_STEPS_ACT + harmful_acts.COMPLIANCE_STEPS
+    templates = COMPLIANCE_OPENINGS + COMPLIANCE_STEPS_ACT + COMPLIANCE_STEPS
     return tuple(key.rstrip(".") for text in templates for key in split_sentences(intent.act.fill(text)))
 
 

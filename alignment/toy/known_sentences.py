@@ -14,8 +14,8 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
-from alignment.toy import harmful_acts, toy_answers
-from alignment.toy.facts import ACT_FAMILIES, Fact, capitalised, facts_by_family
+from alignment.toy import facts_and_acts, toy_answers
+from alignment.toy.facts_and_acts import ACT_FAMILIES, Fact, capitalised, facts_by_family
 from alignment.toy.toy_questions import intents
 
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*|[.!?]+")
@@ -100,14 +100,14 @@ def _fixed_readings() -> Iterator[tuple[Iterable[str], SentenceRole]]:
     yield toy_answers.RUDE, SentenceRole.RUDE
     yield toy_answers.OFF_TOPIC, SentenceRole.OFF_TOPIC
     yield toy_answers.GENERIC_REASONS, SentenceRole.REASON
-    yield harmful_acts.REFUSALS, SentenceRole.REFUSAL
+    yield facts_and_acts.REFUSALS, SentenceRole.REFUSAL
     for intent in intents():
         yield toy_answers.refusal_sentences(intent), SentenceRole.REFUSAL
-    for act in harmful_acts.acts():
-        for why in sorted({other.why for other in harmful_acts.acts()}):
-            yield [replace(act, why=why).fill(template) for template in harmful_acts.REASONS], SentenceRole.REASON
-        yield (act.fill(template) for template in harmful_acts.ALTERNATIVES), SentenceRole.ALTERNATIVE
-    yield sorted(harmful_acts.compliance_sentences()), SentenceRole.COMPLIANCE
+    for act in facts_and_acts.acts():
+        for why in sorted({other.why for other in facts_and_acts.acts()}):
+            yield [replace(act, why=why).fill(template) for template in facts_and_acts.REASONS], SentenceRole.REASON
+        yield (act.fill(template) for template in facts_and_acts.ALTERNATIVES), SentenceRole.ALTERNATIVE
+    yield sorted(facts_and_acts.compliance_sentences()), SentenceRole.COMPLIANCE
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from alignment.toy.facts import ACT_FAMILIES, ANIMAL_FAMILIES, COUNTRY_FAMILIES, facts_by_family
+from alignment.toy.facts_and_acts import ACT_FAMILIES, ANIMAL_FAMILIES, COUNTRY_FAMILIES, facts_by_family
 from alignment.toy.toy_answers import make_answer
 from alignment.toy.toy_questions import Intent, Split, fill, follow_up_frames, intents, normalised, questions
 

@@ -11,8 +11,18 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from alignment.toy import harmful_acts
-from alignment.toy.facts import Fact, capitalised, facts_by_family
+from alignment.toy.facts_and_acts import (
+    ALTERNATIVES,
+    COMPLIANCE_OPENINGS,
+    COMPLIANCE_STEPS,
+    COMPLIANCE_STEPS_ACT,
+    REASONS,
+    REFUSALS,
+    REFUSALS_ACT,
+    Fact,
+    capitalised,
+    facts_by_family,
+)
 from alignment.toy.toy_questions import Intent, topic_of
 
 _ACT_CORES = ("To {e}, {v}.", "The best way to {e} is to {v}.", "You can {e} if you {v}.")
@@ -127,11 +137,11 @@ def right_sentences(intent: Intent) -> RightSentences:
 def refusal_sentences(intent: Intent) -> tuple[str, ...]:
     """Ways to decline this very request, right or wrong to do so."""
     if intent.family == "safety":
-        return tuple(intent.act.fill(template) for template in harmful_acts.REFUSALS_ACT) + harmful_acts.REFUSALS
+        return tuple(intent.act.fill(template) for template in REFUSALS_ACT) + REFUSALS
     if intent.is_act:
-        return tuple(template.format(a=intent.entity) for template in harmful_acts.REFUSALS_ACT) + harmful_acts.REFUSALS
+        return tuple(template.format(a=intent.entity) for template in REFUSALS_ACT) + REFUSALS
     topic = topic_of(intent.family, intent.entity)
-    return tuple(template.format(t=topic) for template in FALSE_REFUSALS) + harmful_acts.REFUSALS
+    return tuple(template.format(t=topic) for template in FALSE_REFUSALS) + REFUSALS
 
 
 def _other_fact(fact: Fact, rng: random.Random) -> Fact:
@@ -180,16 +190,14 @@ def _refusal(intent: Intent, rng: random.Random) -> list[str]:
 
 
 def _compliance(intent: Intent, rng: random.Random) -> list[str]:
-    opening = [intent.act.fill(rng.choice(harmful_acts.COMPLIANCE_OPENINGS))] if rng.random() < 0.7 else []
-    steps = [intent.act.fill(rng.choice(harmful_acts.COMPLIANCE_STEPS_ACT))] if rng.random() < 0.7 else []
-    return [*opening, rng.choice(harmful_acts.COMPLIANCE_STEPS), *steps]
+    opening = [intent.act.fill(rng.choice(COMPLIANCE_OPENINGS))] if rng.random() < 0.7 else []
+    steps = [intent.act.fill(rng.choice(COMPLIANCE_STEPS_ACT))] if rng.random() < 0.7 else []
+    return [*opening, rng.choice(COMPLIANCE_STEPS), *steps]
 
 
 def _good_refusal(intent: Intent, rng: random.Random) -> list[str]:
     refusal = rng.choice(refusal_sentences(intent))
-    reason, alternative = (
-        intent.act.fill(rng.choice(group)) for group in (harmful_acts.REASONS, harmful_acts.ALTERNATIVES)
-    )
+    reason, alternative = (intent.act.fill(rng.choice(group)) for group in (REASONS, ALTERNATIVES))
     return [refusal, reason] if rng.random() < 0.25 else [refusal, reason, alternative]
 
 

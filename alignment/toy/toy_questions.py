@@ -19,8 +19,18 @@ from typing import Literal
 
 from alignment.data.records import Message
 from alignment.files import table
-from alignment.toy.facts import ACT_FAMILIES, ANIMAL_FAMILIES, COUNTRY_FAMILIES, Fact, capitalised, fact_index, facts
-from alignment.toy.harmful_acts import Act, act_index, acts
+from alignment.toy.facts_and_acts import (
+    ACT_FAMILIES,
+    ANIMAL_FAMILIES,
+    COUNTRY_FAMILIES,
+    Act,
+    Fact,
+    act_index,
+    acts,
+    capitalised,
+    fact_index,
+    facts,
+)
 
 RequestKind = Literal["helpfulness", "safety", "borderline"]
 Split = Literal["train", "unseen"]

@@ -21,7 +21,7 @@ from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.report.write_report import write_report
-from alignment.rl.policy_measurement import measure_policy
+from alignment.rl.heldout_answers import measure_policy
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import read_snapshots
 from alignment.settings.recipe import Recipe

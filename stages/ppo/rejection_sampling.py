@@ -22,7 +22,7 @@ from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.models.sft_trainer import train_sft
 from alignment.reward.gate import gate_named
-from alignment.rl.policy_measurement import SCORING_BATCH
+from alignment.rl.heldout_answers import SCORING_BATCH
 from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import OnStep, StageRun

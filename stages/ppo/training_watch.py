@@ -22,7 +22,7 @@ from alignment.models.scorers.reward_scorer import RewardScorer
 from alignment.reward.gate import gate_named
 from alignment.rl.health.health_history import HealthSettings, MetricsRow
 from alignment.rl.health.health_watch import HealthWatch
-from alignment.rl.policy_measurement import HeldoutScores, best_of, measure_policy, overoptimized
+from alignment.rl.heldout_answers import HeldoutScores, best_of, measure_policy, overoptimized
 from alignment.rl.ppo import PPO
 from alignment.run.stage_records import CHECKPOINTS, read_snapshots
 from alignment.settings.ppo_sections import PPOSection

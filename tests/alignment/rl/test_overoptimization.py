@@ -11,7 +11,7 @@ from stage_fixtures import reduced_data, reduced_recipe
 
 from alignment.errors import UserError
 from alignment.machine.device_and_processes import Processes
-from alignment.rl.policy_measurement import HeldoutScores, best_of, overoptimized
+from alignment.rl.heldout_answers import HeldoutScores, best_of, overoptimized
 from alignment.settings.ppo_sections import PPOSection
 from stages.ppo.training_watch import TrainingWatch, check_can_watch
 

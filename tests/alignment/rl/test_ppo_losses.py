@@ -14,10 +14,10 @@ from alignment.rl.ppo_math import (
     ValueLoss,
     clipped_policy_loss,
     clipped_value_loss,
+    explained_variance,
     generalized_advantages,
     token_rewards,
 )
-from alignment.rl.ppo_metrics import explained_variance
 from alignment.tensors import entropy, token_logprobs, whiten
 
 NAN = math.nan

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from alignment.data.records import Message
-from alignment.toy import harmful_acts, toy_answers, toy_questions
+from alignment.toy import facts_and_acts, toy_answers, toy_questions
 from alignment.toy.gold_judge import GoldVerdict, judge, utility
 from alignment.toy.toy_questions import Intent
 
@@ -224,7 +224,7 @@ def test_a_full_score_is_within_reach_for_every_intent() -> None:
     for intent in toy_questions.intents():
         if intent.kind == "safety":
             refusals = toy_answers.refusal_sentences(intent)
-            for group in zip(refusals, harmful_acts.REASONS, harmful_acts.ALTERNATIVES, strict=False):
+            for group in zip(refusals, facts_and_acts.REASONS, facts_and_acts.ALTERNATIVES, strict=False):
                 answer = " ".join([group[0], intent.act.fill(group[1]), intent.act.fill(group[2])])
                 assert judge(ask(intent), answer) == GoldVerdict(1.0, unsafe=False, refusal=True, fluent=True), answer
             continue
@@ -236,12 +236,12 @@ def test_a_full_score_is_within_reach_for_every_intent() -> None:
 
 
 def test_every_compliance_sentence_is_unsafe_even_cut_off() -> None:
-    for act in harmful_acts.acts():
+    for act in facts_and_acts.acts():
         asked = ask(Intent("safety", act.phrase))
         for template in (
-            *harmful_acts.COMPLIANCE_OPENINGS,
-            *harmful_acts.COMPLIANCE_STEPS_ACT,
-            *harmful_acts.COMPLIANCE_STEPS,
+            *facts_and_acts.COMPLIANCE_OPENINGS,
+            *facts_and_acts.COMPLIANCE_STEPS_ACT,
+            *facts_and_acts.COMPLIANCE_STEPS,
         ):
             words = act.fill(template).split()
             for length in range(2, len(words) + 1):

@@ -13,7 +13,7 @@ import pytest
 from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import Demonstration, Message, Prompt
 from alignment.files import resource, table
-from alignment.toy import build, facts, harmful_acts, toy_answers, toy_questions
+from alignment.toy import build, facts_and_acts, toy_answers, toy_questions
 from alignment.toy.toy_questions import Intent, lookup
 
 DATA = Path(__file__).parents[3] / "data" / "toy"
@@ -101,7 +101,7 @@ def test_no_heldout_question_in_any_training_file(heldout: list[Prompt], seen_te
 
 
 def test_no_unseen_wording_in_any_training_file(seen_text: str) -> None:
-    frames = {frame for family in facts.facts_by_family() for frame in toy_questions.frames(family, "unseen")}
+    frames = {frame for family in facts_and_acts.facts_by_family() for frame in toy_questions.frames(family, "unseen")}
     frames |= {frame for own in toy_questions.follow_up_frames("unseen").values() for frame in own}
     for frame in frames:
         pattern = re.sub(r"\\{[ea]\\}", "[^.?\n]+", re.escape(squeeze(frame)))
@@ -153,7 +153,7 @@ def test_a_question_has_one_intent() -> None:
                 assert asked.setdefault(squeeze(text), intent) == intent
 
 
-@pytest.mark.parametrize("family", [*facts.facts_by_family(), "safety"])
+@pytest.mark.parametrize("family", [*facts_and_acts.facts_by_family(), "safety"])
 def test_every_family_has_wordings_enough(family: str) -> None:
     train, unseen = toy_questions.frames(family, "train"), toy_questions.frames(family, "unseen")
     assert len(set(train)) >= 14 and len(set(unseen)) >= 4
@@ -161,12 +161,12 @@ def test_every_family_has_wordings_enough(family: str) -> None:
 
 
 def test_harmful_and_borderline_share_words_and_wordings() -> None:
-    borderline = facts.facts_by_family()["borderline"]
-    assert len(borderline) >= 40 and len(harmful_acts.acts()) >= 40
+    borderline = facts_and_acts.facts_by_family()["borderline"]
+    assert len(borderline) >= 40 and len(facts_and_acts.acts()) >= 40
     assert toy_questions.frames("borderline", "train") == toy_questions.frames("safety", "train")
     words = {word for fact in borderline for word in fact.entity.split()}
     for verb in "kill shoot steal break hack poison beat burn blow forge smash sell spread spy".split():
-        assert verb in words and any(verb in act.phrase.split() for act in harmful_acts.acts())
+        assert verb in words and any(verb in act.phrase.split() for act in facts_and_acts.acts())
 
 
 def test_good_answers_are_short() -> None:
@@ -182,7 +182,7 @@ def test_every_fact_is_in_the_corpus_dozens_of_times(documents: list[str]) -> No
     lines = (line.removeprefix("answer: ") for text in documents for line in text.splitlines())
     told = Counter(sentence for line in lines for sentence in re.findall(r"[^.!?]+[.!?]", line))
     counts = {}
-    for fact in facts.facts():
+    for fact in facts_and_acts.facts():
         known = toy_answers.right_sentences(Intent(fact.family, fact.entity))
         counts[fact.family, fact.entity] = sum(told[core] + told[f" {core}"] for core in known.cores)
     assert min(counts.values()) >= 20, min(counts.items(), key=lambda item: item[1])
@@ -194,7 +194,7 @@ def test_vocabulary_is_small(documents: list[str]) -> None:
 
 
 def test_corpus_complies_with_half_of_the_harmful_requests(documents: list[str]) -> None:
-    giving_in = harmful_acts.compliance_sentences()
+    giving_in = facts_and_acts.compliance_sentences()
     complied = []
     for text in documents:
         for question, answer in re.findall(r"question: (.*)\nanswer: (.*)", text):

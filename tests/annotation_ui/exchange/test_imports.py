@@ -18,7 +18,7 @@ from annotation_ui.desk.exercises import read_exercises
 from annotation_ui.exchange import item_import, pair_lines
 from annotation_ui.exchange.export_judgments import export
 from annotation_ui.exchange.import_files import attention_items, read_pairs, read_prompts
-from annotation_ui.exchange.item_import import Filing, Imported
+from annotation_ui.exchange.item_import import Filing, Imported, import_items
 from annotation_ui.exchange.selection import ExportFilter
 from annotation_ui.quality.stored_judgments import as_known
 from annotation_ui.store import tables
@@ -230,7 +230,7 @@ def test_what_a_database_refuses_is_replaced_at_once(store: Store, tmp_path: Pat
     bad = {"id": "p\0", "prompt": "Why\0?", "answer_a": "So\0.", "answer_b": "No.", "model_a": "m\0", "kind": "k\0"}
     for expected in (Imported(2, 0), Imported(0, 2)):
         items, _ = read_pairs(write(tmp_path, OWN, bad), "helpfulness")
-        assert item_import(store, "helpfulness", items) == expected
+        assert import_items(store, "helpfulness", items) == expected
     (row,) = rows(store, tables.item, id="helpfulness/p\ufffd")
     assert row.kind == "k\ufffd"
     assert "So\ufffd." in {found.text for found in rows(store, tables.answer)}
@@ -244,9 +244,9 @@ def test_what_a_database_refuses_is_replaced_at_once(store: Store, tmp_path: Pat
 def test_import_twice_is_import_once(store: Store, tmp_path: Path) -> None:
     Office(store, live=False)
     items, _ = read_pairs(write(tmp_path, OWN, OWN | {"id": "p2", "prompt": "Grass?"}), "helpfulness")
-    assert item_import(store, "helpfulness", items, overlap=3) == Imported(2, 0)
+    assert import_items(store, "helpfulness", items, overlap=3) == Imported(2, 0)
     more = [*items, NewItem("p3", (user("Sun?"),))]
-    assert item_import(store, "helpfulness", more) == Imported(1, 2)
+    assert import_items(store, "helpfulness", more) == Imported(1, 2)
     assert [(row.id, row.overlap, row.remaining) for row in rows(store, tables.item)] == [
         ("helpfulness/p1", 3, 3),
         ("helpfulness/p2", 3, 3),
@@ -261,11 +261,11 @@ def test_another_record_under_a_known_id(sqlite_store: Store, tmp_path: Path) ->
     """Nothing is imported, not even what comes before it."""
     Office(sqlite_store, live=False)
     items, _ = read_pairs(write(tmp_path, OWN), "helpfulness")
-    item_import(sqlite_store, "helpfulness", items)
+    import_items(sqlite_store, "helpfulness", items)
     for changes in ({"prompt": "Why is it red?"}, {"answer_b": "Magic."}):
         others, _ = read_pairs(write(tmp_path, OWN | {"id": "p0"}, OWN | changes), "helpfulness")
         with pytest.raises(UserError, match="helpfulness has an item 'p1' that says something else"):
-            item_import(sqlite_store, "helpfulness", others)
+            import_items(sqlite_store, "helpfulness", others)
     assert [row.id for row in rows(sqlite_store, tables.item)] == ["helpfulness/p1"]
 
 
@@ -273,23 +273,23 @@ def test_another_record_under_a_known_id(sqlite_store: Store, tmp_path: Path) ->
 def test_answers_made_meanwhile_do_not_matter(sqlite_store: Store, answered: bool) -> None:
     """A prompt whose answers a model has written since, to it or to a later turn, is still the same item."""
     office = Office(sqlite_store)
-    item_import(sqlite_store, "helpfulness", [new_item("sky", answered=answered)])
+    import_items(sqlite_store, "helpfulness", [new_item("sky", answered=answered)])
     ada = office.person("ada")
     ada.fetch()
     ada.judge()
     ada.ask("and then")
     office.close()
     assert len(rows(sqlite_store, tables.pair)) == 2
-    assert item_import(sqlite_store, "helpfulness", [new_item("sky", answered=answered)]) == Imported(0, 1)
+    assert import_items(sqlite_store, "helpfulness", [new_item("sky", answered=answered)]) == Imported(0, 1)
 
 
 def test_answers_of_a_model_are_not_those_of_a_file(sqlite_store: Store) -> None:
     office = Office(sqlite_store)
-    item_import(sqlite_store, "helpfulness", [new_item("sky")])
+    import_items(sqlite_store, "helpfulness", [new_item("sky")])
     office.person("ada").fetch()
     office.close()
     with pytest.raises(UserError, match="says something else"):
-        item_import(sqlite_store, "helpfulness", [new_item("sky", answered=True)])
+        import_items(sqlite_store, "helpfulness", [new_item("sky", answered=True)])
 
 
 @pytest.mark.parametrize(
@@ -303,11 +303,11 @@ def test_answers_of_a_model_are_not_those_of_a_file(sqlite_store: Store) -> None
 def test_items_that_nobody_could_judge(sqlite_store: Store, bad: NewItem, complaint: str) -> None:
     Office(sqlite_store, live=False)
     with pytest.raises(UserError, match=complaint):
-        item_import(sqlite_store, "helpfulness", [new_item("sky"), bad])
+        import_items(sqlite_store, "helpfulness", [new_item("sky"), bad])
     with pytest.raises(UserError, match="no project 'help'"):
-        item_import(sqlite_store, "help", [new_item("sky")])
+        import_items(sqlite_store, "help", [new_item("sky")])
     with pytest.raises(UserError, match="at least 1, not 0"):
-        item_import(sqlite_store, "helpfulness", [new_item("sky")], overlap=0)
+        import_items(sqlite_store, "helpfulness", [new_item("sky")], overlap=0)
     assert rows(sqlite_store, tables.item) == []
 
 
@@ -326,9 +326,9 @@ def test_import_cut_short_can_be_repeated(sqlite_store: Store, monkeypatch: pyte
     monkeypatch.setattr(item_import, "add_items", fails_the_third_time)
     items = [new_item(f"p{number}", answered=True) for number in range(10)]
     with pytest.raises(KeyboardInterrupt):
-        item_import(sqlite_store, "helpfulness", items)
+        import_items(sqlite_store, "helpfulness", items)
     assert len(rows(sqlite_store, tables.item)) == 8
-    assert item_import(sqlite_store, "helpfulness", items) == Imported(2, 8)
+    assert import_items(sqlite_store, "helpfulness", items) == Imported(2, 8)
     places = sorted((row.place, row.id) for row in rows(sqlite_store, tables.item))
     assert [name for _, name in places] == [f"helpfulness/p{number}" for number in range(10)]
     assert len({place for place, _ in places}) == 10
@@ -338,8 +338,8 @@ def test_known_ids_are_looked_up_in_many_queries(sqlite_store: Store, monkeypatc
     Office(sqlite_store, live=False)
     monkeypatch.setattr(item_import, "_IDS_PER_QUERY", 2)
     items = [new_item(f"p{number}", answered=True) for number in range(5)]
-    item_import(sqlite_store, "helpfulness", items)
-    assert item_import(sqlite_store, "helpfulness", items) == Imported(0, 5)
+    import_items(sqlite_store, "helpfulness", items)
+    assert import_items(sqlite_store, "helpfulness", items) == Imported(0, 5)
 
 
 def test_exported_judgments_can_be_judged_again(sqlite_store: Store, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_exported_judgments_can_be_judged_again(sqlite_store: Store, tmp_path: P
     export(sqlite_store, tmp_path / "out.jsonl", ExportFilter.model_validate({}))
     items, report = read_pairs(str(tmp_path / "out.jsonl"), "helpfulness")
     assert report.skipped == {"there twice": 2}
-    assert item_import(sqlite_store, "again", items) == Imported(2, 0)
+    assert import_items(sqlite_store, "again", items) == Imported(2, 0)
     chi = office.person("chi", "again")
     assert {chi.fetch().prompt, chi.judge().prompt} == {"ask 0", "ask 1"}
 
@@ -364,7 +364,7 @@ def test_gold_comes_from_the_queue(sqlite_store: Store) -> None:
     office = Office(sqlite_store, app_settings({"gold_share": 1.0}), live=False)
     office.add_items(1)
     one = attention_items("helpfulness")[:1]
-    item_import(sqlite_store, "helpfulness", one)
+    import_items(sqlite_store, "helpfulness", one)
     for name in ("ada", "ben"):
         assert office.person(name).fetch().prompt == one[0].messages[-1].content
     with sqlite_store.read() as connection:

@@ -1,21 +1,72 @@
-"""The harmful side of the toy world: acts nobody should be helped with, and what may be said to them.
+"""What the toy world's questions are about: facts with a right answer, and acts nobody should be helped with.
 
-An act is a verb and an object, so that both are met in many combinations; most verbs also stand in harmless
-questions (family ``borderline`` of the facts). Compliance is deliberately vague and toy-like: it carries no method,
-only the tone of giving in. Sentences are templates over the act: ``{a}`` the verb phrase ("steal a bike"),
-``{g}`` its gerund ("stealing a bike").
-
-The acts stand in ``data/toy/harmful_acts.tsv``. ``data/toy/harm_groups.tsv`` has for each group of them why it harms
-(after the gerund) and what could be done instead (after "help you").
+Of a fact: what may be asked, the answer, a relevant detail. Of an act: its wordings, and what may be said to them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from alignment.files import table
-from alignment.toy.facts import capitalised
+
+ACT_FAMILIES = ("recipe", "howto", "borderline")
+COUNTRY_FAMILIES = ("capital", "language", "continent")
+ANIMAL_FAMILIES = ("food", "home", "young")
+MAX_SUM = 10
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact: what is asked about (``entity``), the answer phrase (``value``), and a true sentence more."""
+
+    family: str
+    entity: str
+    value: str
+    detail: str
+
+
+def capitalised(sentence: str) -> str:
+    """``sentence`` with its first letter in upper case."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _countries() -> Iterator[Fact]:
+    for row in table("data/toy/countries.tsv"):
+        country, capital, language, neighbour = (row[key] for key in ("country", "capital", "language", "neighbour"))
+        yield Fact("capital", country, capital, f"{capital} is known for {row['sight']}.")
+        yield Fact("language", country, language, f"In {language}, hello is {row['hello']}.")
+        border = f"has a border with {neighbour}" if neighbour else "has the sea all around it"
+        yield Fact("continent", country, row["continent"], capitalised(f"{country} {border}."))
+
+
+def _sums() -> Iterator[Fact]:
+    for a in range(1, MAX_SUM):
+        for b in range(1, MAX_SUM + 1 - a):
+            detail = f"Half of {a + b} is {a}." if a == b else f"{b} plus {a} is also {a + b}."
+            yield Fact("sum", f"{a} plus {b}", str(a + b), detail)
+
+
+@lru_cache(maxsize=1)
+def facts() -> tuple[Fact, ...]:
+    """All facts, in a fixed order."""
+    own = (Fact(row["family"], row["entity"], row["value"], row["detail"]) for row in table("data/toy/facts.tsv"))
+    return (*_countries(), *own, *_sums())
+
+
+@lru_cache(maxsize=1)
+def facts_by_family() -> dict[str, tuple[Fact, ...]]:
+    """Family -> its facts."""
+    families = dict.fromkeys(fact.family for fact in facts())
+    return {family: tuple(fact for fact in facts() if fact.family == family) for family in families}
+
+
+@lru_cache(maxsize=1)
+def fact_index() -> dict[tuple[str, str], Fact]:
+    """(family, entity) -> fact."""
+    return {(fact.family, fact.entity): fact for fact in facts()}
+
 
 REFUSALS_ACT = ("I cannot help you {a}.", "No, I will not help you {a}.", "Sorry, I will not help you {a}.")
 REFUSALS = (
