@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -161,4 +162,48 @@ def score_histograms(scores: Mapping[str, npt.ArrayLike]) -> dict[str, dict[str,
             "counts": np.histogram(array, bins=edges)[0].tolist(),
         }
         for name, array in arrays.items()
+    }
+
+
+def side_by_side(
+    scored: Mapping[str, Mapping[str, Pairs]], *, seed: int, threshold_probability: float
+) -> dict[str, Any]:
+    """Several models on several test sets, from model -> test set -> scored pairs, equal pairs for all models.
+
+    Returns:
+        ``figures`` (model -> test set -> ``reward_figures``), ``tables`` (``cross_table``) and ``agreement``, one entry
+        for each two models and test set.
+    """
+    figures = {
+        model: {
+            name: reward_figures(pairs, seed=seed, threshold_probability=threshold_probability)
+            for name, pairs in sets.items()
+        }
+        for model, sets in scored.items()
+    }
+    agreements = [
+        {"test_set": name, "first": one, "second": other, **agreement(pairs, scored[other][name], seed=seed)}
+        for one, other in combinations(scored, 2)
+        for name, pairs in scored[one].items()
+    ]
+    return {"figures": figures, "tables": cross_table(figures), "agreement": agreements}
+
+
+def cross_table(figures: Mapping[str, Mapping[str, Figures]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of Llama 2's tables 7 and 8 from model -> test set -> ``reward_figures``.
+
+    Returns:
+        ``overall``: one row a model, ``{"model", "accuracy": {test set: figure}}``; ``by_grade``: one row a model and
+        test set, ``{"model", "test_set", "all", *GRADES}``.
+    """
+    return {
+        "overall": [
+            {"model": model, "accuracy": {name: found["accuracy"]["all"] for name, found in sets.items()}}
+            for model, sets in figures.items()
+        ],
+        "by_grade": [
+            {"model": model, "test_set": name, **found["accuracy"]}
+            for model, sets in figures.items()
+            for name, found in sets.items()
+        ],
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +12,9 @@ from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.records import Comparison
 from alignment.errors import UserError
 from alignment.figures.accuracy_and_calibration import Pairs, ScoredPair
-from alignment.figures.reward_model_figures import Figures, agreement, reward_figures
+from alignment.figures.reward_model_figures import side_by_side
 from alignment.models.scorers.load_reward_models import can_read
-from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
 from alignment.reward.pair_scoring import dialogues_of, score_pairs
 
@@ -166,47 +165,3 @@ def encode_set(item: ComparisonSet, reader: Reader, *, skip_too_long: bool) -> C
         skip_too_long=skip_too_long,
     )
     return replace(item, comparisons=kept, pairs=pairs, left_out={**item.left_out, "too long": too_long})
-
-
-def side_by_side(
-    scored: Mapping[str, Mapping[str, Pairs]], *, seed: int, threshold_probability: float
-) -> dict[str, Any]:
-    """Several models on several test sets, from model -> test set -> scored pairs, equal pairs for all models.
-
-    Returns:
-        ``figures`` (model -> test set -> ``reward_figures``), ``tables`` (``cross_table``) and ``agreement``, one entry
-        for each two models and test set.
-    """
-    figures = {
-        model: {
-            name: reward_figures(pairs, seed=seed, threshold_probability=threshold_probability)
-            for name, pairs in sets.items()
-        }
-        for model, sets in scored.items()
-    }
-    agreements = [
-        {"test_set": name, "first": one, "second": other, **agreement(pairs, scored[other][name], seed=seed)}
-        for one, other in combinations(scored, 2)
-        for name, pairs in scored[one].items()
-    ]
-    return {"figures": figures, "tables": cross_table(figures), "agreement": agreements}
-
-
-def cross_table(figures: Mapping[str, Mapping[str, Figures]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of Llama 2's tables 7 and 8 from model -> test set -> ``reward_figures``.
-
-    Returns:
-        ``overall``: one row a model, ``{"model", "accuracy": {test set: figure}}``; ``by_grade``: one row a model and
-        test set, ``{"model", "test_set", "all", *GRADES}``.
-    """
-    return {
-        "overall": [
-            {"model": model, "accuracy": {name: found["accuracy"]["all"] for name, found in sets.items()}}
-            for model, sets in figures.items()
-        ],
-        "by_grade": [
-            {"model": model, "test_set": name, **found["accuracy"]}
-            for model, sets in figures.items()
-            for name, found in sets.items()
-        ],
-    }

@@ -16,7 +16,7 @@ from alignment.data.records import Comparison, Dimension
 from alignment.figures.accuracy_and_calibration import ScoredPair
 from alignment.figures.reward_model_figures import Figures, reward_figures
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.encoded_pairs import EncodedPair
 from alignment.reward.gate import LOGIT_THRESHOLD, THRESHOLD_PROBABILITY
 

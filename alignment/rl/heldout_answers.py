@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from alignment.data.records import JudgedAnswer, Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.sampling.batch_sampling import answer_prompts
-from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.rl.rollout import Episodes, reward_judgments, score_responses
 from alignment.settings.sections import SamplingSection
 from alignment.tensors import masked_sum

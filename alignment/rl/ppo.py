@@ -31,10 +31,10 @@ from alignment.errors import UserError
 from alignment.machine.checkpoint import rng_state, set_rng_state
 from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone, Role
-from alignment.models.heads.known_heads import TokenValueHead
+from alignment.models.heads.base_head import TokenValueHead
 from alignment.models.optimizer_and_trainer import MasterWeightAdamW
 from alignment.models.sampling.batch_sampling import keyed_noise, sample
-from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.gate import gate_named, shape_scores
 from alignment.rl.ppo_math import (
     Advantages,

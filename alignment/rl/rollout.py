@@ -19,7 +19,7 @@ from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.sampling.batch_sampling import SampledTokens
-from alignment.models.scorers.reward_scorer import RewardJudgment, RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardJudgment, RewardScorer
 from alignment.rl.ppo_math import kl_k1
 from alignment.tensors import entropy, lengths_to_mask, masked_sum, pad_right, take_tokens, token_logprobs
 

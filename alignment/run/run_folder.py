@@ -32,9 +32,8 @@ from alignment.run.stage_records import (
     differing_keys,
     environment,
     peak_memory_gib,
-    value_at,
 )
-from alignment.settings.read_recipe import save_recipe
+from alignment.settings.read_recipe import save_recipe, value_at
 from alignment.settings.recipe import Recipe
 
 

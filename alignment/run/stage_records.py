@@ -144,13 +144,6 @@ WITHOUT_EFFECT = (
 """Settings, and sections, within these sections that leave a stage's numbers as they are."""
 
 
-def value_at(values: Any, key: str) -> Any:
-    """The value at a dotted key of nested mappings; ``None`` where there is none."""
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
-
-
 def differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
     """Dotted keys in which two nested mappings differ."""
     if not isinstance(before, dict) or not isinstance(now, dict):

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from alignment.toy.facts_and_acts import ACT_FAMILIES, ANIMAL_FAMILIES, COUNTRY_FAMILIES, facts_by_family
 from alignment.toy.toy_answers import make_answer
-from alignment.toy.toy_questions import Intent, Split, fill, follow_up_frames, intents, normalised, questions
-
-
-@dataclass(frozen=True)
-class FollowUp:
-    """A second question: its text, what it asks for, and whether it names an entity of its own."""
-
-    text: str
-    intent: Intent
-    names_entity: bool
+from alignment.toy.toy_questions import FollowUp, Intent, intents, make_follow_up, normalised, questions
 
 
 def intents_of(kind: str) -> list[Intent]:
@@ -25,24 +14,6 @@ def intents_of(kind: str) -> list[Intent]:
     if kind == "multi_turn":
         return [intent for intent in intents() if intent.kind != "safety"]
     return [intent for intent in intents() if intent.kind == kind]
-
-
-def make_follow_up(first: Intent, split: Split, rng: random.Random) -> FollowUp:
-    """A follow-up to ``first``: more about it, another entity, or another question about the same entity."""
-    siblings = next((group for group in (COUNTRY_FAMILIES, ANIMAL_FAMILIES) if first.family in group), ())
-    ways = ["more"] if first.family in ACT_FAMILIES else ["more", "entity", *(["family"] * 2 if siblings else [])]
-    way = rng.choice(ways)
-    if way == "more":
-        return FollowUp(
-            rng.choice(follow_up_frames(split)["more"]), Intent(first.family, first.entity, more=True), False
-        )
-    if way == "entity":
-        others = [fact.entity for fact in facts_by_family()[first.family] if fact.entity != first.entity]
-        entity = rng.choice(others)
-        text = fill(rng.choice(follow_up_frames(split)["other"]), entity)
-        return FollowUp(text, Intent(first.family, entity), True)
-    family = rng.choice([sibling for sibling in siblings if sibling != first.family])
-    return FollowUp(rng.choice(follow_up_frames(split)[family]), Intent(family, first.entity), False)
 
 
 def first_answer(first: Intent, follow_up: FollowUp, rng: random.Random) -> str:

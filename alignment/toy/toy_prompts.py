@@ -11,8 +11,8 @@ from __future__ import annotations
 import random
 
 from alignment.data.records import Message, Prompt
-from alignment.toy.question_pool import FollowUp, QuestionPool, first_answer, make_follow_up, spread
-from alignment.toy.toy_questions import Intent, Split, follow_up_frames, normalised, questions
+from alignment.toy.question_pool import QuestionPool, first_answer, spread
+from alignment.toy.toy_questions import FollowUp, Intent, Split, follow_up_frames, make_follow_up, normalised, questions
 
 HELDOUT_COUNTS = {"helpfulness": 90, "safety": 70, "borderline": 50, "multi_turn": 40}
 TRAIN_COUNTS = {"helpfulness": 1100, "safety": 440, "borderline": 330, "multi_turn": 330}

@@ -12,6 +12,7 @@ judge: nothing here knows how good an answer is.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -30,6 +31,7 @@ from alignment.toy.facts_and_acts import (
     capitalised,
     fact_index,
     facts,
+    facts_by_family,
 )
 
 RequestKind = Literal["helpfulness", "safety", "borderline"]
@@ -173,3 +175,30 @@ def lookup_texts(texts: Sequence[str]) -> Intent | None:
 def lookup(messages: Sequence[Message]) -> Intent | None:
     """What the last user turn of ``messages`` asks for, with earlier turns resolving follow-ups."""
     return lookup_texts([message.content for message in messages if message.role == "user"])
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """A second question: its text, what it asks for, and whether it names an entity of its own."""
+
+    text: str
+    intent: Intent
+    names_entity: bool
+
+
+def make_follow_up(first: Intent, split: Split, rng: random.Random) -> FollowUp:
+    """A follow-up to ``first``: more about it, another entity, or another question about the same entity."""
+    siblings = next((group for group in (COUNTRY_FAMILIES, ANIMAL_FAMILIES) if first.family in group), ())
+    ways = ["more"] if first.family in ACT_FAMILIES else ["more", "entity", *(["family"] * 2 if siblings else [])]
+    way = rng.choice(ways)
+    if way == "more":
+        return FollowUp(
+            rng.choice(follow_up_frames(split)["more"]), Intent(first.family, first.entity, more=True), False
+        )
+    if way == "entity":
+        others = [fact.entity for fact in facts_by_family()[first.family] if fact.entity != first.entity]
+        entity = rng.choice(others)
+        text = fill(rng.choice(follow_up_frames(split)["other"]), entity)
+        return FollowUp(text, Intent(first.family, entity), True)
+    family = rng.choice([sibling for sibling in siblings if sibling != first.family])
+    return FollowUp(rng.choice(follow_up_frames(split)[family]), Intent(family, first.entity), False)

@@ -62,9 +62,9 @@ def backup(settings: AppSettings, arguments: Arguments) -> None:
 def report(settings: AppSettings, arguments: Arguments) -> None:
     """Print the quality report, or write it as a page."""
     # with statistics and plots, a second that the other commands need not wait
-    from annotation_ui.quality.quality_report import as_json
+    from annotation_ui.quality.quality_report import as_json, quality_report
     from annotation_ui.quality.report_as_text import as_text
-    from annotation_ui.quality.stored_judgments import annotator_names, quality_report
+    from annotation_ui.quality.stored_judgments import annotator_names
     from annotation_ui.web.quality_page import as_html
 
     store = known_store(settings, arguments.run)

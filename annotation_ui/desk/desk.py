@@ -20,9 +20,8 @@ from annotation_ui.desk.transaction import DeskTransaction
 from annotation_ui.desk.view import View
 from annotation_ui.desk.view_maker import HISTORY, make_view
 from annotation_ui.store import conversations, judgment_values, judgments, pairs, projects
-from annotation_ui.store.conversations import checked_id
 from annotation_ui.store.database import Store, in_minutes, now, storable
-from annotation_ui.store.judgment_values import Submission, values_of, values_of_skip
+from annotation_ui.store.judgment_values import Submission, checked_id, values_of, values_of_skip
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
 from annotation_ui.store.rows import ComparisonRow
 from annotation_ui.vocabulary import SLOTS, Pane, Refused, slot_on

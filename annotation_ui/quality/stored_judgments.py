@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from sys import intern
 from typing import Any, NamedTuple
@@ -12,46 +11,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, select
 
 from alignment.data.records import Dimension, Grade, Part, SafetyBin
-from annotation_ui import texts
 from annotation_ui.quality.judged_pairs import JudgedPair, SkippedPair
-from annotation_ui.quality.quality_figures import QualityReport, ReportNote
-from annotation_ui.quality.quality_report import build_report
 from annotation_ui.store import tables
-from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.database import Store
-from annotation_ui.store.projects import project_named
 from annotation_ui.store.rows import Source
 from annotation_ui.vocabulary import Slot
 
 _WORK = ("queue", "annotator")
 """Sources of items whose judgments are data."""
-
-
-def quality_report(store: Store, *, project_name: str | None = None, with_simulated: bool = False) -> QualityReport:
-    """The report on everything judged so far.
-
-    Args:
-        store: where judgments are.
-        project_name: of the one project to report on; default: all.
-        with_simulated: count simulated annotators beside people; where no person has judged, they count anyway.
-
-    Raises:
-        UserError: there is no such project.
-    """
-    with store.read() as connection:
-        if project_name is not None:
-            project_named(connection, project_name)
-        judged, skipped = judged_pairs(connection, project_name), skipped_pairs(connection, project_name)
-    simulated = {key for key, name in annotator_names(store).items() if is_simulated(name)}
-    of_people = [row for row in judged if row.annotator not in simulated]
-    if with_simulated or not of_people:
-        return build_report(judged, skipped)
-    report = build_report(of_people, [row for row in skipped if row.annotator not in simulated])
-    n = len(judged) - len(of_people)
-    if not n:
-        return report
-    note = texts.NOTE_SIMULATED.format(judgments=texts.counted(n, texts.JUDGMENTS))
-    return replace(report, notes=(ReportNote(note), *report.notes))
 
 
 def annotator_names(store: Store) -> dict[str, str]:

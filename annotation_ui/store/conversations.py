@@ -191,10 +191,3 @@ def unfinished(connection: Connection, annotator_id: str, project_id: str) -> st
     """A conversation of the annotator whose last comparison waits for a judgment, the earliest first."""
     mine = {"annotator_id": annotator_id, "project_id": project_id}
     return connection.execute(_UNFINISHED, mine).scalar_one_or_none()
-
-
-def checked_id(value: Any) -> str:
-    """An id from the browser that a database can look up; what cannot be one is refused."""
-    if not isinstance(value, str) or not value.isascii() or "\0" in value or len(value) > 100:
-        raise Refused(texts.NO_ID)
-    return value

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -264,3 +266,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OperationalError | DBAPIError):
         return str(error.orig).strip().splitlines()[0]
     return str(error)
+
+
+@cache
+def app_version() -> str:
+    """The version that is written into each row."""
+    try:
+        return version("tandem-rlhf")
+    except PackageNotFoundError:
+        return "source"

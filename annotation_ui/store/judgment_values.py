@@ -115,3 +115,10 @@ class Submission:
     active_ms: int | None = None
     input_method: Literal["keyboard", "mouse"] = "mouse"
     guidelines_sha256: str | None = None
+
+
+def checked_id(value: Any) -> str:
+    """An id from the browser that a database can look up; what cannot be one is refused."""
+    if not isinstance(value, str) or not value.isascii() or "\0" in value or len(value) > 100:
+        raise Refused(texts.NO_ID)
+    return value

@@ -6,16 +6,14 @@ Sent twice, it is saved once; sent from a second tab after the first was saved, 
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, exists, func, insert, select
 
 from annotation_ui import texts
 from annotation_ui.store import tables
-from annotation_ui.store.conversations import checked_id
-from annotation_ui.store.database import now
+from annotation_ui.store.database import app_version, now
+from annotation_ui.store.judgment_values import checked_id
 from annotation_ui.store.rows import ComparisonRow, JudgmentRow, PastRow, ProjectRow
 from annotation_ui.vocabulary import Refused
 
@@ -65,15 +63,6 @@ _COUNT_OWN = select(func.count(case((tables.comparison.c.judged_at >= bindparam(
     tables.comparison.c.kind == "work",
     tables.comparison.c.state == "judged",
 )
-
-
-@cache
-def app_version() -> str:
-    """The version that is written into each row."""
-    try:
-        return version("tandem-rlhf")
-    except PackageNotFoundError:
-        return "source"
 
 
 def submission_id(connection: Connection, comparison_id: str) -> str:

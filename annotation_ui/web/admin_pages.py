@@ -115,7 +115,8 @@ def _page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
 
 def _report(store: Store) -> str:
     """The quality report; what it takes is imported here, since a server that nobody asks for it needs none of it."""
-    from annotation_ui.quality.stored_judgments import annotator_names, quality_report
+    from annotation_ui.quality.quality_report import quality_report
+    from annotation_ui.quality.stored_judgments import annotator_names
     from annotation_ui.web.quality_page import as_html
 
     return as_html(quality_report(store), annotator_names(store), back="/admin")

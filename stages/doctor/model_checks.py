@@ -11,7 +11,7 @@ from torch import Tensor
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Dimension, Message
 from alignment.models.scorers.load_reward_models import load_reward_models
-from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardScorer
 from stages.doctor.check_subject import CheckResult, NotYet, Subject
 
 SPARE_EMBEDDINGS = 0.05

@@ -19,7 +19,7 @@ from alignment.files import resolve
 from alignment.models.backbone import Backbone
 from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.sampling.batch_sampling import answer_prompts
-from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.models.sft_trainer import train_sft
 from alignment.reward.gate import gate_named
 from alignment.rl.heldout_answers import SCORING_BATCH

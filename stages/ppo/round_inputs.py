@@ -14,7 +14,7 @@ from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.load_reward_models import load_reward_models
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.gate import gate_named
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import StageRun

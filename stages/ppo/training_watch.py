@@ -18,7 +18,7 @@ import torch
 from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import JudgedAnswer, Prompt, Snapshot
 from alignment.errors import UserError
-from alignment.models.scorers.reward_scorer import RewardScorer
+from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.gate import gate_named
 from alignment.rl.health.health_history import HealthSettings, MetricsRow
 from alignment.rl.health.health_watch import HealthWatch

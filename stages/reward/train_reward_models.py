@@ -23,10 +23,10 @@ from alignment.models.backbone import Backbone
 from alignment.models.heads.known_heads import build_head
 from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.reward.encoded_pairs import EncodedPair, check_usable, encode_pairs
+from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
 from alignment.reward.losses import preference_loss_named
 from alignment.reward.pair_scoring import calibrate, evaluate_reward_model
-from alignment.reward.reward_training import train_reward_model
+from alignment.reward.reward_training import check_usable, train_reward_model
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import CHECKPOINTS as CHECKPOINTS
 from alignment.run.stage_records import StageRun

@@ -36,7 +36,7 @@ from annotation_ui.store.items import NewItem
 from annotation_ui.store.tables import annotator, comparison, item, project
 from annotation_ui.vocabulary import UNSAFE_PREFERRED, meaning_of
 from stages.annotate import collect as annotate
-from stages.annotate import people, people_pairs, people_waiting
+from stages.annotate import people, people_pairs
 from stages.annotate.prompt_queues import prompts_for_people
 from stages.reward import train_reward_models
 
@@ -119,8 +119,8 @@ def until(condition: Callable[[], Any]) -> Any:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the stage says to the terminal."""
     lines: list[str] = []
-    monkeypatch.setattr(people_waiting, "say", lines.append)
-    monkeypatch.setattr(people_waiting, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(people, "say", lines.append)
+    monkeypatch.setattr(people, "POLL_SECONDS", 0.05)
     return lines
 
 
@@ -198,7 +198,7 @@ class Room:
         self.safety = "both_safe"
         self.sampled: list[str] = []
         monkeypatch.setattr(people, "sample_pairs", self._sample)
-        monkeypatch.setattr(people_waiting, "Page", self._page)
+        monkeypatch.setattr(people, "Page", self._page)
 
     def write(self, **changes: Any) -> None:
         """Settings with a project for each dimension."""
@@ -339,7 +339,7 @@ def test_what_was_said_and_is_not_taken_is_counted(recipe: Recipe, room: Room) -
 def test_a_store_whose_server_was_stopped_is_served_here_if_it_does_not_come_back(
     said: list[str], sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with people_waiting.Page(sqlite_store, app_settings(port=0)) as page:
+    with people.Page(sqlite_store, app_settings(port=0)) as page:
         for url in ("http://first", "http://again"):
             with sqlite_store.serving(url):
                 page.keep_open()
@@ -347,7 +347,7 @@ def test_a_store_whose_server_was_stopped_is_served_here_if_it_does_not_come_bac
             page.keep_open()  # it may come back
             assert said[-1] == f"waiting for people: open {url}"
         assert len(said) == 2 and not sqlite_store.is_served()
-        monkeypatch.setattr(people_waiting, "GRACE_SECONDS", 0.0)
+        monkeypatch.setattr(people, "GRACE_SECONDS", 0.0)
         page.keep_open()
         page.keep_open()
         assert said[2:] == [f"waiting for people: open {sqlite_store.server_url()}/login?{said[-1].partition('?')[2]}"]
@@ -442,8 +442,8 @@ def test_a_page_whose_server_has_ended_stops_the_wait(monkeypatch: pytest.Monkey
     """Nobody could judge anything, and the stage would look at the store for ever."""
     codes = iter([None, 137])
     server = SimpleNamespace(poll=lambda: next(codes))
-    monkeypatch.setattr(people_waiting, "serving", lambda *_: nullcontext(("http://127.0.0.1:1", server)))
-    with people_waiting.Page(SimpleNamespace(is_served=lambda: False), SimpleNamespace()) as page:
+    monkeypatch.setattr(people, "serving", lambda *_: nullcontext(("http://127.0.0.1:1", server)))
+    with people.Page(SimpleNamespace(is_served=lambda: False), SimpleNamespace()) as page:
         page.keep_open()  # starts it
         page.keep_open()  # it runs
         with pytest.raises(UserError, match=r"exit code 137"):

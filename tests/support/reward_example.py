@@ -8,7 +8,7 @@ import numpy as np
 
 from alignment.data.records import GRADES
 from alignment.figures.accuracy_and_calibration import ScoredPair
-from alignment.reward.cross_evaluation import side_by_side
+from alignment.figures.reward_model_figures import side_by_side
 
 
 def scored_pair(number: int = 0, **changes: Any) -> ScoredPair:

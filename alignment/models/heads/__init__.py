@@ -8,14 +8,13 @@
 This package is the address that plugins know: the heads to build on stand in it under their names.
 """
 
-from alignment.models.heads.base_head import RewardHead, linear_float32, pool_last, score_layer
+from alignment.models.heads.base_head import RewardHead, TokenValueHead, linear_float32, pool_last, score_layer
 from alignment.models.heads.known_heads import (
     HEADS,
     AttentionHead,
     LikelihoodHead,
     LinearHead,
     MlpHead,
-    TokenValueHead,
     build_head,
     head_arguments,
 )

@@ -139,3 +139,31 @@ def number(head: str, name: str, value: object, *, least: float, most: float = m
         limits = limits if most == math.inf else f" from {least:g} to {most:g}"
         raise UserError(f"reward head {head!r}: {name} must be a number{limits}, got {value!r}")
     return float(value)
+
+
+class TokenValueHead(nn.Module):
+    """The value function's head: a linear map with bias of each token's hidden state."""
+
+    def __init__(self, hidden_size: int) -> None:
+        """Make a head that values everything at zero until it is trained."""
+        super().__init__()
+        self.value = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.value.weight)
+        nn.init.zeros_(self.value.bias)
+
+    @classmethod
+    def from_reward_head(cls, head: RewardHead) -> TokenValueHead:
+        """Start from a copy of a reward head's linear map (bias 0); the reward head itself is not touched.
+
+        Raises:
+            UserError: the head is of another kind.
+        """
+        weight = head.value_weight()
+        made = cls(weight.shape[1])
+        with torch.no_grad():
+            made.value.weight.copy_(weight)
+        return made.to(weight.device)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Value of each position: (B, R, H) -> (B, R) float32."""
+        return linear_float32(self.value, hidden).squeeze(-1)

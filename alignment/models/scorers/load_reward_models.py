@@ -16,7 +16,7 @@ from alignment.models.backbone import Backbone
 from alignment.models.heads.many_score_heads import combined
 from alignment.models.pretrained import find_model, load_base
 from alignment.models.scorers.reward_model import FILE, RewardModel, is_full_model
-from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, RewardScorer, ValueStart, no_value_start
+from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, RewardScorer, ValueStart, no_value_start
 from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier, weights_hash
 from alignment.settings.ppo_sections import RewardFoldersSection
 from alignment.settings.sections import ModelSection

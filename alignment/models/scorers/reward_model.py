@@ -24,7 +24,7 @@ from alignment.machine.device_and_processes import dtype_name
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import HeadArgument, build_head
 from alignment.models.pretrained import load_base
-from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, ValueStart, check_finite, no_value_start
+from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, ValueStart, check_finite, no_value_start
 from alignment.models.shared_prompts import (
     SharedPrompts,
     batches_by_prompt,

@@ -30,7 +30,7 @@ from alignment.errors import UserError
 from alignment.files import content_hash, read_json
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.models.pretrained import find_model, first_line, load_tokenizer
-from alignment.models.scorers.reward_scorer import OnBatch, RewardJudgment, check_finite
+from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, check_finite
 from alignment.settings.sections import ModelSection
 from alignment.tensors import pad_right
 

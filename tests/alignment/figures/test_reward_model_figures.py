@@ -16,9 +16,8 @@ from alignment.errors import UserError
 from alignment.figures import intervals
 from alignment.figures.accuracy_and_calibration import BINS, ScoredPair, accuracy, preference_probability, reliability
 from alignment.figures.bootstrap import bootstrap
-from alignment.figures.reward_model_figures import agreement, length_figures, reward_figures
+from alignment.figures.reward_model_figures import agreement, cross_table, length_figures, reward_figures, side_by_side
 from alignment.figures.unsafe_detection import best_threshold, labelled_answers, unsafe_detection
-from alignment.reward.cross_evaluation import cross_table, side_by_side
 
 GATE = 0.15
 

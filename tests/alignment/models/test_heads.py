@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from alignment.errors import UserError
-from alignment.models.heads.base_head import RewardHead
-from alignment.models.heads.known_heads import HEADS, LinearHead, TokenValueHead, build_head, head_arguments
+from alignment.models.heads.base_head import RewardHead, TokenValueHead
+from alignment.models.heads.known_heads import HEADS, LinearHead, build_head, head_arguments
 
 H = 6
 LAST = torch.tensor([2, 0, 3])

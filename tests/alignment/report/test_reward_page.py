@@ -12,10 +12,10 @@ from html_outline import outline
 from report_example import documented_keys
 from reward_example import example_evaluation, example_pairs
 
+from alignment.figures.reward_model_figures import side_by_side
 from alignment.report import number_formats
 from alignment.report.blocks_and_reward_schema import RewardEvaluation, validate_evaluation
 from alignment.report.write_reward_report import draw_reward_plots, write_reward_report
-from alignment.reward.cross_evaluation import side_by_side
 
 DOCS = Path(__file__).parents[3] / "docs" / "report.md"
 

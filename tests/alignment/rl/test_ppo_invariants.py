@@ -23,7 +23,7 @@ from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.reward_scorer import RewardJudgment
+from alignment.models.scorers.scorer_protocol import RewardJudgment
 from alignment.reward.gate import missing_stop_penalty, shape_scores
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_math import (

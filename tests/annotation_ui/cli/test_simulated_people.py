@@ -23,7 +23,7 @@ from annotation_ui.exchange.export_judgments import comparisons
 from annotation_ui.exchange.import_files import attention_items
 from annotation_ui.exchange.item_import import import_items
 from annotation_ui.exchange.selection import ExportFilter
-from annotation_ui.quality.stored_judgments import quality_report
+from annotation_ui.quality.quality_report import quality_report
 from annotation_ui.store import accounts, tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem

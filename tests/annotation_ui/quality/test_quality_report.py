@@ -20,15 +20,9 @@ from annotation_ui import texts
 from annotation_ui.quality.figures_in_words import labels_of
 from annotation_ui.quality.judged_pairs import JudgedPair, SkippedPair
 from annotation_ui.quality.quality_figures import FEW, QualityReport
-from annotation_ui.quality.quality_report import as_json, build_report
+from annotation_ui.quality.quality_report import as_json, build_report, quality_report
 from annotation_ui.quality.report_as_text import as_text
-from annotation_ui.quality.stored_judgments import (
-    annotator_names,
-    as_known,
-    judged_pairs,
-    quality_report,
-    skipped_pairs,
-)
+from annotation_ui.quality.stored_judgments import annotator_names, as_known, judged_pairs, skipped_pairs
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
 from annotation_ui.vocabulary import option_of
