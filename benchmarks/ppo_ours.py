@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from ppo_workload import LEARNING_RATE, LORA_ALPHA, LORA_RANK, Workload, figures, print_json
 
+from alignment.data.encoded_dialogues import EncodedPrompt, encode_prompts
 from alignment.data.readers import load_prompts
 from alignment.data.records import Prompt
 from alignment.machine.device_and_processes import keep_freed_memory
@@ -106,7 +107,7 @@ def reward_model(backbone: Backbone, name: str, lora: LoraSection, rewards: Path
     return model.eval()
 
 
-def one_update(trainer: PPO, prompts: Sequence[Prompt], number: int, clock: Clock) -> Rollout:
+def one_update(trainer: PPO, prompts: Sequence[EncodedPrompt], number: int, clock: Clock) -> Rollout:
     """The six steps of an update, as ``stages.ppo`` goes through them."""
     episodes = clock.time("sample", lambda: trainer.sample(prompts, number))
     rollout: Rollout = clock.time("score", lambda: trainer.score(episodes))
@@ -119,12 +120,19 @@ def one_update(trainer: PPO, prompts: Sequence[Prompt], number: int, clock: Cloc
 
 
 def timed_updates(trainer: PPO, prompts: Sequence[Prompt], work: Workload) -> dict[str, Any]:
-    """Warm-up and timed updates; returns the figures."""
+    """Warm-up and timed updates; returns the figures. Prompts are encoded before, as a stage does."""
+    encoded, _ = encode_prompts(
+        prompts,
+        trainer.backbone.encoder,
+        max_new_tokens=work.new_tokens,
+        context_tokens=trainer.backbone.context_tokens,
+        skip_too_long=False,
+    )
     torch.manual_seed(0)
     clock = Clock({})
     lengths: list[int] = []
     stamps = [time.perf_counter()]
-    batches = prompt_batches(prompts, work.episodes, seed=0)
+    batches = prompt_batches(encoded, work.episodes, seed=0)
     for number, batch in enumerate(islice(batches, work.warm_up + work.updates)):
         if number == work.warm_up:
             clock.seconds.clear()

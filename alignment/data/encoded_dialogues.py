@@ -7,10 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
-from alignment.data.records import Demonstration, Message, Prompt
+from alignment.data.records import Demonstration, Dimension, Message, Prompt
 from alignment.errors import UserError
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt as one model reads it; another tokenizer makes other token ids of it.
+
+    Attributes:
+        prompt: the dialogue that waits for an answer.
+        token_ids: the dialogue up to and including the generation prompt.
+    """
+
+    prompt: Prompt
+    token_ids: list[int]
+
+    @property
+    def dimension(self) -> Dimension:
+        """The prompt's tag."""
+        return self.prompt.dimension
+
+
+AnyPrompt = TypeVar("AnyPrompt", Prompt, EncodedPrompt)
+"""For what goes by the prompts' tags, and does not ask whether they are encoded."""
 
 
 @dataclass(frozen=True)
@@ -96,39 +118,51 @@ def check_length(n_tokens: int, max_length: int, where: str) -> None:
         )
 
 
-def fitting_prompts(
+def encode_prompts(
     prompts: Sequence[Prompt],
     encoder: Encoder,
     *,
     max_new_tokens: int,
     context_tokens: int,
     skip_too_long: bool,
-) -> tuple[list[Prompt], int]:
-    """Prompts that leave room for an answer in the model's context, and how many do not.
+) -> tuple[list[EncodedPrompt], int]:
+    """Encode prompts that leave room for an answer in the model's context; returns them and how many were too long.
 
     Args:
-        prompts: the prompts to choose from; their order is kept.
+        prompts: the dialogues that wait for an answer; their order is kept.
         encoder: turns prompts into token ids.
         max_new_tokens: room that every answer must have, in tokens.
         context_tokens: the model's context, prompt and answer together, in tokens.
         skip_too_long: leave out and count prompts that are too long, instead of raising.
 
-    Returns:
-        The prompts that fit, and the number left out.
-
     Raises:
-        UserError: one does not and ``skip_too_long`` is off, or none is left.
+        UserError: one leaves no room and ``skip_too_long`` is off, or none is left.
     """
-    if not skip_too_long:
-        encode_prompts(prompts, encoder, max_new_tokens=max_new_tokens, context_tokens=context_tokens)
-        return list(prompts), 0
-    kept = [p for p in prompts if len(_prompt_ids(p, encoder)) + max_new_tokens <= context_tokens]
-    if prompts and not kept:
+    encoded = [EncodedPrompt(prompt, _prompt_ids(prompt, encoder)) for prompt in prompts]
+    fitting = [item for item in encoded if len(item.token_ids) + max_new_tokens <= context_tokens]
+    too_long = [item for item in encoded if len(item.token_ids) + max_new_tokens > context_tokens]
+    # Name the first one that is too long, unless they are to be left out.
+    if too_long and not skip_too_long:
+        item = too_long[0]
         raise UserError(
-            f"no prompt is left: all {len(prompts)} are longer than the model's context of {context_tokens} tokens "
+            f"prompt {item.prompt.id} has {len(item.token_ids)} tokens; with max_new_tokens={max_new_tokens} that is "
+            f"more than the model's context of {context_tokens}. Shorten the prompt, lower max_new_tokens, or pass "
+            "data.too_long=skip to leave such out and count them."
+        )
+    # Something has to be left.
+    if too_long and not fitting:
+        raise UserError(
+            f"no prompt is left: all {len(too_long)} are longer than the model's context of {context_tokens} tokens "
             f"less max_new_tokens={max_new_tokens}"
         )
-    return kept, len(prompts) - len(kept)
+    return fitting, len(too_long)
+
+
+def _prompt_ids(prompt: Prompt, encoder: Encoder) -> list[int]:
+    try:
+        return encoder.encode_prompt(prompt.messages)
+    except UserError as error:
+        raise UserError(f"prompt {prompt.id}: {error}") from error
 
 
 def encode_dialogues(
@@ -171,38 +205,3 @@ def encode_dialogues(
     if not encoded:
         raise UserError(f"no dialogue is left to train on: all {too_long} are longer than {max_length_tokens} tokens")
     return encoded, too_long
-
-
-def encode_prompts(
-    prompts: Sequence[Prompt], encoder: Encoder, *, max_new_tokens: int, context_tokens: int
-) -> list[list[int]]:
-    """Encode prompts, each ending with the generation prompt.
-
-    Args:
-        prompts: the dialogues that wait for an answer.
-        encoder: turns prompts into token ids.
-        max_new_tokens: room that every answer must have, in tokens.
-        context_tokens: the model's context, prompt and answer together, in tokens.
-
-    Returns:
-        The token ids of each prompt, in the order of ``prompts``.
-
-    Raises:
-        UserError: a prompt leaves no room for an answer of ``max_new_tokens``.
-    """
-    encoded = [_prompt_ids(prompt, encoder) for prompt in prompts]
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        if len(ids) + max_new_tokens > context_tokens:
-            raise UserError(
-                f"prompt {prompt.id} has {len(ids)} tokens; with max_new_tokens={max_new_tokens} that is more than the "
-                f"model's context of {context_tokens}. Shorten the prompt, lower max_new_tokens, or pass "
-                "data.too_long=skip to leave such out and count them."
-            )
-    return encoded
-
-
-def _prompt_ids(prompt: Prompt, encoder: Encoder) -> list[int]:
-    try:
-        return encoder.encode_prompt(prompt.messages)
-    except UserError as error:
-        raise UserError(f"prompt {prompt.id}: {error}") from error

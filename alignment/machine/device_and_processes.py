@@ -12,7 +12,7 @@ import ctypes
 import os
 import platform
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -89,19 +89,13 @@ class Processes:
         """Places of this process in a batch of ``n_rows``: every n-th one, so that sorted batches split evenly."""
         return list(range(self.rank, n_rows, self.count))
 
-    def join(self, own: Sequence[Item], n_rows: int) -> list[Item]:
-        """What all processes found for their shares, in the order of the global batch."""
-        if self.count == 1:
-            return list(own)
-        found: list[Item] = gather_object(list(own))
-        places = [place for rank in range(self.count) for place in range(rank, n_rows, self.count)]
-        return [item for _, item in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
-
     def join_rows(self, own: Tensor, n_rows: int) -> Tensor:
         """Rows of all processes' tensors in the order of the global batch; equal shapes except for the first axis."""
         if self.count == 1:
             return own
-        return torch.stack(self.join([row.cpu() for row in own], n_rows)).to(own.device)
+        found: list[Tensor] = gather_object([own.cpu()])
+        places = torch.tensor([place for rank in range(self.count) for place in range(rank, n_rows, self.count)])
+        return torch.cat(found)[places.argsort()].to(own.device)
 
     def sum(self, figures: dict[str, float]) -> dict[str, float]:
         """Sums over all processes, key by key."""

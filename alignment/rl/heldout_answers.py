@@ -17,9 +17,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from alignment.data.records import JudgedAnswer, Prompt
-from alignment.models.backbone import Backbone
+from alignment.data.encoded_dialogues import EncodedPrompt
+from alignment.data.records import JudgedAnswer
+from alignment.models.backbone import Role
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.rl.rollout import Episodes, reward_judgments, score_responses
@@ -31,41 +33,35 @@ SCORING_BATCH = 64
 
 
 def measure_policy(
-    policy_backbone: Backbone,
-    role: str | None,
-    prompts: Sequence[Prompt],
+    policy: Role,
+    prompts: Sequence[EncodedPrompt],
     sampling: SamplingSection,
     *,
-    sft_backbone: Backbone,
+    sft: Role,
     reward_models: Mapping[str, RewardScorer],
     on_batch: Callable[[int], None] | None = None,
 ) -> list[JudgedAnswer]:
     """One answer per prompt, in the order of the prompts; a prompt may be repeated, to get several.
 
     Args:
-        policy_backbone: holds the policy; the SFT backbone itself, except for the base model.
-        role: the policy's adapter, ``None`` for the bare model.
-        prompts: what to answer.
+        policy: an adapter on the SFT model, or a model of its own.
+        prompts: what to answer, encoded for the policy's backbone.
         sampling: temperature and length.
-        sft_backbone: the frozen SFT model, for the KL, with the reward models' adapters.
+        sft: the frozen SFT model, for the KL; its backbone has the reward models' adapters.
         reward_models: any of ``helpfulness``, ``safety`` and ``guard``.
         on_batch: called with the number of answers just drawn.
     """
     # Draw the answers.
-    prompt_ids, samples = answer_prompts(policy_backbone, role, prompts, sampling, on_batch=on_batch)
-    episodes = Episodes.collect(
-        prompts, prompt_ids, samples, pad_id=sft_backbone.encoder.pad_id, device=sft_backbone.device
-    )
+    answers = answer_prompts(policy, prompts, sampling, on_batch=on_batch)
+    encoder = sft.backbone.encoder
+    episodes = Episodes.collect(prompts, answers, pad_id=encoder.pad_id, device=sft.backbone.device)
     # KL to SFT (B,): one pass under the policy, one under the SFT model unless that is the policy itself.
-    temperature = sampling.temperature
-    own = score_responses(policy_backbone, role, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
-    is_sft = policy_backbone is sft_backbone and role is None
-    sft = (
-        own
-        if is_sft
-        else score_responses(sft_backbone, None, episodes, temperature=temperature, micro_batch_size=SCORING_BATCH)
+    passed = partial(
+        score_responses, episodes=episodes, temperature=sampling.temperature, micro_batch_size=SCORING_BATCH
     )
-    kl = masked_sum(own.logprobs - sft.logprobs, episodes.response_mask, dim=1)
+    own = passed(policy)
+    by_sft = own if policy == sft else passed(sft)
+    kl = masked_sum(own.logprobs - by_sft.logprobs, episodes.response_mask, dim=1)
     # The reward models' scores, each (B,).
     judged_by = reward_judgments(reward_models, episodes, batch_size=SCORING_BATCH)
     scores = {name: found.scores for name, found in judged_by.items()}
@@ -77,7 +73,7 @@ def measure_policy(
             kind=prompt.kind,
             group=prompt.group,
             dimension=prompt.dimension,
-            answer=sft_backbone.encoder.decode(episodes.response_ids(row)),
+            answer=encoder.decode(episodes.response_ids(row)),
             helpfulness=None,
             unsafe=None,
             refusal=None,
@@ -90,7 +86,7 @@ def measure_policy(
         )
         rows[prompt.id].append(judged)
     # Episodes are sorted by length: back to the order of the prompts.
-    return [rows[prompt.id].pop(0) for prompt in prompts]
+    return [rows[item.prompt.id].pop(0) for item in prompts]
 
 
 FALSE_ALARMS = 0.025

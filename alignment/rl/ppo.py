@@ -26,14 +26,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignment.data.records import Prompt
+from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.errors import UserError
 from alignment.machine.checkpoint import rng_state, set_rng_state
 from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.base_head import TokenValueHead
 from alignment.models.optimizer_and_trainer import MasterWeightAdamW
-from alignment.models.sampling.batch_sampling import keyed_noise, sample
+from alignment.models.sampling.batch_sampling import SampledAnswers, keyed_noise, sample
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.gate import gate_named, shape_scores
 from alignment.rl.ppo_math import (
@@ -143,23 +143,21 @@ class PPO:
 
     # -- the six steps -------------------------------------------------------------------------------------------
 
-    def sample(self, prompts: Sequence[Prompt], update: int) -> Episodes:
+    def sample(self, prompts: Sequence[EncodedPrompt], update: int) -> Episodes:
         """Draw one answer per prompt from the policy; the noise depends on seed, update and place in the batch."""
         settings = self.settings.sampling
-        encoder = self.backbone.encoder
-        prompt_ids = [encoder.encode_prompt(prompt.messages) for prompt in prompts]
         own = self.processes.share(len(prompts))
         drawn = sample(
-            self.policy.backbone,
-            [prompt_ids[row] for row in own],
-            role=self.policy.adapter,
+            self.policy,
+            [prompts[row].token_ids for row in own],
             temperature=settings.temperature,
             max_new_tokens=settings.max_new_tokens,
             batch_size_prompts=settings.batch_size_prompts,
             noise=keyed_noise(self.seed, update, rows=own, max_new_tokens=settings.max_new_tokens),
         )
-        samples = self.processes.join(drawn, len(prompts))
-        return Episodes.collect(prompts, prompt_ids, samples, pad_id=encoder.pad_id, device=self.backbone.device)
+        joined = partial(self.processes.join_rows, n_rows=len(prompts))
+        answers = SampledAnswers(joined(drawn.token_ids), joined(drawn.lengths), joined(drawn.stopped))
+        return Episodes.collect(prompts, answers, pad_id=self.backbone.encoder.pad_id, device=self.backbone.device)
 
     def score(self, episodes: Episodes) -> Rollout:
         """Old and reference log-probabilities, values, and the reward models' scores; each process scores its share."""
@@ -182,8 +180,8 @@ class PPO:
             return self.processes.join_rows(pad_columns(rows, width) if rows.dim() > 1 else rows, n_episodes)
 
         # One pass each under the policy and the reference, then the reward models.
-        policy = passed(*self.policy, with_entropy=True, values_of=values_of)
-        reference = passed(*self.reference)
+        policy = passed(self.policy, with_entropy=True, values_of=values_of)
+        reference = passed(self.reference)
         judged = reward_judgments(self.reward_models, own, batch_size=size)
         # The results of all processes, as one batch.
         return Rollout(
@@ -298,7 +296,7 @@ class PPO:
         # Pass over the micro-batch, cut to its longest response.
         episodes = rollout.episodes
         inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
-        new = response_pass(*self.policy, *inputs, temperature=self.settings.sampling.temperature)
+        new = response_pass(self.policy, *inputs, temperature=self.settings.sampling.temperature)
         width = new.logprobs.shape[1]
         mask = episodes.response_mask[rows, :width]
         # How the policy's new log-probabilities compare with the old ones.
@@ -360,7 +358,7 @@ class PPO:
             values: Tensor = self.value_head(policy_states)
             return values
         states = response_states(
-            *self.value,
+            self.value,
             episodes.token_ids[rows],
             episodes.prompt_lengths[rows],
             episodes.response_lengths[rows],

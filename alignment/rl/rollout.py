@@ -15,13 +15,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.data.encoded_dialogues import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer, EncodedPrompt
 from alignment.data.records import Prompt
-from alignment.models.backbone import Backbone
-from alignment.models.sampling.batch_sampling import SampledTokens
+from alignment.models.backbone import Role
+from alignment.models.sampling.batch_sampling import SampledAnswers
 from alignment.models.scorers.scorer_protocol import RewardJudgment, RewardScorer
 from alignment.rl.ppo_math import kl_k1
-from alignment.tensors import entropy, lengths_to_mask, masked_sum, pad_right, take_tokens, token_logprobs
+from alignment.tensors import (
+    entropy,
+    lengths_to_mask,
+    masked_sum,
+    pad_right,
+    padded_width,
+    take_tokens,
+    token_logprobs,
+)
 
 
 @dataclass(frozen=True)
@@ -43,9 +51,8 @@ class Episodes:
     @classmethod
     def collect(
         cls,
-        prompts: Sequence[Prompt],
-        prompt_ids: Sequence[Sequence[int]],
-        samples: Sequence[SampledTokens],
+        prompts: Sequence[EncodedPrompt],
+        answers: SampledAnswers,
         *,
         pad_id: int,
         device: torch.device,
@@ -54,22 +61,28 @@ class Episodes:
 
         Args:
             prompts: one for each of the B episodes, in any order.
-            prompt_ids: token ids of each prompt.
-            samples: the answer sampled for each prompt.
+            answers: the answer sampled for each prompt.
             pad_id: fills ``token_ids`` on the right.
             device: where the tensors go.
         """
-        order = sorted(range(len(prompts)), key=lambda row: len(prompt_ids[row]) + len(samples[row].token_ids))
-        sequences = [[*prompt_ids[row], *samples[row].token_ids] for row in order]
-        token_ids, lengths = pad_right(sequences, pad_id, device)
-        prompt_lengths = torch.tensor([len(prompt_ids[row]) for row in order], device=device)
+        # The shortest first; of equal length, in the order given.
+        prompt_ids, prompt_lengths = pad_right([item.token_ids for item in prompts], pad_id, device)
+        lengths, order = (prompt_lengths + answers.lengths.to(device)).sort(stable=True)
+        prompt_ids, prompt_lengths = prompt_ids[order], prompt_lengths[order]
+        response_ids, response_lengths = (part.to(device)[order] for part in (answers.token_ids, answers.lengths))
+        # Each row: the prompt's tokens, the answer's right behind them, then padding.
+        token_ids = torch.full((len(prompts), padded_width(int(lengths.max()))), pad_id, device=device)
+        token_ids[:, : prompt_ids.shape[1]] = prompt_ids
+        rows, places = lengths_to_mask(response_lengths, response_ids.shape[1]).nonzero(as_tuple=True)
+        token_ids[rows, prompt_lengths[rows] + places] = response_ids[rows, places]
+        ordered = [prompts[row].prompt for row in order.tolist()]
         return cls(
-            prompts=[prompts[row] for row in order],
+            prompts=ordered,
             token_ids=token_ids,
             prompt_lengths=prompt_lengths,
-            response_lengths=lengths - prompt_lengths,
-            stopped=torch.tensor([samples[row].stopped for row in order], device=device),
-            is_safety=torch.tensor([prompts[row].dimension == "safety" for row in order], device=device),
+            response_lengths=response_lengths,
+            stopped=answers.stopped.to(device)[order],
+            is_safety=torch.tensor([prompt.dimension == "safety" for prompt in ordered], device=device),
         )
 
     def select(self, rows: Sequence[int]) -> Episodes:
@@ -169,31 +182,27 @@ class ResponsePass(NamedTuple):
     """(B, R, H), the hidden states that predict the response tokens."""
 
 
-def response_states(
-    backbone: Backbone, role: str | None, token_ids: Tensor, prompt_lengths: Tensor, response_lengths: Tensor
-) -> Tensor:
+def response_states(role: Role, token_ids: Tensor, prompt_lengths: Tensor, response_lengths: Tensor) -> Tensor:
     """Hidden states (B, R, H) that predict the response tokens, under a role.
 
     Token j of a response is predicted by the state at position ``prompt_length + j - 1``.
 
     Args:
-        backbone: the base with its adapters.
-        role: the adapter to pass through; ``None`` for the bare model.
+        role: who passes over them.
         token_ids: (B, T) prompt and response, padded on the right; columns beyond the longest row are cut off.
         prompt_lengths: (B,) tokens of each prompt.
         response_lengths: (B,) tokens of each response; R is the longest.
     """
     lengths = prompt_lengths + response_lengths
     width, size = int(lengths.max()), int(response_lengths.max())
-    with backbone.role(role):
-        hidden = backbone.hidden_states(token_ids[:, :width], lengths)
+    with role.backbone.role(role.adapter):
+        hidden = role.backbone.hidden_states(token_ids[:, :width], lengths)
     positions = (prompt_lengths[:, None] - 1 + torch.arange(size, device=token_ids.device)).clamp(max=width - 1)
     return take_tokens(hidden, torch.arange(len(hidden), device=hidden.device), positions)
 
 
 def response_pass(
-    backbone: Backbone,
-    role: str | None,
+    role: Role,
     token_ids: Tensor,
     prompt_lengths: Tensor,
     response_lengths: Tensor,
@@ -204,22 +213,21 @@ def response_pass(
     """Log-probabilities, hidden states and, where asked for, entropies of the response tokens under a role.
 
     Args:
-        backbone: the base with its adapters.
-        role: the adapter to pass through; ``None`` for the bare model.
+        role: who passes over them.
         token_ids: (B, T) prompt and response, padded on the right.
         prompt_lengths: (B,) tokens of each prompt.
         response_lengths: (B,) tokens of each response; R is the longest.
         temperature: divides the logits, as when the responses were sampled.
         with_entropy: whether to compute the entropies, in nats.
     """
-    states = response_states(backbone, role, token_ids, prompt_lengths, response_lengths)
+    states = response_states(role, token_ids, prompt_lengths, response_lengths)
     mask = lengths_to_mask(response_lengths, states.shape[1])
     # Where the response tokens stand in token_ids.
     columns = (prompt_lengths[:, None] + torch.arange(mask.shape[1], device=mask.device)).clamp(
         max=token_ids.shape[1] - 1
     )
     # Logits (N, V) and target tokens (N,), without padding.
-    logits = backbone.logits(states[mask])
+    logits = role.backbone.logits(states[mask])
     targets = token_ids.gather(1, columns)[mask]
     # Back to (B, R), zeros where padding.
     zeros = torch.zeros(mask.shape, device=mask.device)
@@ -248,8 +256,7 @@ class Logprobs(NamedTuple):
 
 @torch.no_grad()
 def score_responses(
-    backbone: Backbone,
-    role: str | None,
+    role: Role,
     episodes: Episodes,
     *,
     temperature: float,
@@ -260,8 +267,7 @@ def score_responses(
     """Pass over all episodes without gradient.
 
     Args:
-        backbone: the base with its adapters.
-        role: the adapter to pass through; ``None`` for the bare model.
+        role: who passes over them.
         episodes: sorted by length, so that each micro-batch is cut to its own longest row.
         temperature: divides the logits, as when the responses were sampled.
         micro_batch_size: episodes per forward pass.
@@ -275,7 +281,7 @@ def score_responses(
     parts: list[Logprobs] = []
     for rows in in_micro_batches(len(episodes.prompts), micro_batch_size):
         inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
-        result = response_pass(backbone, role, *inputs, temperature=temperature, with_entropy=with_entropy)
+        result = response_pass(role, *inputs, temperature=temperature, with_entropy=with_entropy)
         values = values_of(result.states, rows) if values_of else torch.zeros_like(result.logprobs)
         parts.append(Logprobs(*(pad_columns(part, width) for part in (result.logprobs, result.entropy, values))))
     return Logprobs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))

@@ -1,6 +1,7 @@
 """What a stage takes from its recipe and run: prompts for training and held out, and policies by name.
 
-Prompts are checked, left out where too long, and given out in batches; a policy is loaded as a role of one backbone.
+Prompts are checked, encoded once, left out where too long, and given out in batches; a policy is loaded as a role of
+one backbone, or as a model of its own, which then has its own tokenizer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alignment.data.encoded_dialogues import fitting_prompts
+from alignment.data.encoded_dialogues import AnyPrompt, EncodedPrompt, encode_prompts
 from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.readers import load_prompts
 from alignment.data.records import Message, Prompt
@@ -19,7 +20,7 @@ from alignment.data.splits import check_no_overlap
 from alignment.errors import UserError
 from alignment.files import resolve
 from alignment.machine.device_and_processes import dtype_name
-from alignment.models.backbone import Backbone
+from alignment.models.backbone import Backbone, Role
 from alignment.models.pretrained import load_base
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
@@ -61,11 +62,11 @@ def _prompts(data: DataSection, path: str) -> tuple[list[Prompt], ReadReport]:
 
 def with_room(
     backbone: Backbone, prompts: Sequence[Prompt], data: DataSection, *, max_new_tokens: int
-) -> tuple[list[Prompt], int]:
-    """Prompts that leave room for an answer in the model's context, and how many do not.
+) -> tuple[list[EncodedPrompt], int]:
+    """Prompts that leave room for an answer in the model's context, encoded for it, and how many do not.
 
     Args:
-        backbone: whose context and chat template.
+        backbone: whose context, tokenizer and chat template.
         prompts: to choose from.
         data: says whether one that is too long is left out.
         max_new_tokens: of the answer.
@@ -73,7 +74,7 @@ def with_room(
     Raises:
         UserError: one does not and ``data.too_long`` is not ``skip``.
     """
-    return fitting_prompts(
+    return encode_prompts(
         prompts,
         backbone.encoder,
         max_new_tokens=max_new_tokens,
@@ -82,13 +83,39 @@ def with_room(
     )
 
 
+def encoded_for(
+    backbone: Backbone, prompts: Sequence[EncodedPrompt], *, encoded_by: Backbone, max_new_tokens: int
+) -> list[EncodedPrompt]:
+    """The prompts as a policy's backbone reads them: encoded anew where it is a model of its own.
+
+    Args:
+        backbone: the policy's.
+        prompts: encoded for the SFT model.
+        encoded_by: the SFT model.
+        max_new_tokens: of the answer.
+
+    Raises:
+        UserError: one leaves no room for an answer in the other model's context.
+    """
+    if backbone is encoded_by:
+        return list(prompts)
+    encoded, _ = encode_prompts(
+        [item.prompt for item in prompts],
+        backbone.encoder,
+        max_new_tokens=max_new_tokens,
+        context_tokens=backbone.context_tokens,
+        skip_too_long=False,
+    )
+    return encoded
+
+
 def prompt_batches(
-    prompts: Sequence[Prompt], batch_size: int, *, seed: int, safety_share: float | None = None
-) -> Iterator[list[Prompt]]:
+    prompts: Sequence[AnyPrompt], batch_size: int, *, seed: int, safety_share: float | None = None
+) -> Iterator[list[AnyPrompt]]:
     """Batches without end: each pass over the prompts in a new order, none skipped or repeated within a pass.
 
     Args:
-        prompts: what to train on.
+        prompts: what to train on, encoded or not.
         batch_size: prompts per batch.
         seed: of the order.
         safety_share: of prompts tagged safety in every batch, which then take their own passes; ``None``: as it comes.
@@ -113,12 +140,12 @@ def prompt_batches(
     return _batches([(_passes(part, generator), count) for part, count in parts])
 
 
-def _batches(streams: Sequence[tuple[Iterator[Prompt], int]]) -> Iterator[list[Prompt]]:
+def _batches(streams: Sequence[tuple[Iterator[AnyPrompt], int]]) -> Iterator[list[AnyPrompt]]:
     while True:
         yield [next(stream) for stream, count in streams for _ in range(count)]
 
 
-def _passes(prompts: Sequence[Prompt], generator: torch.Generator) -> Iterator[Prompt]:
+def _passes(prompts: Sequence[AnyPrompt], generator: torch.Generator) -> Iterator[AnyPrompt]:
     while True:
         for index in torch.randperm(len(prompts), generator=generator).tolist():
             yield prompts[index]
@@ -129,8 +156,7 @@ class Policy:
     """A policy of a run: ``sft`` is the bare base, others are adapters on it or, after full training, models."""
 
     name: str
-    backbone: Backbone
-    role: str | None
+    role: Role
     checkpoint: str
 
 
@@ -164,17 +190,17 @@ def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
     if name not in known:
         raise UserError(f"{folder.root} has no policy {name!r}; it has: {', '.join(known) or 'none yet'}")
     if name == "sft":
-        return Policy("sft", backbone, None, str(folder.stage("sft")))
+        return Policy("sft", Role(backbone, None), str(folder.stage("sft")))
     path = folder.require(stage, int(number), command=f"python -m stages.ppo ppo.method={stage}")
     if (path / "config.json").is_file():
         settings = ModelSection(  # type: ignore[call-arg]
             name_or_path=str(path), dtype=dtype_name(backbone.dtype), trust_remote_code=backbone.trust_remote_code
         )
         own = load_base(path, settings)
-        return Policy(name, own, None, str(path))
+        return Policy(name, Role(own, None), str(path))
     if backbone.peft is None or name not in backbone.peft.peft_config:
         backbone.load_adapter(name, path)
-    return Policy(name, backbone, name, str(path))
+    return Policy(name, Role(backbone, name), str(path))
 
 
 def newest_before(folder: RunFolder, round_number: int) -> str:

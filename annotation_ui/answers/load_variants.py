@@ -68,9 +68,9 @@ class _Loader:
             self._policies[name] = load_policy(folder, self._backbone_of(folder), name)
         policy = self._policies[name]
         own = Path(policy.checkpoint)
-        weights = self._weights([own] if policy.role is None else [base, own])
+        weights = self._weights([own] if policy.role.adapter is None else [base, own])
         checkpoint = own.relative_to(self._run).as_posix()
-        return self._local(policy.name, checkpoint, weights, policy.backbone, policy.role, wanted)
+        return self._local(policy.name, checkpoint, weights, *policy.role, wanted)
 
     def _backbone_of(self, folder: RunFolder) -> Backbone:
         """What the policies of the run share, loaded as its own recipe says."""

@@ -31,7 +31,7 @@ from alignment.workflow.prompts_and_policies import (
     training_prompts,
 )
 from stages.annotate.people import judged_by_people
-from stages.annotate.prompt_queues import check_room, fill_queues
+from stages.annotate.prompt_queues import encode_queues, fill_queues
 from stages.annotate.simulated_round import sample_and_compare
 from stages.door.preconditions import check_annotate
 from stages.door.progress_and_exit import progress, say_left_out
@@ -69,13 +69,13 @@ def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str,
     queues = fill_queues(recipe, train, heldout, round_number)
     backbone = load_backbone(folder, recipe.model)
     policy = load_policy(folder, backbone, newest_before(folder, round_number))
-    check_room(recipe, backbone, queues)
+    encoded = encode_queues(recipe, policy.role.backbone, queues)
     say_left_out(train_report)
     say_left_out(heldout_report)
     with folder.lock():
         stage = folder.begin("annotate", recipe, round_number)
         with progress("annotate: sampling") as on_step:
-            collected = sample_and_compare(recipe, policy, queues, round_number, on_step=on_step)
+            collected = sample_and_compare(recipe, policy, encoded, round_number, on_step=on_step)
         left_out = {"without preference": sum(part.without_preference for part in collected.values())}
         left_out |= _unread(train_report, heldout_report)
         comparisons = [collected[part].comparisons for part in ("train", "heldout")]

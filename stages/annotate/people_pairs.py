@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.records import Dimension, Part, Prompt, SampledAnswer
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, resolve, write_json
@@ -87,10 +88,11 @@ def sample_pairs(
     backbone = load_backbone(folder, recipe.model)
     policy = load_policy(folder, backbone, newest_before(folder, round_number))
     # Keep the prompts that leave room for an answer.
-    fitting: dict[Part, list[Prompt]] = {}
+    fitting: dict[Part, list[EncodedPrompt]] = {}
     left_out: Counter[str] = Counter()
+    longest = recipe.annotate.max_new_tokens
     for part, pool in prompts.items():
-        fitting[part], too_long = with_room(backbone, pool, recipe.data, max_new_tokens=recipe.annotate.max_new_tokens)
+        fitting[part], too_long = with_room(policy.role.backbone, pool, recipe.data, max_new_tokens=longest)
         if too_long:
             left_out[f"{PARTS[part]}, too long"] = too_long
             say(f"{PARTS[part]}: {too_long} too long, left out")
@@ -112,14 +114,14 @@ SPARE = 0.1
 
 
 def sampled_pairs(
-    recipe: Recipe, policy: Policy, pool: Sequence[Prompt], goal: Goal, batch: str
+    recipe: Recipe, policy: Policy, pool: Sequence[EncodedPrompt], goal: Goal, batch: str
 ) -> tuple[list[NewItem], int]:
     """Pairs of a policy's answers at two temperatures, and how many were left out: answers are equal, or one is empty.
 
     Args:
         recipe: temperatures, lengths and the seed.
         policy: who answers.
-        pool: the prompts to choose from.
+        pool: the prompts to choose from, encoded for the policy.
         goal: what for, and how many judgments; some more pairs are made.
         batch: of the items.
 
@@ -132,16 +134,16 @@ def sampled_pairs(
     first, second = answers_of_both(policy, prompts, recipe.annotate)
     # Keep the pairs that can be compared: two answers that differ, none of them empty.
     found: list[NewItem] = []
-    for number, (prompt, *answers) in enumerate(zip(prompts, first, second, strict=True)):
+    for number, (asked, *answers) in enumerate(zip(prompts, first, second, strict=True)):
         texts = {answer.text.strip() for answer in answers}
         if len(texts) == len(SLOTS) and "" not in texts:
             found.append(
                 NewItem(
                     id=f"{batch}/{goal.part}/{number:05d}",
-                    messages=prompt.messages,
+                    messages=asked.prompt.messages,
                     answers={slot: _stored(recipe, answer) for slot, answer in zip(SLOTS, answers, strict=True)},
                     part=goal.part,
-                    kind=prompt.kind,
+                    kind=asked.prompt.kind,
                     batch=batch,
                     priority=PRIORITY,
                 )

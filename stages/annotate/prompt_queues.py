@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
-from alignment.data.encoded_dialogues import encode_prompts
+from alignment.data.encoded_dialogues import AnyPrompt, EncodedPrompt, encode_prompts
 from alignment.data.records import Dimension, Part, Prompt
 from alignment.errors import UserError
 from alignment.settings.recipe import Recipe
@@ -63,8 +63,8 @@ def prompts_for_simulated(
 
 
 def prompts_for_people(
-    prompts: Sequence[Prompt], count: int, dimension: Dimension, *, rng: random.Random
-) -> list[Prompt]:
+    prompts: Sequence[AnyPrompt], count: int, dimension: Dimension, *, rng: random.Random
+) -> list[AnyPrompt]:
     """Exactly ``count`` prompts for people, mixed by tag; where there are none with a tag, any stand in for them.
 
     Args:
@@ -86,12 +86,12 @@ def prompts_for_people(
 
 
 def _mixed(
-    groups: Sequence[tuple[list[Prompt], int]],
-    draw: Callable[[list[Prompt], int], list[Prompt]],
+    groups: Sequence[tuple[list[AnyPrompt], int]],
+    draw: Callable[[list[AnyPrompt], int], list[AnyPrompt]],
     rng: random.Random,
-) -> list[Prompt]:
+) -> list[AnyPrompt]:
     """So many prompts of each group, in random order; a group goes round again once all of it was used."""
-    chosen: list[Prompt] = []
+    chosen: list[AnyPrompt] = []
     for own, wanted in groups:
         left = wanted
         while left > 0:
@@ -102,15 +102,17 @@ def _mixed(
     return chosen
 
 
-class Queue(NamedTuple):
+class Queue(NamedTuple, Generic[AnyPrompt]):
     """Prompts whose answers are to be compared, and what is asked about them."""
 
     part: Part
     dimension: Dimension
-    prompts: list[Prompt]
+    prompts: list[AnyPrompt]
 
 
-def fill_queues(recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Prompt], round_number: int) -> list[Queue]:
+def fill_queues(
+    recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Prompt], round_number: int
+) -> list[Queue[Prompt]]:
     """What the annotators of a round are given: training and held-out prompts, about either dimension.
 
     Args:
@@ -127,7 +129,7 @@ def fill_queues(recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Promp
         raise UserError(
             f"annotate.heldout_overlap={settings.heldout_overlap}: there are {len(ANNOTATORS)} simulated annotators"
         )
-    queues: list[Queue] = []
+    queues: list[Queue[Prompt]] = []
     for part, dimension, count in settings.pair_counts:
         rng = random.Random(f"{recipe.seed}/{round_number}/{part}/{dimension}")
         prompts = prompts_for_simulated(train if part == "train" else heldout, count, dimension, rng=rng)
@@ -136,12 +138,16 @@ def fill_queues(recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Promp
     return queues
 
 
-def check_room(recipe: Recipe, backbone: Backbone, queues: Sequence[Queue]) -> None:
-    """Raise ``UserError`` if a prompt leaves no room for an answer in the model's context."""
-    for item in queues:
-        encode_prompts(
-            item.prompts,
+def encode_queues(recipe: Recipe, backbone: Backbone, queues: Sequence[Queue[Prompt]]) -> list[Queue[EncodedPrompt]]:
+    """The queues for the model that answers; raises ``UserError`` if a prompt leaves no room for an answer."""
+    encoded: list[Queue[EncodedPrompt]] = []
+    for part, dimension, prompts in queues:
+        fitting, _ = encode_prompts(
+            prompts,
             backbone.encoder,
             max_new_tokens=recipe.annotate.max_new_tokens,
             context_tokens=backbone.context_tokens,
+            skip_too_long=False,
         )
+        encoded.append(Queue(part, dimension, fitting))
+    return encoded

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.records import Part
 from alignment.run.stage_records import OnStep
 from alignment.settings.recipe import Recipe
@@ -19,7 +20,7 @@ from stages.annotate.variant_answers import answers_of_both
 def sample_and_compare(
     recipe: Recipe,
     policy: Policy,
-    queues: Sequence[Queue],
+    queues: Sequence[Queue[EncodedPrompt]],
     round_number: int,
     *,
     on_step: OnStep,
@@ -29,7 +30,7 @@ def sample_and_compare(
     Args:
         recipe: temperatures, lengths and the seed.
         policy: the newest one; its two variants differ in temperature.
-        queues: what to compare.
+        queues: what to compare, encoded for the policy.
         round_number: part of the ids and of the seed.
         on_step: called after each batch with (answers so far, all answers, no figures).
     """
@@ -48,7 +49,8 @@ def sample_and_compare(
         batch = f"round-{round_number}-{part}"
         overlap = recipe.annotate.heldout_overlap if part == "heldout" else 1
         answers = answers_of_both(policy, prompts, recipe.annotate, count_answers)
-        new = compare_answers(prompts, dimension, answers, batch=batch, seed=recipe.seed, overlap=overlap)
+        asked = [item.prompt for item in prompts]
+        new = compare_answers(asked, dimension, answers, batch=batch, seed=recipe.seed, overlap=overlap)
         before = collected[part]
         collected[part] = Collection(
             before.comparisons + new.comparisons, before.without_preference + new.without_preference

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from alignment.data.records import AnswerSource, Prompt, SampledAnswer
+from alignment.data.encoded_dialogues import EncodedPrompt
+from alignment.data.records import AnswerSource, SampledAnswer
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.settings.sections import AnnotateSection, SamplingSection
 from alignment.workflow.prompts_and_policies import Policy
@@ -13,7 +14,7 @@ from alignment.workflow.prompts_and_policies import Policy
 
 def answers_of_both(
     policy: Policy,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[EncodedPrompt],
     settings: AnnotateSection,
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[list[SampledAnswer], list[SampledAnswer]]:
@@ -21,7 +22,7 @@ def answers_of_both(
 
     Args:
         policy: who answers.
-        prompts: in the order of the answers.
+        prompts: in the order of the answers, encoded for the policy.
         settings: both temperatures, lengths and batch size.
         on_batch: called with the number of answers just drawn.
     """
@@ -31,7 +32,7 @@ def answers_of_both(
 
 def answers_at(
     policy: Policy,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[EncodedPrompt],
     settings: AnnotateSection,
     temperature: float,
     on_batch: Callable[[int], None] | None = None,
@@ -40,30 +41,29 @@ def answers_at(
 
     Args:
         policy: who answers.
-        prompts: in the order of the answers.
+        prompts: in the order of the answers, encoded for the policy.
         settings: lengths and batch size; its temperatures are not used.
         temperature: of the sampling.
         on_batch: called with the number of answers just drawn.
     """
     # Sample one answer per prompt.
-    backbone = policy.backbone
     sampling = SamplingSection(
         temperature=temperature,
         max_new_tokens=settings.max_new_tokens,
         batch_size_prompts=settings.batch_size_prompts,
     )
-    _, samples = answer_prompts(backbone, policy.role, prompts, sampling, on_batch=on_batch)
+    answers = answer_prompts(policy.role, prompts, sampling, on_batch=on_batch)
     # Decode the answers and note where each comes from.
     return [
         SampledAnswer(
-            text=backbone.encoder.decode(item.token_ids),
+            text=policy.role.backbone.encoder.decode(answer_ids),
             source=AnswerSource(
                 variant=f"{policy.name}@{temperature}",
                 checkpoint=Path(policy.checkpoint).name,
                 temperature=temperature,
-                finish_reason="stop" if item.stopped else "length",
-                n_tokens=len(item.token_ids),
+                finish_reason="stop" if stopped else "length",
+                n_tokens=len(answer_ids),
             ),
         )
-        for item in samples
+        for answer_ids, stopped in zip(answers.row_ids(), answers.stopped.tolist(), strict=True)
     ]

@@ -103,7 +103,7 @@ def answer_all(
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
         for policy in policies:
             dialogue, sampling = dialogues[policy.name], recipe.evaluate.sampling
-            for partial in stream_answer(policy.backbone, policy.role, dialogue, sampling, seed=next(seeds)):
+            for partial in stream_answer(*policy.role, dialogue, sampling, seed=next(seeds)):
                 shown[policy.name] = partial.text
                 live.update(Columns([Panel(Text(words), title=name) for name, words in shown.items()]), refresh=True)
     for name, words in shown.items():

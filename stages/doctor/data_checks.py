@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from alignment.data.encoded_dialogues import encode_dialogues, encode_prompts, fitting_prompts
+from alignment.data.encoded_dialogues import encode_dialogues, encode_prompts
 from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Prompt
@@ -123,13 +123,11 @@ def prompts_have_room(subject: Subject) -> CheckResult:
 
 def _room(subject: Subject, prompts: Sequence[Prompt], max_new_tokens: int) -> CheckResult:
     encoder, context = subject.encoder, subject.backbone.context_tokens
-    kept, too_long = list(prompts), 0
-    if subject.recipe.data.too_long == "skip":
-        kept, too_long = fitting_prompts(
-            prompts, encoder, max_new_tokens=max_new_tokens, context_tokens=context, skip_too_long=True
-        )
-    rows = encode_prompts(kept, encoder, max_new_tokens=max_new_tokens, context_tokens=context)
-    longest = max(map(len, rows), default=0)
+    skips = subject.recipe.data.too_long == "skip"
+    encoded, too_long = encode_prompts(
+        prompts, encoder, max_new_tokens=max_new_tokens, context_tokens=context, skip_too_long=skips
+    )
+    longest = max((len(item.token_ids) for item in encoded), default=0)
     what = f"longest prompt {longest} tokens, answers up to {max_new_tokens}, context {context}"
     if too_long:
         return CheckResult("warning", f"{too_long} of {len(prompts)} prompts are too long and left out; {what}")

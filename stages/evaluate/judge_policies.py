@@ -13,11 +13,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, get_args
 
+from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.jsonl_and_raw_rows import write_jsonl
-from alignment.data.records import Dimension, JudgedAnswer, Prompt
+from alignment.data.records import Dimension, JudgedAnswer
 from alignment.files import resolve
 from alignment.judges.gold_verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
-from alignment.models.backbone import Backbone
+from alignment.models.backbone import Backbone, Role
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.report.write_report import write_report
@@ -27,6 +28,7 @@ from alignment.run.stage_records import read_snapshots
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import (
     base_model_path,
+    encoded_for,
     heldout_prompts,
     load_backbone,
     load_policy,
@@ -49,12 +51,13 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
         check_prompts_known(prompts)
     backbone = load_backbone(folder, recipe.model)
     longest = recipe.evaluate.sampling.max_new_tokens
-    prompts, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
+    encoded, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
+    prompts = [item.prompt for item in encoded]
     say_left_out(left_out, too_long)
     with folder.lock():
         stage = folder.begin("eval", recipe, round_number)
         # Sample and score every policy; the judge adds its verdicts.
-        rows = sample_policies(recipe, folder, backbone, prompts, round_number)
+        rows = sample_policies(recipe, folder, backbone, encoded, round_number)
         if gold:
             asked = prompts * recipe.evaluate.answers_per_prompt
             rows = {name: with_verdicts(part, asked) for name, part in rows.items()}
@@ -87,7 +90,7 @@ def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
 
 
 def sample_policies(
-    recipe: Recipe, folder: RunFolder, backbone: Backbone, prompts: Sequence[Prompt], round_number: int
+    recipe: Recipe, folder: RunFolder, backbone: Backbone, prompts: Sequence[EncodedPrompt], round_number: int
 ) -> dict[str, list[JudgedAnswer]]:
     """Sample and score base, SFT, and this round's rejection and PPO policies, as far as they were made.
 
@@ -95,7 +98,7 @@ def sample_policies(
         recipe: temperature, lengths and answers per prompt.
         folder: the run.
         backbone: the SFT model; the adapters of policies and reward models are loaded onto it.
-        prompts: the held-out prompts.
+        prompts: the held-out prompts, encoded for the SFT model.
         round_number: of the round, from 1.
 
     Returns:
@@ -108,10 +111,11 @@ def sample_policies(
         for name in ("helpfulness", "safety")
         if (rewards / name).is_dir() and folder.finished("reward", round_number)
     }
-    # See which policies there are, and repeat the prompts to get several answers each.
+    # See which policies there are, and how many answers each will draw.
     available = policy_names(folder)
     names = ["base", "sft"] + [n for n in ("rejection", "ppo") if f"{n}-{round_number}" in available]
-    asked = list(prompts) * recipe.evaluate.answers_per_prompt
+    sampling, times = recipe.evaluate.sampling, recipe.evaluate.answers_per_prompt
+    longest = sampling.max_new_tokens
     rows: dict[str, list[JudgedAnswer]] = {}
     drawn = 0
     with progress("evaluate: sampling") as on_step:
@@ -119,16 +123,15 @@ def sample_policies(
         def count_answers(n: int) -> None:
             nonlocal drawn
             drawn += n
-            on_step(drawn, len(names) * len(asked), {})
+            on_step(drawn, len(names) * len(prompts) * times, {})
 
-        measure = partial(measure_policy, sft_backbone=backbone, reward_models=models, on_batch=count_answers)
-        # Policies come from the run; the base model is loaded on its own.
+        measure = partial(measure_policy, sft=Role(backbone, None), reward_models=models, on_batch=count_answers)
+        # Policies come from the run; the base model is loaded on its own, and reads prompts with its own tokenizer.
         for name in names:
             if name == "base":
-                own = load_base(base_model_path(recipe, folder), recipe.model)
-                role = None
+                role = Role(load_base(base_model_path(recipe, folder), recipe.model), None)
             else:
-                policy = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}")
-                own, role = policy.backbone, policy.role
-            rows[name] = measure(own, role, asked, recipe.evaluate.sampling)
+                role = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}").role
+            asked = encoded_for(role.backbone, prompts, encoded_by=backbone, max_new_tokens=longest)
+            rows[name] = measure(role, asked * times, sampling)
     return rows

@@ -48,8 +48,7 @@ def export_newest(recipe: Recipe, folder: RunFolder, target: Path) -> None:
     policy = newest(recipe, folder)
     merged = recipe.export.form == "merged"
     export_policy(
-        policy.backbone,
-        policy.role,
+        *policy.role,
         target,
         merged=merged,
         made_from=made_from(recipe),

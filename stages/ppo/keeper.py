@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from alignment.data.records import Prompt
+from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.files import write_json
 from alignment.machine.checkpoint import checkpoints, flush, load_checkpoint, save_checkpoint
 from alignment.rl.ppo import PPO
@@ -128,7 +128,7 @@ class Keeper:
     result: dict[str, Any] = field(default_factory=dict)
     """Of the stage, once it is finished."""
 
-    def updates(self, batches: Iterator[list[Prompt]]) -> Iterator[tuple[int, list[Prompt]]]:
+    def updates(self, batches: Iterator[list[EncodedPrompt]]) -> Iterator[tuple[int, list[EncodedPrompt]]]:
         """The updates from where the run stands to its last, each with its prompts; ends early for a reason to stop."""
         for update, prompts in islice(enumerate(batches, start=1), self.place.done, self.place.settings.updates):
             if self.watch.reasons:
@@ -149,7 +149,7 @@ class Keeper:
 
 
 @contextmanager
-def keeping(inputs: Round, trainer: PPO, heldout: Sequence[Prompt]) -> Iterator[Keeper]:
+def keeping(inputs: Round, trainer: PPO, heldout: Sequence[EncodedPrompt]) -> Iterator[Keeper]:
     """Keep the run while the block trains: from the last checkpoint where there is one; the stage is finished after it.
 
     Args:

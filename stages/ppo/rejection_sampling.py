@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
-from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue, encode_dialogues
+from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue, EncodedPrompt, encode_dialogues
 from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.readers import load_demonstrations
-from alignment.data.records import Prompt
 from alignment.errors import UserError
 from alignment.files import resolve
 from alignment.models.backbone import Backbone
@@ -27,7 +26,7 @@ from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winne
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import OnStep, StageRun
 from alignment.settings.recipe import Recipe
-from alignment.workflow.prompts_and_policies import load_policy, newest_before
+from alignment.workflow.prompts_and_policies import encoded_for, load_policy, newest_before
 from stages.door.progress_and_exit import progress
 from stages.ppo.round_inputs import Round
 
@@ -54,7 +53,7 @@ def sample_winners(
     folder: RunFolder,
     backbone: Backbone,
     models: Mapping[str, RewardScorer],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[EncodedPrompt],
     round_number: int,
     *,
     on_step: OnStep,
@@ -66,15 +65,18 @@ def sample_winners(
         folder: the run; the newest policy of the rounds before answers.
         backbone: the SFT model, with the reward models' adapters.
         models: reward models by dimension; ``safety`` may be missing.
-        prompts: training prompts to choose from.
+        prompts: training prompts to choose from, encoded for the SFT model.
         round_number: of the round, from 1.
         on_step: called after each batch with (answers so far, all answers, no figures).
     """
-    # Choose prompts, and repeat each for its K answers.
+    # Choose prompts, and repeat each for its K answers; a policy that is a model of its own reads them its own way.
     settings = recipe.rejection
     chosen = random.Random(f"{recipe.seed}/{round_number}").sample(list(prompts), min(settings.prompts, len(prompts)))
-    repeated = [prompt for prompt in chosen for _ in range(settings.samples_per_prompt)]
     policy = load_policy(folder, backbone, newest_before(folder, round_number))
+    longest, times = settings.sampling.max_new_tokens, settings.samples_per_prompt
+    for_policy = encoded_for(policy.role.backbone, chosen, encoded_by=backbone, max_new_tokens=longest)
+    asked = [prompt for prompt in for_policy for _ in range(times)]
+    repeated = [prompt for prompt in chosen for _ in range(times)]
     # Sample the answers, counting them as they are drawn.
     done = 0
 
@@ -83,24 +85,23 @@ def sample_winners(
         done += n
         on_step(done, len(repeated), {})
 
-    _, samples = answer_prompts(policy.backbone, policy.role, repeated, settings.sampling, on_batch=count)
+    answers = answer_prompts(policy.role, asked, settings.sampling, on_batch=count)
     # Answers that say something compete with the winners of earlier rounds.
-    candidates = [
+    drawn = [
         Candidate(
-            prompt=prompt,
-            answer=backbone.encoder.decode(item.token_ids),
-            answer_ids=item.token_ids,
+            prompt=prompt.prompt,
+            answer=backbone.encoder.decode(answer_ids),
+            answer_ids=answer_ids,
             round=round_number,
-            stopped=item.stopped,
+            stopped=stopped,
         )
-        for prompt, item in zip(repeated, samples, strict=True)
+        for prompt, answer_ids, stopped in zip(repeated, answers.row_ids(), answers.stopped.tolist(), strict=True)
     ]
-    candidates = [item for item in candidates if item.answer.strip()] + _earlier_winners(folder, round_number)
+    pool = [(prompt.token_ids, item) for prompt, item in zip(repeated, drawn, strict=True) if item.answer.strip()]
+    pool += [(backbone.encoder.encode_prompt(item.messages), item) for item in _earlier_winners(folder, round_number)]
     # Score all candidates, and pick a winner for each prompt.
-    dialogues = [
-        EncodedAnswer(backbone.encoder.encode_prompt(item.messages), item.answer_ids, item.messages)
-        for item in candidates
-    ]
+    candidates = [item for _, item in pool]
+    dialogues = [EncodedAnswer(prompt_ids, item.answer_ids, item.messages) for prompt_ids, item in pool]
     scores = {name: model.score(dialogues, batch_size=SCORING_BATCH) for name, model in models.items()}
     merit, gated = order_of_merit(
         scores["helpfulness"],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.records import Prompt
+from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.files import resolve
 from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone
@@ -37,7 +37,7 @@ class Round:
     backbone: Backbone
     models: dict[str, RewardScorer]
     guard: RewardModel | None
-    prompts: list[Prompt]
+    prompts: list[EncodedPrompt]
     left_out: dict[str, int]
     processes: Processes
 
@@ -52,14 +52,14 @@ class Round:
         guard = self.guard.folders if self.guard else []
         return [folder for model in self.models.values() for folder in model.folders] + guard
 
-    def heldout(self) -> list[Prompt]:
+    def heldout(self) -> list[EncodedPrompt]:
         """Held-out prompts that leave room for an answer, enough for what PPO is to watch."""
         settings = self.recipe.ppo
         prompts, _ = heldout_prompts(self.recipe.data)
         longest = settings.sampling.max_new_tokens
-        prompts, _ = with_room(self.backbone, prompts, self.recipe.data, max_new_tokens=longest)
-        check_can_watch(settings, n_heldout=len(prompts), guarded=self.guard is not None)
-        return prompts
+        encoded, _ = with_room(self.backbone, prompts, self.recipe.data, max_new_tokens=longest)
+        check_can_watch(settings, n_heldout=len(encoded), guarded=self.guard is not None)
+        return encoded
 
     @property
     def inputs(self) -> list[Path]:
@@ -128,7 +128,7 @@ def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
     models = load_reward_models(backbone, rewards, given, recipe.model)
     guard = RewardModel.load(backbone, "guard", rewards / "guard") if recipe.reward.guard_share > 0 else None
     longest = max(recipe.rejection.sampling.max_new_tokens, recipe.ppo.sampling.max_new_tokens)
-    prompts, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
+    encoded, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
     say_left_out(report, too_long)
     left_out = {**report.skipped, "prompts too long": too_long}
-    return Round(recipe, round_number, folder, backbone, models, guard, prompts, left_out, processes)
+    return Round(recipe, round_number, folder, backbone, models, guard, encoded, left_out, processes)

@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
+from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.jsonl_and_raw_rows import write_jsonl
-from alignment.data.records import JudgedAnswer, Prompt, Snapshot
+from alignment.data.records import JudgedAnswer, Snapshot
 from alignment.errors import UserError
+from alignment.models.backbone import Role
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.gate import gate_named
 from alignment.rl.health.health_history import HealthSettings, MetricsRow
@@ -37,7 +39,7 @@ class Snapshots:
         recipe: Recipe,
         folder: Path,
         trainer: PPO,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[EncodedPrompt],
         *,
         guard: RewardScorer | None = None,
     ) -> None:
@@ -63,20 +65,19 @@ class Snapshots:
         with torch.random.fork_rng():
             torch.manual_seed(self.trainer.seed * 2**20 + update)
             rows = measure_policy(
-                self.trainer.policy.backbone,
-                self.trainer.policy.adapter,
+                self.trainer.policy,
                 self.prompts,
                 self.sampling,
-                sft_backbone=self.trainer.backbone,
+                sft=Role(self.trainer.backbone, None),
                 reward_models=self.models,
             )
         # Write the answers down beside those taken before.
         scores = self._gated(rows)
-        for prompt, row, score in zip(self.prompts, rows, scores, strict=True):
+        for asked, row, score in zip(self.prompts, rows, scores, strict=True):
             assert row.kl_nats is not None
             item = Snapshot(
                 update=update,
-                prompt=prompt,
+                prompt=asked.prompt,
                 answer=row.answer,
                 kl_nats=row.kl_nats,
                 score=score,

@@ -77,7 +77,7 @@ def test_chatting_streams_one_answer(run_of_stages: tuple[Case, Recipe]) -> None
     policy = load_policy(folder, backbone, "newest")
     assert policy.name == "ppo-1"
     sampling = recipe.evaluate.sampling
-    *_, last = stream_answer(backbone, policy.role, [Message(role="user", content="ask")], sampling, seed=0)
+    *_, last = stream_answer(*policy.role, [Message(role="user", content="ask")], sampling, seed=0)
     assert 1 <= last.n_tokens <= sampling.max_new_tokens
     assert last.finish_reason in ("stop", "length")
     assert not any(marker in last.text for marker in ("<|end|>", "<|assistant|>"))

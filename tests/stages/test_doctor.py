@@ -15,7 +15,7 @@ import torch
 from ppo_history import from_update, healthy
 from safetensors.torch import load_file, save_file
 from stage_fixtures import own_data, own_model, reduced_recipe
-from tiny import LORA, add_reward_model, randomize, tiny_prompts, tiny_tokenizer
+from tiny import LORA, add_reward_model, encoded_prompts, randomize, tiny_tokenizer
 
 from alignment.models.backbone import Backbone, Role
 from alignment.rl.health.health_history import HealthSettings
@@ -63,7 +63,7 @@ class TinyPPO:
         torch.manual_seed(0)
         ppo = self.ppo
         policy, ppo.policy = ppo.policy, Role(ppo.backbone, sampler)
-        episodes = ppo.sample(tiny_prompts(EPISODES), 1)
+        episodes = ppo.sample(encoded_prompts(ppo.backbone, EPISODES), 1)
         ppo.policy = policy
         rollout = ppo.score(episodes)
         gated = ppo.gate(rollout)

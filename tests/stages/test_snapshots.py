@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from ppo_example import settings, trainer_on
-from tiny import tiny_prompts
+from tiny import encoded_prompts
 
 from alignment.models.backbone import Backbone
 from alignment.run.stage_records import read_snapshots
@@ -17,7 +17,7 @@ from stages.ppo.training_watch import Snapshots
 def test_every_second_update_is_written_and_none_changes_what_is_drawn_next(backbone: Backbone, tmp_path: Path) -> None:
     trainer = trainer_on(backbone)
     recipe = load_recipe().model_copy(update={"ppo": settings(snapshot_every_updates=2, snapshot_prompts=3)})
-    snapshots = Snapshots(recipe, tmp_path, trainer, tiny_prompts(8))
+    snapshots = Snapshots(recipe, tmp_path, trainer, encoded_prompts(backbone, 8))
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for update in range(5):

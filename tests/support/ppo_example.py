@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tiny import LORA, add_reward_model, add_role, tiny_prompts
+from tiny import LORA, add_reward_model, add_role, encoded_prompts
 from torch import Tensor, nn
 
 from alignment.models.backbone import Backbone
@@ -43,7 +43,7 @@ def trainer_on(backbone: Backbone, *, policy_seed: int | None = 0, **changes: An
 
 def one_batch(trainer: PPO) -> tuple[Rollout, Advantages]:
     torch.manual_seed(0)
-    rollout = trainer.score(trainer.sample(tiny_prompts(EPISODES), 1))
+    rollout = trainer.score(trainer.sample(encoded_prompts(trainer.backbone, EPISODES), 1))
     return rollout, trainer.advantages(rollout, trainer.token_rewards(trainer.gate(rollout)))
 
 

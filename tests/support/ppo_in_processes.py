@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny import add_reward_model, add_role, load_tiny, tiny_prompts
+from tiny import add_reward_model, add_role, encoded_prompts, load_tiny
 
 from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from alignment.machine.device_and_processes import Processes
@@ -59,7 +59,7 @@ def main(model: Path, output: Path, *, stopped: bool) -> None:
     trainer = new_trainer(model, processes)
     updates = []
     for update in range(1, UPDATES + 1):
-        episodes = trainer.sample(tiny_prompts(EPISODES), update)
+        episodes = trainer.sample(encoded_prompts(trainer.backbone, EPISODES), update)
         rollout = trainer.score(episodes)
         gated = trainer.gate(rollout)
         advantages = trainer.advantages(rollout, trainer.token_rewards(gated))

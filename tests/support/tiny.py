@@ -26,7 +26,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from alignment.data.encoded_dialogues import EncodedAnswer
+from alignment.data.encoded_dialogues import EncodedAnswer, EncodedPrompt
 from alignment.data.records import Message, Prompt
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_base
@@ -193,3 +193,8 @@ def tiny_prompts(count: int) -> list[Prompt]:
         )
         for number in range(count)
     ]
+
+
+def encoded_prompts(backbone: Backbone, count: int) -> list[EncodedPrompt]:
+    """The same as a backbone reads them."""
+    return [EncodedPrompt(prompt, backbone.encoder.encode_prompt(prompt.messages)) for prompt in tiny_prompts(count)]

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from alignment.data.encoded_dialogues import encode_prompts
-from alignment.data.records import Prompt
-from alignment.models.backbone import Backbone
+from alignment.data.encoded_dialogues import EncodedPrompt
+from alignment.models.backbone import Role
 from alignment.settings.sections import SamplingSection
 
 COMPACT_SHARE = 0.2
@@ -28,31 +27,38 @@ COMPACT_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class SampledTokens:
-    """One answer: its tokens, the stop token included where there is one."""
+class SampledAnswers:
+    """An answer to each of N prompts, in their order."""
 
-    token_ids: list[int]
-    stopped: bool
+    token_ids: Tensor
+    """(N, R), a stop token included, padded on the right with zeros; R is the longest answer allowed."""
+    lengths: Tensor
+    """(N,) tokens of each answer."""
+    stopped: Tensor
+    """(N,) bool, True where the answer ends with a stop token."""
+
+    def row_ids(self) -> list[list[int]]:
+        """Tokens of each answer without padding, for those who want text."""
+        rows = zip(self.token_ids.cpu(), self.lengths.tolist(), strict=True)
+        return [ids[:length].tolist() for ids, length in rows]
 
 
 @torch.no_grad()
 def sample(
-    backbone: Backbone,
+    role: Role,
     prompt_ids: Sequence[Sequence[int]],
     *,
-    role: str | None,
     temperature: float,
     max_new_tokens: int,
     batch_size_prompts: int,
     noise: Tensor | None = None,
     on_batch: Callable[[int], None] | None = None,
-) -> list[SampledTokens]:
+) -> SampledAnswers:
     """Draw one answer per prompt (repeat a prompt to get several).
 
     Args:
-        backbone: the frozen base with its adapters.
+        role: who answers.
         prompt_ids: encoded prompts, each ending with the generation prompt.
-        role: adapter to sample from, ``None`` for the bare base.
         temperature: divides the logits.
         max_new_tokens: longest answer; one that reaches it without a stop token has ``stopped=False``.
         batch_size_prompts: prompts decoded together.
@@ -60,13 +66,18 @@ def sample(
             then does not depend on how the prompts are split into batches. Default: torch's generator, as it comes.
         on_batch: called with the number of answers just drawn.
     """
+    # Room for all answers, each in its prompt's row.
+    backbone, encoder, n = role.backbone, role.backbone.encoder, len(prompt_ids)
+    answers = SampledAnswers(
+        torch.zeros(n, max_new_tokens, dtype=torch.long, device=backbone.device),
+        torch.zeros(n, dtype=torch.long, device=backbone.device),
+        torch.zeros(n, dtype=torch.bool, device=backbone.device),
+    )
     # Prompts of similar length together, the longest first.
-    order = sorted(range(len(prompt_ids)), key=lambda index: -len(prompt_ids[index]))
-    answers: dict[int, SampledTokens] = {}
-    encoder = backbone.encoder
+    order = sorted(range(n), key=lambda index: -len(prompt_ids[index]))
     stop_ids = torch.tensor(sorted(encoder.stop_ids), device=backbone.device)
-    with backbone.sampling_model(role) as model:
-        for start in range(0, len(order), batch_size_prompts):
+    with backbone.sampling_model(role.adapter) as model:
+        for start in range(0, n, batch_size_prompts):
             # Pad one batch and decode it.
             rows = order[start : start + batch_size_prompts]
             inputs = _pad_left([prompt_ids[row] for row in rows], encoder.pad_id, backbone.device)
@@ -74,12 +85,13 @@ def sample(
             drawn = _decode(
                 model, *inputs, stop_ids, temperature=temperature, max_new_tokens=max_new_tokens, noise=uniforms
             )
-            # Keep each answer under its prompt's number.
-            answers.update(zip(rows, drawn, strict=True))
+            # Put each answer into its prompt's row.
+            answers.token_ids[rows] = drawn.token_ids
+            answers.lengths[rows] = drawn.lengths
+            answers.stopped[rows] = drawn.stopped
             if on_batch is not None:
                 on_batch(len(rows))
-    # Back in the order of the prompts.
-    return [answers[row] for row in range(len(prompt_ids))]
+    return answers
 
 
 def keyed_noise(*key: int, rows: Sequence[int], max_new_tokens: int) -> Tensor:
@@ -134,7 +146,7 @@ def _decode(
     temperature: float,
     max_new_tokens: int,
     noise: Tensor | None,
-) -> list[SampledTokens]:
+) -> SampledAnswers:
     """Decode one batch of left-padded prompts (B, T) until every row has stopped or is full."""
     # Results, for all rows of the batch; ``rows`` are the numbers of those still going.
     drawn = torch.zeros(len(token_ids), max_new_tokens, dtype=torch.long, device=token_ids.device)
@@ -156,7 +168,7 @@ def _decode(
         # Draw a token for each row, and note which rows have stopped.
         uniform = None if noise is None else noise[rows, step, None]
         chosen = draw_tokens(torch.softmax(logits.float() / temperature, dim=-1), uniform)
-        drawn[rows, step] = chosen[:, 0]
+        drawn[rows, step] = chosen[:, 0] * going  # what a row draws once it has stopped is padding
         lengths[rows] += going
         going &= torch.isin(chosen[:, 0], stop_ids).logical_not()
         stopped[rows] = going.logical_not()
@@ -170,41 +182,30 @@ def _decode(
             kept = going.nonzero()[:, 0]
             cache.batch_select_indices(kept)
             rows, going, inputs, positions, mask = (item[kept] for item in (rows, going, inputs, positions, mask))
-    # Cut each answer to its own length.
-    rows_of_tokens = zip(drawn.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
-    return [SampledTokens(tokens[:length], has_stopped) for tokens, length, has_stopped in rows_of_tokens]
+    return SampledAnswers(drawn, lengths, stopped)
 
 
 def answer_prompts(
-    backbone: Backbone,
-    role: str | None,
-    prompts: Sequence[Prompt],
+    role: Role,
+    prompts: Sequence[EncodedPrompt],
     settings: SamplingSection,
     *,
     on_batch: Callable[[int], None] | None = None,
-) -> tuple[list[list[int]], list[SampledTokens]]:
-    """Sample one answer per prompt.
+) -> SampledAnswers:
+    """Sample one answer per prompt, in the order of the prompts.
 
     Args:
-        backbone: the frozen base with its adapters.
-        role: adapter to sample from, ``None`` for the bare base.
-        prompts: conversations that end with the user's turn.
+        role: who answers.
+        prompts: encoded for the role's backbone, each with room for an answer.
         settings: temperature, longest answer in tokens, prompts decoded together.
         on_batch: called with the number of answers just drawn.
-
-    Returns:
-        The encoded prompts and their answers, both in the order of ``prompts``.
     """
-    prompt_ids = encode_prompts(
-        prompts,
-        backbone.encoder,
-        max_new_tokens=settings.max_new_tokens,
-        context_tokens=backbone.context_tokens,
-    )
-    return prompt_ids, sample(
-        backbone,
-        prompt_ids,
-        role=role,
+    longest = max((len(prompt.token_ids) for prompt in prompts), default=0) + settings.max_new_tokens
+    context = role.backbone.context_tokens
+    assert longest <= context, f"{longest} tokens do not fit in {context}"
+    return sample(
+        role,
+        [prompt.token_ids for prompt in prompts],
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,
         batch_size_prompts=settings.batch_size_prompts,

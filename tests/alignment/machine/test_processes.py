@@ -80,7 +80,7 @@ class TestAlone:
         processes = Processes()
         assert (processes.count, processes.rank, processes.is_main) == (1, 0, True)
         assert processes.share(3) == [0, 1, 2]
-        assert processes.join(["a", "b"], 2) == ["a", "b"]
+        assert processes.join_rows(torch.tensor([[5, 6], [7, 8]]), 2).tolist() == [[5, 6], [7, 8]]
         assert processes.sum({"x": 2.0}) == {"x": 2.0}
         assert processes.from_main("x") == "x"
 
@@ -95,11 +95,25 @@ class TestAlone:
 def test_shares_cover_the_batch_once_and_are_joined_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from alignment.machine import device_and_processes as module
 
+    batch = torch.arange(21).reshape(7, 3)
     shares = []
     for rank in range(count):
         processes = Processes()
         processes.count, processes.rank = count, rank
         shares.append(processes.share(7))
     assert sorted(place for share in shares for place in share) == list(range(7))
-    monkeypatch.setattr(module, "gather_object", lambda own: [f"row {place}" for share in shares for place in share])
-    assert processes.join([f"row {place}" for place in shares[-1]], 7) == [f"row {place}" for place in range(7)]
+    for rows in (batch, batch[:, 0], batch > 9):  # tokens, lengths, flags
+        monkeypatch.setattr(module, "gather_object", lambda own, rows=rows: [rows[share] for share in shares])
+        joined = processes.join_rows(rows[shares[-1]], 7)
+        assert joined.dtype == rows.dtype and joined.tolist() == rows.tolist()
+
+
+def test_a_process_without_a_row_of_the_batch_joins_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignment.machine import device_and_processes as module
+
+    processes = Processes()
+    processes.count, processes.rank = 3, 2
+    assert processes.share(2) == []
+    found = [torch.tensor([[1, 2]]), torch.tensor([[3, 4]]), torch.empty(0, 2, dtype=torch.long)]
+    monkeypatch.setattr(module, "gather_object", lambda own: found)
+    assert processes.join_rows(found[2], 2).tolist() == [[1, 2], [3, 4]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,11 +15,18 @@ from tiny import TEXTS, add_role, load_tiny, token_rows
 from torch import Tensor
 
 from alignment.data.records import Message
-from alignment.models.backbone import Backbone
-from alignment.models.sampling.batch_sampling import SampledTokens, draw_tokens, sample
+from alignment.models.backbone import Backbone, Role
+from alignment.models.sampling.batch_sampling import SampledAnswers, draw_tokens, keyed_noise, sample
 
 COLD = 1e-4
 """A temperature at which the likeliest token is drawn: two tokens are never this close."""
+
+
+class Answer(NamedTuple):
+    """One answer: its tokens, the stop token included where there is one."""
+
+    token_ids: list[int]
+    stopped: bool
 
 
 def draw(
@@ -28,15 +37,15 @@ def draw(
     max_new_tokens: int = 8,
     batch_size_prompts: int = 64,
     role: str | None = "policy",
-) -> list[SampledTokens]:
-    return sample(
-        backbone,
+) -> list[Answer]:
+    answers = sample(
+        Role(backbone, role),
         prompts,
-        role=role,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         batch_size_prompts=batch_size_prompts,
     )
+    return [Answer(*pair) for pair in zip(answers.row_ids(), answers.stopped.tolist(), strict=True)]
 
 
 @torch.no_grad()
@@ -46,14 +55,14 @@ def next_logits(backbone: Backbone, ids: list[int], role: str | None = "policy")
         return backbone.base(input_ids=torch.tensor([ids])).logits[0, -1]
 
 
-def greedy(backbone: Backbone, prompt: list[int], limit: int, role: str | None) -> SampledTokens:
+def greedy(backbone: Backbone, prompt: list[int], limit: int, role: str | None) -> Answer:
     """The likeliest answer by a slow loop."""
     answer: list[int] = []
     while len(answer) < limit:
         answer.append(int(next_logits(backbone, prompt + answer, role).argmax()))
         if answer[-1] in backbone.encoder.stop_ids:
-            return SampledTokens(answer, stopped=True)
-    return SampledTokens(answer, stopped=False)
+            return Answer(answer, stopped=True)
+    return Answer(answer, stopped=False)
 
 
 def end_at_many_tokens(backbone: Backbone) -> None:
@@ -129,15 +138,42 @@ class TestStopping:
         add_role(backbone, "policy")
         counts: list[int] = []
         sample(
-            backbone,
+            Role(backbone, "policy"),
             token_rows(3, 4, 5, 6, 7),
-            role="policy",
             temperature=1.0,
             max_new_tokens=1,
             batch_size_prompts=2,
             on_batch=counts.append,
         )
         assert sum(counts) == 5
+
+
+class TestSampledAnswers:
+    def test_row_ids_leave_the_padding_out(self) -> None:
+        answers = SampledAnswers(
+            torch.tensor([[4, 5, 0], [6, 0, 0], [0, 7, 8]]), torch.tensor([2, 1, 3]), torch.tensor([True, True, False])
+        )
+        assert answers.row_ids() == [[4, 5], [6], [0, 7, 8]]
+
+    def test_what_lies_beyond_the_length_is_zero_whatever_the_batch(self, backbone: Backbone) -> None:
+        add_role(backbone, "policy")
+        role, prompts = Role(backbone, "policy"), prompts_of(backbone)
+        noise = keyed_noise(3, rows=range(len(prompts)), max_new_tokens=10)
+        draw_all = partial(sample, role, prompts, temperature=1.0, max_new_tokens=10, noise=noise)
+        whole = draw_all(batch_size_prompts=64)
+        assert whole.token_ids.shape == (len(prompts), 10)
+        assert len(set(whole.lengths.tolist())) >= 3, "rows finish at different times"
+        for ids, length in zip(whole.token_ids.tolist(), whole.lengths.tolist(), strict=True):
+            assert ids[length:] == [0] * (10 - length)
+        parts = draw_all(batch_size_prompts=3)
+        assert torch.equal(parts.token_ids, whole.token_ids)
+        assert torch.equal(parts.lengths, whole.lengths)
+        assert torch.equal(parts.stopped, whole.stopped)
+
+    def test_no_prompts_have_no_answers(self, backbone: Backbone) -> None:
+        none = sample(Role(backbone, None), [], temperature=1.0, max_new_tokens=4, batch_size_prompts=2)
+        assert none.row_ids() == []
+        assert none.token_ids.shape == (0, 4)
 
 
 class TestDistribution:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignment.data.records import Message
 from alignment.errors import UserError
-from alignment.models.backbone import Backbone
+from alignment.models.backbone import Backbone, Role
 from alignment.models.sampling import batch_sampling, streaming
 from alignment.models.sampling.batch_sampling import sample
 from alignment.models.sampling.streaming import Partial, stream_answer
@@ -66,19 +66,19 @@ class TestWhatIsDrawn:
         seen: set[str | None] = set()
         for seed, messages in itertools.product(range(3), (ASK, LONGER)):
             noise = torch.tensor([noise_of(seed, 12)], dtype=torch.float64)
-            (expected,) = sample(
-                any_backbone,
+            expected = sample(
+                Role(any_backbone, "policy"),
                 [encoder.encode_prompt(messages)],
-                role="policy",
                 temperature=0.8,
                 max_new_tokens=12,
                 batch_size_prompts=1,
                 noise=noise,
             )
             *_, last = answer(any_backbone, seed=seed, messages=messages, temperature=0.8)
-            assert last.text == encoder.decode(expected.token_ids).rstrip("\ufffd")
-            assert last.n_tokens == len(expected.token_ids)
-            assert last.finish_reason == ("stop" if expected.stopped else "length")
+            (answer_ids,) = expected.row_ids()
+            assert last.text == encoder.decode(answer_ids).rstrip("\ufffd")
+            assert last.n_tokens == len(answer_ids)
+            assert last.finish_reason == ("stop" if expected.stopped[0] else "length")
             seen.add(last.finish_reason)
         assert seen == {"stop", "length"}
 

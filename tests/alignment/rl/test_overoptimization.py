@@ -1,4 +1,4 @@
-"""The guard's verdict on made-up snapshots, and what the watch does about it and about the KL."""
+"""Measuring a policy; the guard's verdict on made-up snapshots, and what the watch does about it and about the KL."""
 
 from __future__ import annotations
 
@@ -7,13 +7,53 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from stage_fixtures import reduced_data, reduced_recipe
+from tiny import add_role, encoded_prompts
 
 from alignment.errors import UserError
 from alignment.machine.device_and_processes import Processes
-from alignment.rl.heldout_answers import HeldoutScores, best_of, overoptimized
+from alignment.models.backbone import Backbone, Role
+from alignment.models.sampling.batch_sampling import answer_prompts
+from alignment.rl.heldout_answers import HeldoutScores, best_of, measure_policy, overoptimized
 from alignment.settings.ppo_sections import PPOSection
+from alignment.settings.sections import SamplingSection
 from stages.ppo.training_watch import TrainingWatch, check_can_watch
+
+
+class TestMeasuring:
+    SAMPLING = SamplingSection(temperature=0.8, max_new_tokens=6, batch_size_prompts=3)
+
+    def test_each_answer_stands_by_its_prompt_with_its_kl_to_sft(self, backbone: Backbone) -> None:
+        add_role(backbone, "policy", seed=2)
+        policy, sft = Role(backbone, "policy"), Role(backbone, None)
+        prompts = encoded_prompts(backbone, 5) + encoded_prompts(backbone, 2)
+        torch.manual_seed(0)
+        rows = measure_policy(policy, prompts, self.SAMPLING, sft=sft, reward_models={})
+        assert [row.prompt_id for row in rows] == ["p0", "p1", "p2", "p3", "p4", "p0", "p1"]
+        torch.manual_seed(0)
+        answers = answer_prompts(policy, prompts, self.SAMPLING)
+        totals = [len(item.token_ids) + n for item, n in zip(prompts, answers.lengths.tolist(), strict=True)]
+        assert totals != sorted(totals), "the scoring goes by length, which is another order"
+        assert [row.stopped for row in rows] == answers.stopped.tolist()
+        for row, prompt, answer_ids in zip(rows, prompts, answers.row_ids(), strict=True):
+            assert row.n_tokens == len(answer_ids)
+            own, reference = (logprob(role, prompt.token_ids, answer_ids, 0.8) for role in (policy, sft))
+            assert row.kl_nats == pytest.approx(own - reference, abs=1e-4)
+
+    def test_sft_has_no_kl_to_itself(self, backbone: Backbone) -> None:
+        sft = Role(backbone, None)
+        rows = measure_policy(sft, encoded_prompts(backbone, 3), self.SAMPLING, sft=sft, reward_models={})
+        assert [row.kl_nats for row in rows] == [0.0, 0.0, 0.0]
+
+
+@torch.no_grad()
+def logprob(role: Role, prompt: list[int], answer: list[int], temperature: float) -> float:
+    """Log-probability of an answer by the definition, one unpadded sequence."""
+    with role.backbone.role(role.adapter):
+        logits = role.backbone.base(input_ids=torch.tensor([prompt + answer])).logits[0].double() / temperature
+    logprobs = logits.log_softmax(-1)
+    return sum(logprobs[len(prompt) + place - 1, token].item() for place, token in enumerate(answer))
 
 
 def snapshot(update: int, reward: float, guard: float | None, *, spread: float = 0.1) -> HeldoutScores:

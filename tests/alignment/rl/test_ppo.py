@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from ppo_example import EPISODES, TEMPERATURE, gradients, one_batch, settings, trainer_on
-from tiny import base_parameters, load_tiny, state_of, tiny_prompts, unchanged
+from tiny import base_parameters, encoded_prompts, load_tiny, state_of, tiny_prompts, unchanged
 from torch import Tensor, nn
 
 from alignment.data.encoded_dialogues import EncodedAnswer
@@ -242,7 +242,7 @@ class TestLearning:
     def test_the_wanted_token_becomes_likelier(self, backbone: Backbone) -> None:
         """A reward for stopping: the share of stop tokens among first tokens rises."""
         trainer = trainer_on(backbone, learning_rate=2e-2, kl_beta=0.0, minibatch_size_episodes=4)
-        prompts = tiny_prompts(EPISODES)
+        prompts = encoded_prompts(backbone, EPISODES)
         torch.manual_seed(0)
         stopped_early: list[float] = []
         for update in range(12):
@@ -256,6 +256,22 @@ class TestLearning:
             stopped_early.append(rollout.helpfulness.mean().item())
             trainer.update(rollout, trainer.advantages(rollout, trainer.token_rewards(trainer.gate(rollout))))
         assert sum(stopped_early[-3:]) / 3 > sum(stopped_early[:3]) / 3 + 0.2, stopped_early
+
+
+def test_prompts_are_not_encoded_again_to_sample_from_them(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_on(backbone)
+    prompts = encoded_prompts(backbone, EPISODES)
+
+    def refuse(messages: object) -> list[int]:
+        raise AssertionError("encoded a second time")
+
+    monkeypatch.setattr(backbone.encoder, "encode_prompt", refuse)
+    episodes = trainer.sample(prompts, 1)
+    expected = {item.prompt.id: item.token_ids for item in prompts}
+    dialogues = episodes.dialogues()
+    assert {
+        prompt.id: dialogue.prompt_ids for prompt, dialogue in zip(episodes.prompts, dialogues, strict=True)
+    } == expected
 
 
 class TestNonFinite:
@@ -299,6 +315,11 @@ class TestPromptBatches:
             [prompt.id for prompt in next(prompt_batches(tiny_prompts(9), 9, seed=seed))] for seed in (1, 1, 2)
         )
         assert first == again != other
+
+    def test_encoded_or_not_the_batches_are_the_same(self, backbone: Backbone) -> None:
+        plain = islice(prompt_batches(tiny_prompts(10), 4, seed=0, safety_share=0.5), 6)
+        encoded = islice(prompt_batches(encoded_prompts(backbone, 10), 4, seed=0, safety_share=0.5), 6)
+        assert [[item.prompt for item in batch] for batch in encoded] == list(plain)
 
     def test_no_prompt_is_refused(self) -> None:
         with pytest.raises(UserError, match="no prompt"):

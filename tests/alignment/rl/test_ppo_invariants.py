@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 from ppo_example import EPISODES, TEMPERATURE, gradients, one_batch, settings, trainer_on
-from tiny import add_reward_model, base_parameters, load_tiny, save_tiny_model, state_of, tiny_prompts, unchanged
+from tiny import add_reward_model, base_parameters, encoded_prompts, load_tiny, save_tiny_model, state_of, unchanged
 from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
-from alignment.models.backbone import Backbone
+from alignment.models.backbone import Backbone, Role
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.scorer_protocol import RewardJudgment
 from alignment.reward.gate import missing_stop_penalty, shape_scores
@@ -98,9 +98,9 @@ class TestInvariant01RatioOneAndKlZero:
     def test_the_same_noise_draws_the_same_answers(self, trainer: PPO) -> None:
         """That what is drawn is what is scored, left padding included: tests/alignment/models/test_sampling.py."""
         rollout, _ = one_batch(trainer)
-        again = trainer.sample(tiny_prompts(EPISODES), 1)
+        again = trainer.sample(encoded_prompts(trainer.backbone, EPISODES), 1)
         assert again.token_ids.tolist() == rollout.episodes.token_ids.tolist()
-        other = trainer.sample(tiny_prompts(EPISODES), 2)
+        other = trainer.sample(encoded_prompts(trainer.backbone, EPISODES), 2)
         assert other.dialogues() != again.dialogues()
 
 
@@ -224,7 +224,7 @@ class TestInvariant07Resume:
         def updates(trainer: PPO, numbers: range) -> list[dict[str, float]]:
             found = []
             for update in numbers:
-                rollout = trainer.score(trainer.sample(tiny_prompts(EPISODES), update))
+                rollout = trainer.score(trainer.sample(encoded_prompts(trainer.backbone, EPISODES), update))
                 advantages = trainer.advantages(rollout, trainer.token_rewards(trainer.gate(rollout)))
                 found.append(trainer.update(rollout, advantages))
             return found
@@ -275,8 +275,7 @@ class TestInvariant09LoggedKlIsTheExactOne:
         trainer = trainer_on(backbone, learning_rate=3e-3, sampling={"temperature": TEMPERATURE, "max_new_tokens": 1})
         for _ in range(3):
             trainer.update(*one_batch(trainer))
-        prompt = tiny_prompts(1)
-        episodes = trainer.sample(prompt * 4000, 9)
+        episodes = trainer.sample(encoded_prompts(backbone, 1) * 4000, 9)
         rollout = trainer.score(episodes)
         ids, lengths = episodes.token_ids[:1], episodes.prompt_lengths[:1]
         with torch.no_grad():
@@ -405,13 +404,13 @@ class TestInvariant10ClosedForms:
             sampling={"temperature": 1.0, "max_new_tokens": 1, "batch_size_prompts": 256},
         )
         trainer = PPO(backbone, {"helpfulness": Known()}, changes, seed=0)
-        prompts = tiny_prompts(1) * 256
+        prompts = encoded_prompts(backbone, 1) * 256
 
-        def distribution(role: tuple[Backbone, str | None]) -> Tensor:
-            prompt = role[0].encoder.encode_prompt(prompts[0].messages)
+        def distribution(role: Role) -> Tensor:
+            model, prompt = role.backbone, prompts[0].token_ids
             ids, lengths = torch.tensor([[*prompt, 0]]), torch.tensor([len(prompt) + 1])
-            with torch.no_grad(), role[0].role(role[1]):
-                logits = role[0].logits(role[0].hidden_states(ids, lengths)[0, len(prompt) - 1][None])[0]
+            with torch.no_grad(), model.role(role.adapter):
+                logits = model.logits(model.hidden_states(ids, lengths)[0, len(prompt) - 1][None])[0]
             return logits.double().log_softmax(-1)[allowed].log_softmax(-1)
 
         reference = distribution(trainer.reference)
@@ -475,7 +474,11 @@ class TestInvariant12PaddingAndPrompts:
 
         backbone.hidden_states = watched  # type: ignore[method-assign]
         new = response_pass(
-            backbone, "policy", episodes.token_ids, episodes.prompt_lengths, episodes.response_lengths, temperature=1.0
+            trainer.policy,
+            episodes.token_ids,
+            episodes.prompt_lengths,
+            episodes.response_lengths,
+            temperature=1.0,
         )
         loss = clipped_policy_loss(
             new.logprobs,

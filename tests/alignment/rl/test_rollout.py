@@ -10,9 +10,9 @@ from tiny import add_reward_model, add_role, separate_model, tiny_prompts, token
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignment.data.encoded_dialogues import EncodedAnswer
-from alignment.models.backbone import Backbone
-from alignment.models.sampling.batch_sampling import SampledTokens
+from alignment.data.encoded_dialogues import EncodedAnswer, EncodedPrompt
+from alignment.models.backbone import Backbone, Role
+from alignment.models.sampling.batch_sampling import SampledAnswers
 from alignment.rl.rollout import (
     Episodes,
     ResponsePass,
@@ -29,21 +29,26 @@ STOPPED = (True, False, True, True, False)
 TEMPERATURE = 0.7
 
 
-def answers_of(backbone: Backbone) -> list[SampledTokens]:
+def answers_of(backbone: Backbone) -> list[list[int]]:
     """Answers of mixed lengths; those that stopped end with the stop token, and one unstopped one contains PAD."""
     rows = token_rows(*ANSWER_LENGTHS, seed=1)
     for row, stopped in zip(rows, STOPPED, strict=True):
         if stopped:
             row[-1] = backbone.encoder.stop_id
     rows[1][2] = rows[1][-1] = backbone.encoder.pad_id
-    return [SampledTokens(row, stopped) for row, stopped in zip(rows, STOPPED, strict=True)]
+    return rows
+
+
+def sampled(rows: list[list[int]]) -> SampledAnswers:
+    """The answers as one record, with room for more tokens, in which anything may stand."""
+    ids = torch.tensor([row + [99] * (11 - len(row)) for row in rows])
+    return SampledAnswers(ids, torch.tensor([len(row) for row in rows]), torch.tensor(STOPPED))
 
 
 def episodes_of(backbone: Backbone, *, pad_id: int | None = None) -> Episodes:
     return Episodes.collect(
-        tiny_prompts(5),
-        token_rows(*PROMPT_LENGTHS),
-        answers_of(backbone),
+        [EncodedPrompt(*pair) for pair in zip(tiny_prompts(5), token_rows(*PROMPT_LENGTHS), strict=True)],
+        sampled(answers_of(backbone)),
         pad_id=backbone.encoder.pad_id if pad_id is None else pad_id,
         device=backbone.device,
     )
@@ -51,8 +56,7 @@ def episodes_of(backbone: Backbone, *, pad_id: int | None = None) -> Episodes:
 
 def passed(backbone: Backbone, episodes: Episodes, role: str | None = "policy") -> ResponsePass:
     return response_pass(
-        backbone,
-        role,
+        Role(backbone, role),
         episodes.token_ids,
         episodes.prompt_lengths,
         episodes.response_lengths,
@@ -84,11 +88,33 @@ class TestEpisodes:
         assert episodes.stopped.tolist() == [STOPPED[row] for row in order]
         assert episodes.is_safety.tolist() == [row % 3 == 2 for row in order]
         messages = [prompt.messages for prompt in episodes.prompts]
-        expected = [
-            EncodedAnswer(prompts[row], answers[row].token_ids, messages[place]) for place, row in enumerate(order)
-        ]
+        expected = [EncodedAnswer(prompts[row], answers[row], messages[place]) for place, row in enumerate(order)]
         assert episodes.dialogues() == expected
-        assert [episodes.response_ids(row) for row in range(5)] == [answers[row].token_ids for row in order]
+        assert [episodes.response_ids(row) for row in range(5)] == [answers[row] for row in order]
+
+    def test_a_row_is_prompt_answer_and_padding(self, backbone: Backbone) -> None:
+        prompts = [[7, 8, 9], [10], [11, 12]]
+        episodes = Episodes.collect(
+            [EncodedPrompt(*pair) for pair in zip(tiny_prompts(3), prompts, strict=True)],
+            SampledAnswers(
+                torch.tensor([[20, 0, 0, 0], [21, 22, 23, 0], [24, 25, 0, 0]]),
+                torch.tensor([1, 3, 2]),
+                torch.tensor([True, False, True]),
+            ),
+            pad_id=5,
+            device=backbone.device,
+        )
+        # All are four tokens long: they stay in the order given. Rows are padded to a multiple of eight.
+        assert episodes.token_ids.tolist() == [
+            [7, 8, 9, 20, 5, 5, 5, 5],
+            [10, 21, 22, 23, 5, 5, 5, 5],
+            [11, 12, 24, 25, 5, 5, 5, 5],
+        ]
+        assert [prompt.id for prompt in episodes.prompts] == ["p0", "p1", "p2"]
+        assert episodes.prompt_lengths.tolist() == [3, 1, 2]
+        assert episodes.response_lengths.tolist() == [1, 3, 2]
+        assert episodes.stopped.tolist() == [True, False, True]
+        assert episodes.is_safety.tolist() == [False, False, True]
 
     def test_the_mask_comes_from_lengths(self, any_backbone: Backbone) -> None:
         mask = episodes_of(any_backbone).response_mask
@@ -171,14 +197,14 @@ class TestResponsePass:
             for row in range(5):
                 rows = slice(row, row + 1)
                 inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
-                alone = response_pass(backbone, "policy", *inputs, temperature=TEMPERATURE).logprobs[0]
+                alone = response_pass(Role(backbone, "policy"), *inputs, temperature=TEMPERATURE).logprobs[0]
                 torch.testing.assert_close(alone, whole[row, : len(alone)], atol=2e-5, rtol=1e-4)
 
     def test_entropy_is_computed_only_when_asked_for(self, backbone: Backbone) -> None:
         add_role(backbone, "policy", seed=2)
         episodes = episodes_of(backbone)
         inputs = episodes.token_ids, episodes.prompt_lengths, episodes.response_lengths
-        plain = response_pass(backbone, "policy", *inputs, temperature=TEMPERATURE)
+        plain = response_pass(Role(backbone, "policy"), *inputs, temperature=TEMPERATURE)
         whole = passed(backbone, episodes)
         assert not plain.entropy.any() and whole.entropy.any()
         assert torch.equal(plain.logprobs, whole.logprobs)
@@ -192,8 +218,7 @@ class TestScoreResponses:
         with torch.no_grad():
             whole = passed(any_backbone, episodes)
         parts = score_responses(
-            any_backbone,
-            "policy",
+            Role(any_backbone, "policy"),
             episodes,
             temperature=TEMPERATURE,
             micro_batch_size=size,
@@ -213,8 +238,8 @@ class TestScoreResponses:
         backbone.add_adapter("policy", LORA)
         episodes = episodes_of(backbone)
         arguments = {"temperature": TEMPERATURE, "micro_batch_size": 2}
-        own = score_responses(backbone, "policy", episodes, **arguments)
-        bare = score_responses(backbone, None, episodes, **arguments)
+        own = score_responses(Role(backbone, "policy"), episodes, **arguments)
+        bare = score_responses(Role(backbone, None), episodes, **arguments)
         assert torch.equal(own.logprobs, bare.logprobs)
 
     def test_slices_cover_every_row_once(self) -> None:
@@ -233,7 +258,8 @@ def test_reward_scores_equal_those_of_each_model_alone(any_backbone: Backbone) -
         name: [model.score([dialogue], batch_size=1).item() for dialogue in episodes.dialogues()]
         for name, model in models.items()
     }
-    response_states(any_backbone, "policy", episodes.token_ids, episodes.prompt_lengths, episodes.response_lengths)
+    inputs = episodes.token_ids, episodes.prompt_lengths, episodes.response_lengths
+    response_states(Role(any_backbone, "policy"), *inputs)
     together = reward_judgments(models, episodes, batch_size=2)
     for name, scores in alone.items():
         assert together[name].scores.tolist() == pytest.approx(scores, abs=1e-5)
