@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from alignment.errors import UserError
-from alignment.tensors import at_least_float32, whiten
+from alignment.masks_and_logprobs import at_least_float32, whiten
 
 THRESHOLD_PROBABILITY = 0.15
 """Below this probability of being safe, the safety model decides (Llama 2, section 3.2.3)."""

@@ -21,12 +21,12 @@ from functools import partial
 
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.records import JudgedAnswer
+from alignment.masks_and_logprobs import masked_sum
 from alignment.models.backbone import Role
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.rl.rollout import Episodes, reward_judgments, score_responses
 from alignment.settings.sections import SamplingSection
-from alignment.tensors import masked_sum
 
 SCORING_BATCH = 64
 """Answers that are scored together where nothing is trained; no result depends on it."""

@@ -30,6 +30,7 @@ from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.errors import UserError
 from alignment.machine.checkpoint import rng_state, set_rng_state
 from alignment.machine.device_and_processes import Processes
+from alignment.masks_and_logprobs import whiten
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.base_head import TokenValueHead
 from alignment.models.optimizer_and_trainer import MasterWeightAdamW
@@ -57,7 +58,6 @@ from alignment.rl.rollout import (
     score_responses,
 )
 from alignment.settings.ppo_sections import PPOSection
-from alignment.tensors import whiten
 
 
 class PPO:

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.tensors import at_least_float32, last_index, masked_moments, masked_sum, zero_padding
+from alignment.masks_and_logprobs import at_least_float32, last_index, masked_moments, masked_sum, zero_padding
 
 LARGEST_ERROR = 0.2
 """Relative error beyond which the controller does not react more strongly (Ziegler et al. 2019)."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alignment.masks_and_logprobs import masked_mean, masked_sum, masked_variance
 from alignment.rl.ppo_math import Advantages, explained_variance, kl_k3
 from alignment.rl.rollout import GatedRollout
-from alignment.tensors import masked_mean, masked_sum, masked_variance
 
 
 def rollout_metrics(gated: GatedRollout, advantages: Advantages) -> dict[str, float]:

@@ -17,11 +17,7 @@ from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedAnswer, EncodedPrompt
 from alignment.data.records import Prompt
-from alignment.models.backbone import Role
-from alignment.models.sampling.batch_sampling import SampledAnswers
-from alignment.models.scorers.scorer_protocol import RewardJudgment, RewardScorer
-from alignment.rl.ppo_math import kl_k1
-from alignment.tensors import (
+from alignment.masks_and_logprobs import (
     entropy,
     lengths_to_mask,
     masked_sum,
@@ -30,6 +26,10 @@ from alignment.tensors import (
     take_tokens,
     token_logprobs,
 )
+from alignment.models.backbone import Role
+from alignment.models.sampling.batch_sampling import SampledAnswers
+from alignment.models.scorers.scorer_protocol import RewardJudgment, RewardScorer
+from alignment.rl.ppo_math import kl_k1
 
 
 @dataclass(frozen=True)

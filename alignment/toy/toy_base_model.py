@@ -19,12 +19,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignment.data.jsonl_and_raw_rows import OnError, read_jsonl
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
+from alignment.masks_and_logprobs import lengths_to_mask, pad_right
 from alignment.models.backbone import output_logits
 from alignment.models.optimizer_and_trainer import MasterWeights
 from alignment.models.pretrained import use_fast_attention
 from alignment.run.stage_records import OnStep
 from alignment.settings.sections import BaseSection
-from alignment.tensors import lengths_to_mask, pad_right
 from alignment.toy.question_noise import NOISY_ROWS, in_question, with_extra_words, with_question_noise
 from alignment.toy.toy_tokenizer import ASSISTANT, BOS, EOS, PAD, TOKEN_ID, USER
 

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from alignment.errors import UserError
+from alignment.masks_and_logprobs import pad_right
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_causal_lm, load_tokenizer, merge_and_save
 from alignment.models.shared_prompts import pack_answers
-from alignment.tensors import pad_right
 
 ROWS = token_rows(11, 4, 7)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from alignment.data.encoded_dialogues import EncodedAnswer
+from alignment.masks_and_logprobs import group_by_length, group_sizes
 from alignment.models import shared_prompts
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import NAME as WIDENED_ATTENTION
@@ -26,7 +27,6 @@ from alignment.models.shared_prompts import (
     dialogue_states,
     pack_answers,
 )
-from alignment.tensors import group_by_length, group_sizes
 
 CPU = torch.device("cpu")
 PROMPTS, ANSWERS = token_rows(9, 2, 5, seed=3), token_rows(4, 1, 7, 3, 12, 2, 6, 5, 1, seed=4)

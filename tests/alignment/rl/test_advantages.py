@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from alignment.masks_and_logprobs import lengths_to_mask
 from alignment.rl.ppo_math import KLController, generalized_advantages, kl_k1, kl_k3, token_rewards
-from alignment.tensors import lengths_to_mask
 
 NAN = math.nan
 # A policy and a reference over three tokens, far apart, so that the two directions of KL differ:

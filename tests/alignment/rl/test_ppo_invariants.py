@@ -21,6 +21,7 @@ from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
+from alignment.masks_and_logprobs import whiten
 from alignment.models.backbone import Backbone, Role
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.scorer_protocol import RewardJudgment
@@ -35,7 +36,6 @@ from alignment.rl.ppo_math import (
 )
 from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.rollout import Rollout, response_pass
-from alignment.tensors import whiten
 
 
 @dataclass(frozen=True)

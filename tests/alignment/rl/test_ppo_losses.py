@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from alignment.masks_and_logprobs import entropy, token_logprobs, whiten
 from alignment.rl.ppo_math import (
     PolicyLoss,
     ValueLoss,
@@ -18,7 +19,6 @@ from alignment.rl.ppo_math import (
     generalized_advantages,
     token_rewards,
 )
-from alignment.tensors import entropy, token_logprobs, whiten
 
 NAN = math.nan
 

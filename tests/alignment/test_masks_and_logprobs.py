@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.tensors import (
+from alignment.masks_and_logprobs import (
     last_index,
     lengths_to_mask,
     masked_mean,
