@@ -26,7 +26,6 @@ SIMULATED_SHARES: dict[Dimension, dict[str, float]] = {
 }
 """What a queue asks by the prompts' kind. About helpfulness, nothing harmful, lest the model learn to like refusals;
 about safety, harmless prompts that look harmful among the others, so that it learns that answering those is safe."""
-
 PEOPLE_SHARES: dict[Dimension, dict[Dimension, float]] = {
     "helpfulness": {"helpfulness": 1.0},
     "safety": {"safety": 0.6, "helpfulness": 0.4},
