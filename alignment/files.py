@@ -1,4 +1,4 @@
-"""JSON files and folders that are whole or not there, content hashes, and the recipes and data that the project ships.
+"""Files and folders that are whole or not there, JSON among them; and the recipes and data that the project ships.
 
 In a checkout the recipes and the toy data are the folders ``configs/`` and ``data/`` beside this package. A wheel
 carries ``configs/`` and ``data/toy/`` in ``alignment/_resources/`` (see ``force-include`` in ``pyproject.toml``), so
@@ -8,28 +8,24 @@ carries ``configs/`` and ``data/toy/`` in ``alignment/_resources/`` (see ``force
 from __future__ import annotations
 
 import csv
-import hashlib
+import gzip
 import json
 import os
 import shutil
 import tomllib
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from alignment.errors import UserError
-
-HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
-NOT_HASHED = {"env.json", "metrics.jsonl", "checkpoints"}
 
 
 def write_json(file: Path, value: object) -> None:
     """Write JSON atomically: the file is whole or not there."""
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(file: Path) -> Any:
@@ -85,28 +81,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-
-
-def content_hash(path: Path) -> str:
-    """A short SHA-256 of a file, or of the weights and records in a folder.
-
-    What differs between two equal runs does not count: the environment, metrics with their times, checkpoints.
-
-    A path that is not there, such as the Hub name of a data set, has the hash of nothing.
-    """
-    digest = hashlib.sha256()
-    inside = (
-        file
-        for file in path.rglob("*")
-        if file.suffix in HASHED_SUFFIXES and not NOT_HASHED.intersection(file.relative_to(path).parts)
-    )
-    files = sorted(inside) if path.is_dir() else [path] if path.is_file() else []
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 DISTRIBUTION = "tandem-rlhf"
@@ -175,3 +149,44 @@ def _is_checkout(folder: Path) -> bool:
         return False
     name: object = project.get("project", {}).get("name")
     return name == DISTRIBUTION
+
+
+def flush(path: Path) -> None:
+    """See a file or folder to the disk; on Windows a folder cannot be opened for this, and a file only for writing."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file that is whole or not there: on disk under another name first."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A text file to read while the block runs; ``.gz`` is unzipped, and a byte order mark is no part of the text.
+
+    Raises:
+        UserError: there is no such file, or what was read in the block is damaged or not UTF-8.
+    """
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as text:
+            yield cast(TextIO, text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: the gzip file is damaged or cut off ({error}). Fetch it again.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error

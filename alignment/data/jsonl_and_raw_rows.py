@@ -5,20 +5,18 @@ A source is JSON, JSON Lines, both also gzipped, Parquet, or a dataset on the Hu
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TextIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from alignment.errors import UserError
+from alignment.files import open_text
 
 OnError = Literal["raise", "skip"]
 
@@ -50,26 +48,6 @@ class ReadReport:
         parts = [f"{count} {reason} (first: {self.examples[reason]})" for reason, count in self.skipped.items()]
         left_out = f"; left out: {', '.join(parts)}" if parts else ""
         return f"{self.path}: {self.read} records{left_out}"
-
-
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """A text file to read while the block runs; ``.gz`` is unzipped, and a byte order mark is no part of the text.
-
-    Raises:
-        UserError: there is no such file, or what was read in the block is damaged or not UTF-8.
-    """
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as text:
-            yield cast(TextIO, text)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: the gzip file is damaged or cut off ({error}). Fetch it again.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def iter_json_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alignment.errors import UserError
+from alignment.files import flush
 
 FORMAT_VERSION = 2
 TENSOR = "__tensor__"
@@ -113,17 +114,6 @@ def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_with_tensors(item, tensors) for item in value]
     return value
-
-
-def flush(path: Path) -> None:
-    """See a file or folder to the disk; on Windows a folder cannot be opened for this, and a file only for writing."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def rng_state() -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ Style and plots are inline; there is no script, font or address; every text that
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel
 
+from alignment.files import write_text
 from alignment.report import number_formats
 
 
@@ -61,15 +61,6 @@ def write_both(folder: Path, stem: str, content: BaseModel, page: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     values = content.model_dump(mode="json")
     written = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    _write_atomic(folder / f"{stem}.json", written + "\n")
-    _write_atomic(folder / f"{stem}.html", page)
+    write_text(folder / f"{stem}.json", written + "\n")
+    write_text(folder / f"{stem}.html", page)
     return folder / f"{stem}.html"
-
-
-def _write_atomic(path: Path, content: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)

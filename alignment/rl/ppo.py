@@ -48,7 +48,6 @@ from alignment.rl.ppo_math import (
 from alignment.rl.rollout import (
     Episodes,
     GatedRollout,
-    NonFiniteError,
     Rollout,
     in_micro_batches,
     pad_columns,
@@ -365,3 +364,11 @@ class PPO:
         )
         values = self.value_head(states)
         return values
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient is not finite; knows the episodes that did it."""
+
+    def __init__(self, message: str, episodes: Episodes, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.episodes = episodes.select(rows)

@@ -16,7 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alignment.data.encoded_dialogues import EncodedDialogue
 from alignment.data.records import Dialogue, Prompt, Record
+from alignment.models.backbone import Backbone
 from alignment.reward.gate import Gate, gate
 
 
@@ -118,3 +120,10 @@ def pick_winners(
             )
         )
     return winners
+
+
+def encode_winner(winner: Winner, backbone: Backbone) -> EncodedDialogue:
+    """A winner with the loss on its own tokens: what was sampled is learned, and no stop where none was sampled."""
+    prompt_ids = backbone.encoder.encode_prompt(winner.prompt.messages)
+    mask = [False] * len(prompt_ids) + [True] * len(winner.answer_ids)
+    return EncodedDialogue(prompt_ids + winner.answer_ids, mask)

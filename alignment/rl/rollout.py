@@ -163,14 +163,6 @@ class GatedRollout:
     """(B,) as the policy is paid them: whitened, less the penalty for a missing stop."""
 
 
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient is not finite; knows the episodes that did it."""
-
-    def __init__(self, message: str, episodes: Episodes, rows: Sequence[int]) -> None:
-        super().__init__(message)
-        self.episodes = episodes.select(rows)
-
-
 class ResponsePass(NamedTuple):
     """What one forward pass says about the response tokens; zeros where padding."""
 

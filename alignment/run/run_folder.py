@@ -21,7 +21,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from alignment.errors import UserError
-from alignment.files import content_hash, read_json, write_json
+from alignment.files import read_json, write_json
 from alignment.run.stage_records import CHECKPOINTS as CHECKPOINTS
 from alignment.run.stage_records import (
     INPUT_STAGES,
@@ -29,6 +29,7 @@ from alignment.run.stage_records import (
     WITHOUT_EFFECT,
     StageRun,
     changed_values,
+    content_hash,
     differing_keys,
     environment,
     peak_memory_gib,

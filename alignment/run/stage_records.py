@@ -5,6 +5,7 @@ What it comes from: the settings and the earlier stages that decide it, versions
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -88,14 +89,6 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
             raise UserError(f"{file}, line {number}: not a JSON object. Remove the line.")
         rows.append({key: value for key, value in row.items() if isinstance(value, int | float)})
     return rows
-
-
-def read_snapshots(file: Path) -> dict[int, list[Snapshot]]:
-    """Update -> what was written down at it; empty without a file."""
-    taken: dict[int, list[Snapshot]] = {}
-    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
-        taken.setdefault(item.update, []).append(item)
-    return taken
 
 
 SECTIONS = {
@@ -206,3 +199,37 @@ def peak_memory_gib() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
+NOT_HASHED = {"env.json", "metrics.jsonl", "checkpoints"}
+
+
+def content_hash(path: Path) -> str:
+    """A short SHA-256 of a file, or of the weights and records in a folder.
+
+    What differs between two equal runs does not count: the environment, metrics with their times, checkpoints.
+
+    A path that is not there, such as the Hub name of a data set, has the hash of nothing.
+    """
+    digest = hashlib.sha256()
+    inside = (
+        file
+        for file in path.rglob("*")
+        if file.suffix in HASHED_SUFFIXES and not NOT_HASHED.intersection(file.relative_to(path).parts)
+    )
+    files = sorted(inside) if path.is_dir() else [path] if path.is_file() else []
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def read_snapshots(file: Path) -> dict[int, list[Snapshot]]:
+    """Update -> what was written down at it; empty without a file."""
+    taken: dict[int, list[Snapshot]] = {}
+    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
+        taken.setdefault(item.update, []).append(item)
+    return taken

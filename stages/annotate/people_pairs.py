@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.records import Dimension, Part, Prompt, SampledAnswer
 from alignment.errors import UserError
-from alignment.files import content_hash, read_json, resolve, write_json
+from alignment.files import read_json, resolve, write_json
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_records import content_hash
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import Policy, load_backbone, load_policy, newest_before, with_room
 from annotation_ui.exchange.rounds import PRIORITY, Goal

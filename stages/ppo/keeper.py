@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.encoded_dialogues import EncodedPrompt
-from alignment.files import write_json
-from alignment.machine.checkpoint import checkpoints, flush, load_checkpoint, save_checkpoint
-from alignment.rl.ppo import PPO
-from alignment.rl.rollout import NonFiniteError
+from alignment.files import flush, write_json
+from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from alignment.rl.ppo import PPO, NonFiniteError
 from alignment.run.stage_records import CHECKPOINTS, OnStep, StageRun
 from alignment.settings.ppo_sections import PPOSection
 from stages.door.progress_and_exit import StopRequest, deferred_stop, progress, say

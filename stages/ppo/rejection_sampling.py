@@ -22,7 +22,7 @@ from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.models.sft_trainer import train_sft
 from alignment.reward.gate import gate_named
 from alignment.rl.heldout_answers import SCORING_BATCH
-from alignment.rl.rejection import Candidate, Winner, order_of_merit, pick_winners
+from alignment.rl.rejection import Candidate, Winner, encode_winner, order_of_merit, pick_winners
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import OnStep, StageRun
 from alignment.settings.recipe import Recipe
@@ -143,13 +143,6 @@ def encode_demonstrations(recipe: Recipe, backbone: Backbone) -> tuple[list[Enco
         max_length_tokens=min(recipe.sft.max_length_tokens, backbone.context_tokens),
         skip_too_long=recipe.data.too_long == "skip",
     )
-
-
-def encode_winner(winner: Winner, backbone: Backbone) -> EncodedDialogue:
-    """A winner with the loss on its own tokens: what was sampled is learned, and no stop where none was sampled."""
-    prompt_ids = backbone.encoder.encode_prompt(winner.prompt.messages)
-    mask = [False] * len(prompt_ids) + [True] * len(winner.answer_ids)
-    return EncodedDialogue(prompt_ids + winner.answer_ids, mask)
 
 
 def finetune_on_winners(

@@ -7,8 +7,7 @@ from tiny import TEXTS
 
 from alignment.data.records import Message, Prompt
 from alignment.models.backbone import Backbone
-from alignment.rl.rejection import Winner
-from stages.ppo.rejection_sampling import encode_winner
+from alignment.rl.rejection import Winner, encode_winner
 
 
 def winner(answer_ids: list[int], *, stopped: bool) -> Winner:

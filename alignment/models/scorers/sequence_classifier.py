@@ -27,11 +27,12 @@ from transformers.utils import logging
 from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
-from alignment.files import content_hash, read_json
+from alignment.files import read_json
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.masks_and_logprobs import pad_right
 from alignment.models.pretrained import find_model, first_line, load_tokenizer
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, check_finite
+from alignment.run.stage_records import content_hash
 from alignment.settings.sections import ModelSection
 
 

@@ -18,9 +18,9 @@ from child_process import ChildProcess
 
 from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.errors import UserError
-from alignment.files import content_hash, read_json, write_json
+from alignment.files import read_json, write_json
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import environment
+from alignment.run.stage_records import content_hash, environment
 from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
 
