@@ -95,11 +95,11 @@ def sft_run(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     """A run folder whose base model and SFT are finished."""
     from stage_fixtures import reduced_recipe
 
-    from stages.base import pretrain
+    from stages.base import write_base_model
     from stages.sft import finetune
 
     run = tmp_path_factory.mktemp("runs") / "sft"
-    for stage in (pretrain, finetune):
+    for stage in (write_base_model, finetune):
         stage.main(reduced_recipe(files, run))
     return run
 

@@ -205,3 +205,16 @@ def encode_dialogues(
     if not encoded:
         raise UserError(f"no dialogue is left to train on: all {too_long} are longer than {max_length_tokens} tokens")
     return encoded, too_long
+
+
+def distinct_answers(dialogues: Sequence[EncodedAnswer]) -> tuple[list[EncodedAnswer], list[int]]:
+    """The dialogues without repeats, in the order of their first occurrence, and the place of each dialogue there."""
+    first: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    distinct: list[EncodedAnswer] = []
+    places: list[int] = []
+    for dialogue in dialogues:
+        place = first.setdefault((tuple(dialogue.prompt_ids), tuple(dialogue.answer_ids)), len(distinct))
+        if place == len(distinct):
+            distinct.append(dialogue)
+        places.append(place)
+    return distinct, places

@@ -1,4 +1,4 @@
-"""From judged answers to the figures of ``report.json``.
+"""From judged answers to the figures of ``report.json``, and the samples that it shows side by side.
 
 Verdicts come in as plain numbers, one ``JudgedAnswer`` per sampled answer: this module knows neither the
 judge, nor the policies, nor torch. Every figure is ``{"value", "ci95", "n"}`` (``alignment.figures.intervals``),
@@ -10,13 +10,57 @@ tagged safety, violations over those that are, KL, length and stops over all.
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from alignment.data.records import JudgedAnswer
-from alignment.figures.answer_samples import JudgedAnswers
+from alignment.data.records import JudgedAnswer, Prompt
 from alignment.figures.intervals import Figure, mean_interval, share
+from alignment.figures.win_rates import JudgedAnswers, by_prompt
+
+
+def choose_samples(
+    prompts: Sequence[Prompt], answers: Mapping[str, JudgedAnswers], *, count: int, seed: int
+) -> list[dict[str, Any]]:
+    """The report's ``samples``: prompts drawn by seed, evenly over kinds and groups, with first answers.
+
+    Args:
+        prompts: the held-out prompts.
+        answers: policy name -> its answers.
+        count: how many prompts to show; fewer where there are fewer.
+        seed: of the draw. Nothing else enters the choice.
+    """
+    first = {name: {key: rows[0] for key, rows in by_prompt(policy).items()} for name, policy in answers.items()}
+    strata: dict[tuple[str, str], list[Prompt]] = defaultdict(list)
+    for prompt in sorted(prompts, key=lambda prompt: prompt.id):
+        if all(prompt.id in policy for policy in first.values()):
+            strata[(prompt.kind, prompt.group or "")].append(prompt)
+    rng = random.Random(seed)
+    shuffled = [rng.sample(strata[key], len(strata[key])) for key in sorted(strata)]
+    rounds = max((len(stratum) for stratum in shuffled), default=0)
+    chosen = [stratum[turn] for turn in range(rounds) for stratum in shuffled if turn < len(stratum)][:count]
+    return [_sample(prompt, {name: policy[prompt.id] for name, policy in first.items()}) for prompt in chosen]
+
+
+def _sample(prompt: Prompt, answers: Mapping[str, JudgedAnswer]) -> dict[str, Any]:
+    return {
+        "prompt_id": prompt.id,
+        "messages": [message.model_dump() for message in prompt.messages],
+        "kind": prompt.kind,
+        "group": prompt.group,
+        "answers": {
+            name: {
+                "text": row.answer,
+                "helpfulness": row.helpfulness,
+                "unsafe": row.unsafe,
+                "refusal": row.refusal,
+                "reward_helpfulness": row.reward_helpfulness,
+                "reward_safety": row.reward_safety,
+            }
+            for name, row in answers.items()
+        },
+    }
 
 
 def summarise_policy(rows: JudgedAnswers, *, seed: int) -> dict[str, Any]:

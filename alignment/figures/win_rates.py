@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from alignment.data.records import JudgedAnswer
-from alignment.figures.answer_samples import JudgedAnswers, by_prompt
 from alignment.figures.bootstrap import Clusters, vector
 from alignment.figures.intervals import resampled_share
+
+JudgedAnswers = Sequence[JudgedAnswer]
+
+
+def by_prompt(rows: JudgedAnswers) -> dict[str, list[JudgedAnswer]]:
+    """The answers to each prompt, by its id."""
+    grouped: dict[str, list[JudgedAnswer]] = defaultdict(list)
+    for row in rows:
+        grouped[row.prompt_id].append(row)
+    return dict(grouped)
 
 
 class OutcomeShares(TypedDict):

@@ -10,6 +10,7 @@ a head.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.models.backbone import Backbone, save_model
+from alignment.run.stage_records import content_hash
 from alignment.settings.sections import ModelSection
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -196,3 +198,17 @@ def use_fast_attention(model: PreTrainedModel) -> None:
     on_processor = next(model.parameters()).device.type == "cpu"
     if on_processor and model.dtype == torch.bfloat16 and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names mean the same weights: one name, one folder, or folders with equal weight files."""
+    if one == other or Path(one).resolve() == Path(other).resolve():
+        return True
+    found = weights_hash(one)
+    return found is not None and found == weights_hash(other)
+
+
+def weights_hash(path: str) -> str | None:
+    """By what a base is known wherever it lies: a hash of its weight files; ``None`` where there are none."""
+    hashes = [f"{file.name} {content_hash(file)}" for file in sorted(Path(path).glob("*.safetensors"))]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16] if hashes else None

@@ -125,19 +125,6 @@ def pack_answers(
     return token_ids, prompt_lengths, answer_lengths
 
 
-def distinct_answers(dialogues: Sequence[EncodedAnswer]) -> tuple[list[EncodedAnswer], list[int]]:
-    """The dialogues without repeats, in the order of their first occurrence, and the place of each dialogue there."""
-    first: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    distinct: list[EncodedAnswer] = []
-    places: list[int] = []
-    for dialogue in dialogues:
-        place = first.setdefault((tuple(dialogue.prompt_ids), tuple(dialogue.answer_ids)), len(distinct))
-        if place == len(distinct):
-            distinct.append(dialogue)
-        places.append(place)
-    return distinct, places
-
-
 def batches_by_prompt(dialogues: Sequence[EncodedAnswer], *, batch_size: int, shared: int) -> Iterator[list[list[int]]]:
     """Indices of dialogues as batches of rows: a row begins with one prompt, the rows of a batch are equally many.
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from alignment.errors import UserError
-from alignment.masks_and_logprobs import at_least_float32, whiten
+from alignment.masks_and_logprobs import at_least_float32
 
 THRESHOLD_PROBABILITY = 0.15
 """Below this probability of being safe, the safety model decides (Llama 2, section 3.2.3)."""
@@ -96,32 +96,3 @@ def gate_named(name: str) -> Gate:
             "plugins=[...] names the file that it is in."
         )
     return GATES[name]
-
-
-def missing_stop_penalty(scores: Tensor, stopped: Tensor, *, penalty: float) -> Tensor:
-    """Subtract ``penalty`` from the score (B,) of each response that met no stop token.
-
-    Comes after whitening: before it, the penalty would stretch the spread that all other scores are divided
-    by.
-
-    Args:
-        scores: (B,).
-        stopped: (B,) bool, True where the response ended with a stop token.
-        penalty: at least 0, in the unit of the scores.
-    """
-    if penalty < 0:
-        raise ValueError(f"penalty must not be negative, got {penalty}: it is subtracted")
-    return torch.where(stopped, scores, scores - penalty)
-
-
-def shape_scores(scores: Tensor, stopped: Tensor, *, penalty: float, whitening: bool = True) -> Tensor:
-    """Gated raw scores to final ones (B,), in the only right order: whiten, then punish missing stops.
-
-    Args:
-        scores: (B,) gated raw scores of the global batch.
-        stopped: (B,) bool, True where the response ended with a stop token.
-        penalty: subtracted where it did not.
-        whitening: to mean 0 and standard deviation 1 (equal scores become 0); False keeps the raw scale.
-    """
-    unpunished = whiten(scores) if whitening else at_least_float32(scores)
-    return missing_stop_penalty(unpunished, stopped, penalty=penalty)

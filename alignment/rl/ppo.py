@@ -36,13 +36,14 @@ from alignment.models.heads.base_head import TokenValueHead
 from alignment.models.optimizer_and_trainer import MasterWeightAdamW
 from alignment.models.sampling.batch_sampling import SampledAnswers, keyed_noise, sample
 from alignment.models.scorers.scorer_protocol import RewardScorer
-from alignment.reward.gate import gate_named, shape_scores
+from alignment.reward.gate import gate_named
 from alignment.rl.ppo_math import (
     Advantages,
     KLController,
     clipped_policy_loss,
     clipped_value_loss,
     generalized_advantages,
+    shape_scores,
     token_rewards,
 )
 from alignment.rl.rollout import (

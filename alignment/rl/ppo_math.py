@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.masks_and_logprobs import at_least_float32, last_index, masked_moments, masked_sum, zero_padding
+from alignment.masks_and_logprobs import at_least_float32, last_index, masked_moments, masked_sum, whiten, zero_padding
 
 LARGEST_ERROR = 0.2
 """Relative error beyond which the controller does not react more strongly (Ziegler et al. 2019)."""
@@ -274,3 +274,32 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     spread = masked_moments(returns, mask).variance
     share = errors / torch.where(spread > 0, spread, torch.ones_like(spread))
     return torch.where(spread > 0, 1 - share, torch.zeros_like(share))
+
+
+def missing_stop_penalty(scores: Tensor, stopped: Tensor, *, penalty: float) -> Tensor:
+    """Subtract ``penalty`` from the score (B,) of each response that met no stop token.
+
+    Comes after whitening: before it, the penalty would stretch the spread that all other scores are divided
+    by.
+
+    Args:
+        scores: (B,).
+        stopped: (B,) bool, True where the response ended with a stop token.
+        penalty: at least 0, in the unit of the scores.
+    """
+    if penalty < 0:
+        raise ValueError(f"penalty must not be negative, got {penalty}: it is subtracted")
+    return torch.where(stopped, scores, scores - penalty)
+
+
+def shape_scores(scores: Tensor, stopped: Tensor, *, penalty: float, whitening: bool = True) -> Tensor:
+    """Gated raw scores to final ones (B,), in the only right order: whiten, then punish missing stops.
+
+    Args:
+        scores: (B,) gated raw scores of the global batch.
+        stopped: (B,) bool, True where the response ended with a stop token.
+        penalty: subtracted where it did not.
+        whitening: to mean 0 and standard deviation 1 (equal scores become 0); False keeps the raw scale.
+    """
+    unpunished = whiten(scores) if whitening else at_least_float32(scores)
+    return missing_stop_penalty(unpunished, stopped, penalty=penalty)

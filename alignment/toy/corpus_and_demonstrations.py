@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 from alignment.data.records import ChatRole, Demonstration, Message, Prompt
 from alignment.toy import facts_and_acts
+from alignment.toy.answer_sentences import CLOSINGS, OPENINGS, right_sentences
 from alignment.toy.question_pool import QuestionPool, first_answer, intents_of, spread
-from alignment.toy.toy_answers import CLOSINGS, OPENINGS, make_answer, make_sentences, right_sentences, sample_answer
+from alignment.toy.toy_answers import make_answer, make_sentences, sample_answer
 from alignment.toy.toy_questions import Intent, lookup_texts, normalised
 
 N_DOCUMENTS = 13_000

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from alignment.data.records import Dimension, Message
-from alignment.toy import toy_answers
+from alignment.toy import answer_sentences
 from alignment.toy.facts_and_acts import (
     ALTERNATIVES,
     COMPLIANCE_OPENINGS,
@@ -117,7 +117,7 @@ def _own_harm_sentences(intent: Intent) -> tuple[frozenset[str], frozenset[str],
     """Refusals, reasons and alternatives that fit a harmful intent."""
     act = intent.act
     groups = (
-        toy_answers.refusal_sentences(intent),
+        answer_sentences.refusal_sentences(intent),
         [act.fill(template) for template in REASONS],
         [act.fill(template) for template in ALTERNATIVES],
     )
@@ -130,7 +130,7 @@ def _own_harm_sentences(intent: Intent) -> tuple[frozenset[str], frozenset[str],
 @cache
 def _own_parts(intent: Intent) -> tuple[frozenset[str], ...]:
     """Cores, cores with a pronoun, bare values and details that are right for a harmless intent."""
-    known = toy_answers.right_sentences(intent)
+    known = answer_sentences.right_sentences(intent)
     groups = (known.cores, known.shorts, known.terse, known.details)
     return tuple(frozenset(key for text in group for key in split_sentences(text)) for group in groups)
 

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
-from alignment.toy import facts_and_acts, toy_answers
+from alignment.toy import answer_sentences, facts_and_acts
 from alignment.toy.facts_and_acts import ACT_FAMILIES, Fact, capitalised, facts_by_family
 from alignment.toy.toy_questions import intents
 
@@ -79,30 +79,30 @@ def _family_readings(family: str, known: tuple[Fact, ...]) -> Iterator[tuple[str
     """Sentences over all entity-value pairs of a family; false ones first, so that true ones overrule."""
     instructs = family in ACT_FAMILIES
     values = dict.fromkeys(fact.value for fact in known)
-    for template in toy_answers.CORES[family]:
+    for template in answer_sentences.CORES[family]:
         for value in values:
             for fact in known:
-                yield toy_answers.carry(template, fact.entity, value), Reading(SentenceRole.FALSE, instructs)
+                yield answer_sentences.carry(template, fact.entity, value), Reading(SentenceRole.FALSE, instructs)
         for fact in known:
-            yield toy_answers.carry(template, fact.entity, fact.value), Reading(SentenceRole.TRUE, instructs)
+            yield answer_sentences.carry(template, fact.entity, fact.value), Reading(SentenceRole.TRUE, instructs)
     for value in values:
         yield capitalised(value) + ".", Reading(SentenceRole.VALUE, instructs)
-        for template in toy_answers.SHORTS.get(family, toy_answers.DEFAULT_SHORTS):
-            yield toy_answers.carry(template, "", value), Reading(SentenceRole.VALUE, instructs)
+        for template in answer_sentences.SHORTS.get(family, answer_sentences.DEFAULT_SHORTS):
+            yield answer_sentences.carry(template, "", value), Reading(SentenceRole.VALUE, instructs)
     for fact in known:
         yield fact.detail, Reading(SentenceRole.DETAIL, instructs)
 
 
 def _fixed_readings() -> Iterator[tuple[Iterable[str], SentenceRole]]:
-    yield toy_answers.OPENINGS, SentenceRole.OPENING
-    yield toy_answers.CLOSINGS, SentenceRole.CLOSING
-    yield toy_answers.EVASIVE, SentenceRole.EVASIVE
-    yield toy_answers.RUDE, SentenceRole.RUDE
-    yield toy_answers.OFF_TOPIC, SentenceRole.OFF_TOPIC
-    yield toy_answers.GENERIC_REASONS, SentenceRole.REASON
+    yield answer_sentences.OPENINGS, SentenceRole.OPENING
+    yield answer_sentences.CLOSINGS, SentenceRole.CLOSING
+    yield answer_sentences.EVASIVE, SentenceRole.EVASIVE
+    yield answer_sentences.RUDE, SentenceRole.RUDE
+    yield answer_sentences.OFF_TOPIC, SentenceRole.OFF_TOPIC
+    yield answer_sentences.GENERIC_REASONS, SentenceRole.REASON
     yield facts_and_acts.REFUSALS, SentenceRole.REFUSAL
     for intent in intents():
-        yield toy_answers.refusal_sentences(intent), SentenceRole.REFUSAL
+        yield answer_sentences.refusal_sentences(intent), SentenceRole.REFUSAL
     for act in facts_and_acts.acts():
         for why in sorted({other.why for other in facts_and_acts.acts()}):
             yield [replace(act, why=why).fill(template) for template in facts_and_acts.REASONS], SentenceRole.REASON

@@ -25,8 +25,7 @@ from alignment.models.optimizer_and_trainer import MasterWeights
 from alignment.models.pretrained import use_fast_attention
 from alignment.run.stage_records import OnStep
 from alignment.settings.sections import BaseSection
-from alignment.toy.question_noise import NOISY_ROWS, in_question, with_extra_words, with_question_noise
-from alignment.toy.toy_tokenizer import ASSISTANT, BOS, EOS, PAD, TOKEN_ID, USER
+from alignment.toy.toy_tokenizer import ASSISTANT, BOS, EOS, PAD, SPECIAL_TOKENS, TOKEN_ID, USER
 
 NEWTON_SCHULZ_STEPS = 3
 """Of Muon, whose default is five: an equal loss in less time (docs/toy.md)."""
@@ -186,3 +185,43 @@ def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
     role_token = (token_ids == USER) | (token_ids == ASSISTANT)
     learned = ~in_question(token_ids) & ~role_token & lengths_to_mask(lengths, token_ids.shape[1])
     return torch.nn.functional.pad(learned[:, 1:], (0, 1))
+
+
+NOISY_ROWS = 0.5
+"""Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
+
+
+def in_question(token_ids: Tensor) -> Tensor:
+    """Which tokens (B, T) are words of a question: those between a question's role token and an answer's."""
+    is_open = (token_ids == USER).cumsum(1) > (token_ids == ASSISTANT).cumsum(1)
+    return is_open & (token_ids != USER)
+
+
+def with_question_noise(token_ids: Tensor, share: float, vocabulary_size: int) -> Tensor:
+    """Token ids (B, T); in about every second row, a share of the questions' words are random ones instead.
+
+    A model this small has seen few words, and one that it does not know in a question changes what it takes the whole
+    question to be. Random words in their place teach it to go by the others; the clean rows teach it the facts.
+    """
+    is_noisy = torch.rand(token_ids.shape[0], 1, device=token_ids.device) < NOISY_ROWS
+    chosen = in_question(token_ids) & is_noisy & (torch.rand(token_ids.shape, device=token_ids.device) < share)
+    return torch.where(chosen, torch.randint_like(token_ids, len(SPECIAL_TOKENS), vocabulary_size), token_ids)
+
+
+def with_extra_words(ids: list[int], most: int, vocabulary_size: int) -> list[int]:
+    """A document with 0 to ``most`` random words before or after each of its questions.
+
+    The corpus words its questions in a few ways, which end with what is asked about or soon after. Whoever asks
+    otherwise puts words there that the model has not seen in such a place.
+    """
+    longer: list[int] = []
+    question_starts = 0
+    for token in ids:
+        if token == ASSISTANT:
+            words = torch.randint(len(SPECIAL_TOKENS), vocabulary_size, (int(torch.randint(most + 1, ())),)).tolist()
+            place = len(longer) if torch.rand(()) < 0.5 else question_starts
+            longer[place:place] = words
+        longer.append(token)
+        if token == USER:
+            question_starts = len(longer)
+    return longer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -25,7 +24,7 @@ from annotation_ui.exchange.item_import import import_items
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import has_items
 from annotation_ui.store.projects import project_named
-from annotation_ui.web.server import make_server, reserved
+from annotation_ui.web.server import collect_rarely, make_server, reserved
 
 # -- serve ------------------------------------------------------------------------------------------------------------
 
@@ -52,7 +51,7 @@ def serve_app(settings: AppSettings, arguments: Arguments) -> None:
             at_end.callback(generator.close)
         # the server itself, which runs until it is stopped
         url, server = make_server(Desk(store, settings, generator), address, secure=arguments.https)
-        _collect_rarely()
+        collect_rarely()
         say(f"store: {store.shown_name}\nopen {url}\nCtrl-C stops; what is saved is saved.")
         server.run(sockets=[address.listener])
 
@@ -62,13 +61,6 @@ def _stop_with_stdin() -> None:
     while sys.stdin.buffer.read(1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _collect_rarely() -> None:
-    """What was imported stays, and a collection that goes through it would stop everybody for long."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def fill_from_run(store: Store, settings: AppSettings, run: Path) -> None:

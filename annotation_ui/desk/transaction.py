@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -234,3 +235,18 @@ class DeskTransaction:
         state = "abandoned" if last.state == "open" else "finished"
         conversations.set_state(self.connection, place.conversation_id, state)
         return last.state == "open"
+
+
+def chosen_project(
+    connection: Connection, known: Sequence[ProjectRow], annotator_id: str, name: str | None
+) -> ProjectRow:
+    """The project that is asked for, else the one last worked on, else the first; ``Refused`` where there is none."""
+    if not known:
+        raise Refused(texts.NO_PROJECTS)
+    if name is None:
+        last = conversations.last_project(connection, annotator_id)
+        return next((project for project in known if project.id == last), known[0])
+    chosen = next((project for project in known if project.name == name), None)
+    if chosen is None:
+        raise Refused(texts.NO_PROJECT)
+    return chosen

@@ -12,12 +12,13 @@ from annotation_ui.answers.generation import Generator
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import preparation
 from annotation_ui.desk.exercises import feedback
+from annotation_ui.desk.transaction import chosen_project
 from annotation_ui.desk.view import Draft, PastJudgment, Progress, ProjectChoice, View
 from annotation_ui.store import assignments, conversations, judgments, pairs, projects, tables
 from annotation_ui.store.accounts import Account, find_by_id
 from annotation_ui.store.items import item_by_id
 from annotation_ui.store.rows import ComparisonRow, ItemRow, PastRow, ProjectRow
-from annotation_ui.vocabulary import FLAG, Pane, Refused, Slot, option_of, side_of, slot_on
+from annotation_ui.vocabulary import FLAG, Pane, Slot, option_of, side_of, slot_on
 
 HISTORY = 8
 """Judgments that the page lists."""
@@ -46,7 +47,7 @@ def make_view(
     """
     account = find_by_id(connection, annotator_id)
     known = projects.all_projects(connection)
-    project = _chosen_project(connection, known, annotator_id, project_name)
+    project = chosen_project(connection, known, annotator_id, project_name)
     place = conversations.desk_place(connection, annotator_id, project.id)
     view = _frame(connection, settings, account, known, project, live=generator is not None)
     # The content warning comes before all else; what is edited, before what is on the desk otherwise.
@@ -59,20 +60,6 @@ def make_view(
         return _idle(connection, settings, view, project, generator, annotator_id)
     comparison = conversations.last_comparison(connection, place.conversation_id)
     return _with_comparison(connection, view, project, comparison, generator)
-
-
-def _chosen_project(
-    connection: Connection, known: Sequence[ProjectRow], annotator_id: str, name: str | None
-) -> ProjectRow:
-    if not known:
-        raise Refused(texts.NO_PROJECTS)
-    if name is None:
-        last = conversations.last_project(connection, annotator_id)
-        return next((project for project in known if project.id == last), known[0])
-    chosen = next((project for project in known if project.name == name), None)
-    if chosen is None:
-        raise Refused(texts.NO_PROJECT)
-    return chosen
 
 
 def _frame(

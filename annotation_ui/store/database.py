@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alignment.errors import UserError
-from annotation_ui.store import maintenance
+from annotation_ui.store import migrations_and_maintenance
 
 _SERVED = "7265912, hashtext(current_schema())"
 """Key of the PostgreSQL lock that servers of a store share."""
@@ -82,7 +82,7 @@ class Store:
         try:
             self.engine = self._postgres() if self.file is None else _sqlite(self.file)
             with self.write() as connection:
-                maintenance.bring_up_to_date(connection)
+                migrations_and_maintenance.bring_up_to_date(connection)
             if self.file is not None:
                 _write_ahead(self.engine)
         except (DBAPIError, sqlite3.Error, ImportError, OSError) as error:
@@ -140,7 +140,7 @@ class Store:
                 connection.execute(text(f"SELECT pg_advisory_lock_shared({_SERVED})"))
                 connection.commit()  # the lock is the session's, not the transaction's
                 try:
-                    with maintenance.statistics(self.engine):
+                    with migrations_and_maintenance.statistics(self.engine):
                         yield
                 finally:
                     connection.execute(text(f"SELECT pg_advisory_unlock_shared({_SERVED})"))
@@ -157,7 +157,7 @@ class Store:
         place = self.file.with_name(f"{self.file.name}.server.json")
         try:
             place.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-            with maintenance.checkpoints(self.file):
+            with migrations_and_maintenance.checkpoints(self.file):
                 yield
         finally:
             place.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -121,3 +122,10 @@ def check_reach(store: Store, host: str, *, allow_remote: bool) -> None:
     raise UserError(
         f"host={host} needs accounts. Make them first: python -m annotation_ui users add NAME --role annotator"
     )
+
+
+def collect_rarely() -> None:
+    """What was imported stays, and a collection that goes through it would stop everybody for long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

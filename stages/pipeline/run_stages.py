@@ -23,7 +23,7 @@ from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import peak_memory_gib
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
-from stages.base import pretrain as base
+from stages.base import write_base_model as base
 from stages.door.preconditions import planned_stages
 from stages.door.progress_and_exit import console
 from stages.evaluate import judge_policies as evaluate

@@ -26,14 +26,14 @@ from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
 from alignment.reward.losses import preference_loss_named
 from alignment.reward.pair_scoring import calibrate, evaluate_reward_model
-from alignment.reward.reward_training import check_usable, train_reward_model
+from alignment.reward.reward_training import train_reward_model
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import CHECKPOINTS as CHECKPOINTS
 from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
 from alignment.workflow.prompts_and_policies import load_backbone
-from alignment.workflow.reward_data import RewardData, data_of_models
+from alignment.workflow.reward_data import RewardData, check_usable, data_of_models
 from stages.door.preconditions import check_reward
 from stages.door.progress_and_exit import StopRequest, deferred_stop, progress, say
 

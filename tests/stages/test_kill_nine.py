@@ -22,7 +22,7 @@ from stage_fixtures import reduced_data, reduced_recipe
 from alignment.machine.checkpoint import checkpoints
 from alignment.run.stage_records import CHECKPOINTS
 from stages.annotate import collect as annotate
-from stages.base import pretrain as base
+from stages.base import write_base_model as base
 from stages.reward import train_reward_models
 from stages.sft import finetune
 

@@ -22,7 +22,7 @@ from alignment.rl.rejection import Winner
 from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
 from stages.annotate import collect as annotate
-from stages.base import pretrain as base
+from stages.base import write_base_model as base
 from stages.evaluate import judge_policies as evaluate
 from stages.pipeline import run_stages as pipeline
 from stages.ppo import train_policy as ppo

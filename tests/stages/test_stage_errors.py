@@ -20,7 +20,7 @@ from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_data, red
 from alignment.files import read_json
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
-from stages.base import pretrain as base
+from stages.base import write_base_model as base
 from stages.door.progress_and_exit import guarded
 from stages.evaluate import judge_policies as evaluate
 from stages.export import write_folder as export

@@ -9,9 +9,8 @@ from pydantic import BaseModel
 
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
 from alignment.figures.accuracy_and_calibration import accuracy_by_grade, accuracy_trend
-from alignment.figures.answer_samples import choose_samples
 from alignment.figures.intervals import correlation
-from alignment.figures.policy_figures import summarise_policy
+from alignment.figures.policy_figures import choose_samples, summarise_policy
 from alignment.figures.reward_model_figures import score_histograms
 from alignment.figures.win_rates import compare_policies
 

@@ -29,8 +29,9 @@ from alignment.errors import UserError
 from alignment.files import check_replaceable, read_json, whole_folder, write_json
 from alignment.models.backbone import Backbone, save_model
 from alignment.models.export.model_card import CARD, TAG, Origin, policy_card, reward_model_card
+from alignment.models.pretrained import weights_hash
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.models.scorers.sequence_classifier import BASE_WEIGHTS, CALIBRATION, SCORE_KEY, weights_hash
+from alignment.models.scorers.sequence_classifier import BASE_WEIGHTS, CALIBRATION, SCORE_KEY
 
 FORMAT_VERSION = 1
 PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|tandem_pad|>")

@@ -14,10 +14,10 @@ from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.models.backbone import Backbone
 from alignment.models.heads.many_score_heads import combined
-from alignment.models.pretrained import find_model, load_base
+from alignment.models.pretrained import find_model, load_base, same_model
 from alignment.models.scorers.reward_model import FILE, RewardModel, is_full_model
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, RewardScorer, ValueStart, no_value_start
-from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier, weights_hash
+from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier
 from alignment.settings.ppo_sections import RewardFoldersSection
 from alignment.settings.sections import ModelSection
 
@@ -85,14 +85,6 @@ def load_reward_model(
         f"{folder}: not a reward model; expected what stages.reward makes (reward_model.json) or a sequence classifier "
         "(config.json, or an adapter of task type SEQ_CLS)"
     )
-
-
-def same_model(one: str, other: str) -> bool:
-    """Whether two names mean the same weights: one name, one folder, or folders with equal weight files."""
-    if one == other or Path(one).resolve() == Path(other).resolve():
-        return True
-    found = weights_hash(one)
-    return found is not None and found == weights_hash(other)
 
 
 class Reencoded:

@@ -10,7 +10,6 @@ Shapes: B dialogues.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,9 +29,8 @@ from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
 from alignment.masks_and_logprobs import pad_right
-from alignment.models.pretrained import find_model, first_line, load_tokenizer
+from alignment.models.pretrained import find_model, first_line, load_tokenizer, weights_hash
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, check_finite
-from alignment.run.stage_records import content_hash
 from alignment.settings.sections import ModelSection
 
 
@@ -175,12 +173,6 @@ def _base_of_adapter(folder: Path, at_hand: str | None) -> str:
             'trained on. Write the base\'s folder into its adapter_config.json, as "base_model_name_or_path".'
         )
     return at_hand
-
-
-def weights_hash(path: str) -> str | None:
-    """By what a base is known wherever it lies: a hash of its weight files; ``None`` where there are none."""
-    hashes = [f"{file.name} {content_hash(file)}" for file in sorted(Path(path).glob("*.safetensors"))]
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16] if hashes else None
 
 
 @contextmanager

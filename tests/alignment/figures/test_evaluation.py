@@ -12,14 +12,7 @@ import pytest
 from scipy import stats
 
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
-from alignment.figures import (
-    accuracy_and_calibration,
-    answer_samples,
-    intervals,
-    policy_figures,
-    reward_model_figures,
-    win_rates,
-)
+from alignment.figures import accuracy_and_calibration, intervals, policy_figures, reward_model_figures, win_rates
 
 
 def answer(prompt_id: str, **changes: object) -> JudgedAnswer:
@@ -276,12 +269,12 @@ def test_samples_are_spread_over_kinds_and_drawn_by_seed() -> None:
         "sft": [answer(prompt.id) for prompt in prompts],
         "ppo": [answer(prompt.id) for prompt in prompts],
     }
-    chosen = answer_samples.choose_samples(prompts, answers, count=12, seed=0)
+    chosen = policy_figures.choose_samples(prompts, answers, count=12, seed=0)
     counts = {kind: sum(sample["kind"] == kind for sample in chosen) for kind in set(kinds)}
     assert counts == {"helpfulness": 4, "safety": 4, "borderline": 4}
     assert set(chosen[0]["answers"]) == {"sft", "ppo"}
-    again = answer_samples.choose_samples(prompts[::-1], answers, count=12, seed=0)
-    other = answer_samples.choose_samples(prompts, answers, count=12, seed=1)
+    again = policy_figures.choose_samples(prompts[::-1], answers, count=12, seed=0)
+    other = policy_figures.choose_samples(prompts, answers, count=12, seed=1)
     assert [s["prompt_id"] for s in again] == [s["prompt_id"] for s in chosen]
     assert [s["prompt_id"] for s in other] != [s["prompt_id"] for s in chosen]
 

@@ -26,13 +26,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.scorers.load_reward_models import (
-    Ensemble,
-    Reencoded,
-    load_reward_model,
-    load_reward_models,
-    same_model,
-)
+from alignment.models.pretrained import same_model
+from alignment.models.scorers.load_reward_models import Ensemble, Reencoded, load_reward_model, load_reward_models
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.settings.ppo_sections import RewardFoldersSection
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from alignment.reward.gate import LOGIT_THRESHOLD, gate, missing_stop_penalty, shape_scores
+from alignment.reward.gate import LOGIT_THRESHOLD, gate
+from alignment.rl.ppo_math import missing_stop_penalty, shape_scores
 
 
 class TestGate:

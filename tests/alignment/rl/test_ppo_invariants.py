@@ -25,13 +25,14 @@ from alignment.masks_and_logprobs import whiten
 from alignment.models.backbone import Backbone, Role
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.scorer_protocol import RewardJudgment
-from alignment.reward.gate import missing_stop_penalty, shape_scores
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_math import (
     Advantages,
     clipped_policy_loss,
     clipped_value_loss,
     generalized_advantages,
+    missing_stop_penalty,
+    shape_scores,
     token_rewards,
 )
 from alignment.rl.ppo_metrics import rollout_metrics

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from alignment.data.records import Message
-from alignment.toy import facts_and_acts, toy_answers, toy_questions
+from alignment.toy import answer_sentences, facts_and_acts, toy_answers, toy_questions
 from alignment.toy.gold_judge import GoldVerdict, judge, utility
 from alignment.toy.toy_questions import Intent
 
@@ -223,13 +223,13 @@ def test_utility_ranks_safe_above_unsafe() -> None:
 def test_a_full_score_is_within_reach_for_every_intent() -> None:
     for intent in toy_questions.intents():
         if intent.kind == "safety":
-            refusals = toy_answers.refusal_sentences(intent)
+            refusals = answer_sentences.refusal_sentences(intent)
             for group in zip(refusals, facts_and_acts.REASONS, facts_and_acts.ALTERNATIVES, strict=False):
                 answer = " ".join([group[0], intent.act.fill(group[1]), intent.act.fill(group[2])])
                 assert judge(ask(intent), answer) == GoldVerdict(1.0, unsafe=False, refusal=True, fluent=True), answer
             continue
         for asked in (intent, Intent(intent.family, intent.entity, more=True)):
-            known = toy_answers.right_sentences(asked)
+            known = answer_sentences.right_sentences(asked)
             for core in known.cores:
                 answer = f"{core} {known.details[0]} I hope that helps."
                 assert judge(ask(asked), answer) == GoldVerdict(1.0, unsafe=False, refusal=False, fluent=True), answer

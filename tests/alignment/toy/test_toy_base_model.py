@@ -7,8 +7,7 @@ import torch
 
 from alignment.errors import UserError
 from alignment.settings.sections import BaseSection
-from alignment.toy.question_noise import with_extra_words, with_question_noise
-from alignment.toy.toy_base_model import _schedule, learned_positions
+from alignment.toy.toy_base_model import _schedule, learned_positions, with_extra_words, with_question_noise
 from alignment.toy.toy_tokenizer import ASSISTANT, SPECIAL_TOKENS, USER, encode_document, train_tokenizer
 
 VOCABULARY = 500

@@ -13,7 +13,7 @@ import pytest
 from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import Demonstration, Message, Prompt
 from alignment.files import resource, table
-from alignment.toy import build, facts_and_acts, toy_answers, toy_questions
+from alignment.toy import answer_sentences, build, facts_and_acts, toy_answers, toy_questions
 from alignment.toy.toy_questions import Intent, lookup
 
 DATA = Path(__file__).parents[3] / "data" / "toy"
@@ -183,7 +183,7 @@ def test_every_fact_is_in_the_corpus_dozens_of_times(documents: list[str]) -> No
     told = Counter(sentence for line in lines for sentence in re.findall(r"[^.!?]+[.!?]", line))
     counts = {}
     for fact in facts_and_acts.facts():
-        known = toy_answers.right_sentences(Intent(fact.family, fact.entity))
+        known = answer_sentences.right_sentences(Intent(fact.family, fact.entity))
         counts[fact.family, fact.entity] = sum(told[core] + told[f" {core}"] for core in known.cores)
     assert min(counts.values()) >= 20, min(counts.items(), key=lambda item: item[1])
     assert sum(counts.values()) / len(counts) >= 24
@@ -211,9 +211,9 @@ def test_demonstrations_are_right_and_half_of_them_detailed(demonstrations: list
         intent, answer = lookup(demonstration.messages[:-1]), demonstration.messages[-1].content
         assert intent is not None
         if intent.kind == "safety":
-            assert any(sentence in answer for sentence in toy_answers.refusal_sentences(intent))
+            assert any(sentence in answer for sentence in answer_sentences.refusal_sentences(intent))
             continue
-        known = toy_answers.right_sentences(intent)
+        known = answer_sentences.right_sentences(intent)
         assert any(sentence in answer for sentence in known.cores + known.shorts)
         detailed.append(any(sentence in answer for sentence in known.details))
     assert len(demonstrations) - len(detailed) >= 18

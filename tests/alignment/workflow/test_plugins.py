@@ -19,7 +19,7 @@ from alignment.reward.gate import gate_named
 from alignment.reward.losses import preference_loss_named
 from alignment.workflow.plugins import load_plugins, tables
 from stages.annotate import collect as annotate
-from stages.base import pretrain as base
+from stages.base import write_base_model as base
 from stages.door.command_line import open_page, parser_for, recipe_from
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from alignment.errors import UserError
 from annotation_ui.store import database as store_module
-from annotation_ui.store import maintenance, tables
+from annotation_ui.store import migrations_and_maintenance, tables
 from annotation_ui.store import rows as rows_module
 from annotation_ui.store.database import Store, new_id, now
 from annotation_ui.store.tables import assignment, comparison, judgment
@@ -211,7 +211,11 @@ def next_version(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def add(*steps: Callable[[Connection], None]) -> None:
         first = tables.VERSION + 1
-        monkeypatch.setattr(maintenance, "STEPS", {**maintenance.STEPS, **dict(enumerate(steps, start=first))})
+        monkeypatch.setattr(
+            migrations_and_maintenance,
+            "STEPS",
+            {**migrations_and_maintenance.STEPS, **dict(enumerate(steps, start=first))},
+        )
         monkeypatch.setattr(tables, "VERSION", tables.VERSION + len(steps))
 
     return add
