@@ -100,7 +100,7 @@ def sft_run(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
     run = tmp_path_factory.mktemp("runs") / "sft"
     for stage in (write_base_model, finetune):
-        stage.main(reduced_recipe(files, run))
+        stage.run(reduced_recipe(files, run))
     return run
 
 
@@ -115,5 +115,5 @@ def rewarded_run(files: dict[str, str], sft_run: Path) -> Path:
     run = sft_run.with_name("rewarded")
     shutil.copytree(sft_run, run)
     for stage in (collect, train_reward_models):
-        stage.main(reduced_recipe(files, run))
+        stage.run(reduced_recipe(files, run))
     return run

@@ -37,7 +37,7 @@ from stages.door.preconditions import check_annotate
 from stages.door.progress_and_exit import progress, say_left_out
 
 
-def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
+def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/annotate/``; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
     check_annotate(recipe, round_number)

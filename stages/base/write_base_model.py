@@ -19,7 +19,7 @@ from stages.door.preconditions import check_base
 from stages.door.progress_and_exit import progress
 
 
-def main(recipe: Recipe) -> dict[str, Any]:
+def run(recipe: Recipe) -> dict[str, Any]:
     """Make ``base/`` in the run folder; returns the stage's result."""
     # Check the settings and read the corpus.
     check_base(recipe)

@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         recipe = recipe_from(arguments)
         check_chat(recipe)
-        open_page("stages.chat.talk", recipe).main(recipe, arguments.compare or [arguments.policy])
+        open_page("stages.chat.talk", recipe).run(recipe, arguments.compare or [arguments.policy])
 
     return enter(arguments, work)
 

@@ -32,7 +32,7 @@ COMMANDS = {
 """What can be typed in place of a message."""
 
 
-def main(recipe: Recipe, names: list[str]) -> None:
+def run(recipe: Recipe, names: list[str]) -> None:
     """Read messages from standard input until it ends, answering each with every named policy."""
     folder = RunFolder(recipe.run_dir)
     settings = recipe.model.model_copy(update={"sampling_copy": False})  # drawing token by token does without

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from alignment.rl.health.health_watch import Finding
-from stages.door.command_names import as_called
+from stages.door.progress_and_exit import as_called
 
 STYLES = {"ok": "green", "skipped": "dim", "warning": "yellow", "problem": "bold red", "error": "bold red"}
 console = Console()

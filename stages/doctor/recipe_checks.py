@@ -52,7 +52,7 @@ CHECKS: dict[str, Callable[[Subject], CheckResult]] = {
 """Name of a check, as it is printed, and its function; in this order, since later ones rest on earlier ones."""
 
 
-def main(recipe: Recipe) -> dict[str, CheckResult]:
+def run(recipe: Recipe) -> dict[str, CheckResult]:
     """Check a recipe before a run, a line for each check; returns every result."""
     results: dict[str, CheckResult] = {}
     for name, result in check_recipe(Subject(recipe)):
@@ -68,7 +68,7 @@ def main(recipe: Recipe) -> dict[str, CheckResult]:
 
 def recipe_is_healthy(recipe: Recipe) -> bool:
     """Check a recipe; returns whether it has no problem."""
-    return all(result.status != "problem" for result in main(recipe).values())
+    return all(result.status != "problem" for result in run(recipe).values())
 
 
 def check_recipe(subject: Subject) -> Iterator[tuple[str, CheckResult]]:

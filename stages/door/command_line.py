@@ -17,8 +17,7 @@ from alignment.run.stage_records import SECTIONS
 from alignment.settings.read_recipe import DEFAULT_RECIPE, REQUIRED, leaves, load_recipe, recipe_keys
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import check_plugins, load_plugins
-from stages.door.command_names import as_called
-from stages.door.progress_and_exit import deferred_stop, guarded
+from stages.door.progress_and_exit import as_called, deferred_stop, guarded
 
 MISSING = "???"
 """In a recipe: no sensible default, the user gives it."""
@@ -78,7 +77,7 @@ def run_stage(stage: str, check: Callable[[Recipe], None], *, page: str, argv: S
     Args:
         stage: its name, as in ``python -m stages.NAME``.
         check: raises ``UserError`` where the stage cannot begin.
-        page: the module whose ``main`` takes the recipe and does the work.
+        page: the module whose ``run`` takes the recipe and does the work.
         argv: the words of the command line; default: those of this process.
     """
     arguments = parser_for(stage).parse_intermixed_args(argv)
@@ -86,7 +85,7 @@ def run_stage(stage: str, check: Callable[[Recipe], None], *, page: str, argv: S
     def work() -> None:
         recipe = recipe_from(arguments)
         check(recipe)
-        open_page(page, recipe).main(recipe)
+        open_page(page, recipe).run(recipe)
 
     return enter(arguments, work)
 

@@ -5,10 +5,13 @@ An error is one message without a traceback. Ctrl-C and SIGTERM wait for the ste
 
 from __future__ import annotations
 
+import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,14 +19,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.errors import UserError
-from alignment.run.stage_records import OnStep
-from stages.door.command_names import as_called
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command ``tandem``, which only lists the stages, needs none of it
+    from alignment.data.jsonl_and_raw_rows import ReadReport
     from alignment.machine.device_and_processes import Processes
+    from alignment.run.stage_records import OnStep
 
+DESK = "desk"
+"""Name of the command that is ``python -m annotation_ui``."""
 FIGURES = ("loss", "accuracy", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate")
 """Metrics that stand beside the bar, the most telling first."""
 TITLE, BAR, CLOCKS, SPACES = 22, 16, 14, 6
@@ -169,3 +173,15 @@ def deferred_stop() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def is_tandem() -> bool:
+    """Whether this process was started as ``tandem``, and not as ``python -m stages.NAME``."""
+    return Path(sys.argv[0]).stem == "tandem"
+
+
+def as_called(text: str) -> str:
+    """A text whose commands are as the program was called: ``tandem sft`` for ``python -m stages.sft``."""
+    if not is_tandem():
+        return text
+    return re.sub(r"python -m stages\.(\w+)", r"tandem \1", text).replace("python -m annotation_ui", f"tandem {DESK}")

@@ -40,7 +40,7 @@ from stages.door.progress_and_exit import progress, say_left_out
 from stages.evaluate.report_figures import assemble_report
 
 
-def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
+def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/eval/`` and the run's report; returns the report."""
     # Read the held-out prompts, and keep those that leave room for an answer.
     folder = RunFolder(recipe.run_dir)

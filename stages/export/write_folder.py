@@ -22,7 +22,7 @@ from stages.door.preconditions import check_export
 from stages.door.progress_and_exit import console
 
 
-def main(recipe: Recipe) -> Path:
+def run(recipe: Recipe) -> Path:
     """Make the folder that ``export.to`` names, or ``export/WHAT`` in the run folder; returns it."""
     folder, section = RunFolder(recipe.run_dir), recipe.export
     target = Path(section.to) if section.to else folder.root / "export" / section.what

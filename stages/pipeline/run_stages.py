@@ -34,7 +34,7 @@ from stages.sft import finetune
 Work = Callable[[Recipe, int], dict[str, Any]]
 
 
-def main(recipe: Recipe) -> dict[str, Any]:
+def run(recipe: Recipe) -> dict[str, Any]:
     """Run what is not finished yet; returns the report."""
     folder = RunFolder(recipe.run_dir)
     for name, number in planned_stages(recipe):
@@ -49,13 +49,13 @@ def main(recipe: Recipe) -> dict[str, Any]:
 
 
 WORK: dict[str, Work] = {
-    "base": lambda recipe, _: base.main(recipe),
-    "sft": lambda recipe, _: finetune.main(recipe),
-    "annotate": lambda recipe, number: annotate.main(recipe, number),
-    "reward": lambda recipe, number: train_reward_models.main(recipe, number),
-    "rejection": lambda recipe, number: ppo.main(recipe, number),
-    "ppo": lambda recipe, number: ppo.main(recipe, number),
-    "eval": lambda recipe, number: evaluate.main(recipe, number),
+    "base": lambda recipe, _: base.run(recipe),
+    "sft": lambda recipe, _: finetune.run(recipe),
+    "annotate": lambda recipe, number: annotate.run(recipe, number),
+    "reward": lambda recipe, number: train_reward_models.run(recipe, number),
+    "rejection": lambda recipe, number: ppo.run(recipe, number),
+    "ppo": lambda recipe, number: ppo.run(recipe, number),
+    "eval": lambda recipe, number: evaluate.run(recipe, number),
 }
 """Stage folder -> what makes it, for a round."""
 

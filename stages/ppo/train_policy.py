@@ -21,7 +21,7 @@ from stages.ppo.rejection_sampling import rejection
 from stages.ppo.round_inputs import Round, load_round
 
 
-def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
+def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/rejection/`` and ``round-N/ppo/``; returns the last stage's result."""
     folder = RunFolder(recipe.run_dir)
     check_ppo(recipe, round_number)

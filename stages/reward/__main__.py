@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             open_page("stages.reward.ablate", recipe).ablate(recipe, arguments.ablate.split(","))
         else:
             check_reward(recipe)
-            open_page("stages.reward.train_reward_models", recipe).main(recipe)
+            open_page("stages.reward.train_reward_models", recipe).run(recipe)
 
     return enter(arguments, work)
 

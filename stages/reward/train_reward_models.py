@@ -41,7 +41,7 @@ RESULT = "result.json"
 """Written last into a reward model's folder: it is trained, measured and saved."""
 
 
-def main(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
+def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/reward/``; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
     check_reward(recipe, round_number)

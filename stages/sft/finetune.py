@@ -27,7 +27,7 @@ from stages.door.preconditions import check_sft
 from stages.door.progress_and_exit import progress, say_left_out
 
 
-def main(recipe: Recipe) -> dict[str, Any]:
+def run(recipe: Recipe) -> dict[str, Any]:
     """Make ``sft/`` in the run folder; returns the stage's result."""
     # Read the demonstrations and check them, before a model is loaded.
     folder = RunFolder(recipe.run_dir)

@@ -58,7 +58,7 @@ def small_run(folder: Path, *overrides: str) -> Recipe:
 @pytest.mark.integration
 @pytest.mark.parametrize("name", DEMONSTRATIONS)
 def test_sft_runs_on_it_and_counts_every_row(name: str, tmp_path: Path) -> None:
-    result = finetune.main(small_run(tmp_path, f"sft.data={DATA / name}"))
+    result = finetune.run(small_run(tmp_path, f"sft.data={DATA / name}"))
     rows = {"alpaca_format_instructions.json": 1100, **{file: count for file, (_, count) in PAIRS.items()}}[name]
     assert result["demonstrations"] > 0
     assert result["demonstrations"] + sum(result["left_out"].values()) == rows
@@ -69,7 +69,7 @@ def test_sft_runs_on_it_and_counts_every_row(name: str, tmp_path: Path) -> None:
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run whose SFT stage is finished."""
     folder = tmp_path_factory.mktemp("tuned")
-    finetune.main(small_run(folder))
+    finetune.run(small_run(folder))
     return folder
 
 
@@ -80,7 +80,7 @@ def test_reward_runs_on_it_and_reports_its_accuracy(name: str, tuned: Path) -> N
     settings = [f"reward.models=[{dimension}]", f"reward.{dimension}.data={DATA / name}", "overwrite=true"]
     settings += ["reward.safety.safety_weight=0"]  # none of them has safety labels
     settings += [] if name.startswith("alpaca_eval") else ["reward.helpfulness.margin=none"]
-    block: dict[str, Any] = train_reward_models.main(small_run(tuned, *settings))["models"][dimension]
+    block: dict[str, Any] = train_reward_models.run(small_run(tuned, *settings))["models"][dimension]
     accuracy = block["accuracy"]["all"]
     low, high = accuracy["ci95"]
     assert 0 <= low <= accuracy["value"] <= high <= 1

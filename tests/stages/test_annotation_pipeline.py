@@ -93,7 +93,7 @@ def waiting(recipe: Recipe) -> Iterator[tuple[threading.Thread, Store, list[Any]
 
     def work() -> None:
         try:
-            outcome.append(annotate.main(recipe))
+            outcome.append(annotate.run(recipe))
         except BaseException as error:
             outcome.append(error)
 
@@ -152,7 +152,7 @@ def test_the_stage_pauses_with_the_address_and_trains_on_exactly_what_people_sai
         queued = connection.execute(select(item).where(item.c.source == "queue")).all()
     assert {(row.priority, row.overlap) for row in queued} == {(PRIORITY, 0)}  # first of all, and gone at the end
     assert outcome[0]["left_out"].get("answers equal or empty", 0) == 14 + 12 + 5 + 5 - len(queued)
-    result = train_reward_models.main(recipe)
+    result = train_reward_models.run(recipe)
     trained = result["models"]["helpfulness"]["n_train"], result["models"]["safety"]["n_train"]
     by_dimension = {d: sum(r.dimension == d for r in written["train"]) for d in ("helpfulness", "safety")}
     assert trained[0] == by_dimension["helpfulness"] >= 12
@@ -401,7 +401,7 @@ def test_held_out_prompts_among_the_training_prompts_are_found_at_once(
     leaky.write_text(Path(recipe.data.prompts).read_text() + Path(str(recipe.data.heldout_prompts)).read_text())
     data = recipe.data.model_copy(update={"prompts": str(leaky)})
     with pytest.raises(UserError, match=r"prompts\.jsonl"):
-        annotate.main(room.recipe(recipe.model_copy(update={"data": data})))
+        annotate.run(room.recipe(recipe.model_copy(update={"data": data})))
 
 
 def test_what_was_left_out_is_in_the_result(
@@ -412,7 +412,7 @@ def test_what_was_left_out_is_in_the_result(
     data = recipe.data.model_copy(update={"prompts": str(broken), "on_error": "skip"})
     run = tmp_path / "run"
     shutil.copytree(recipe.run_dir, run)
-    result = annotate.main(room.recipe(recipe.model_copy(update={"data": data, "run_dir": str(run)})))
+    result = annotate.run(room.recipe(recipe.model_copy(update={"data": data, "run_dir": str(run)})))
     assert result["left_out"] == {"answers equal or empty": 2, "training prompts, malformed": 1}
     assert "1 malformed" in capsys.readouterr().err
 

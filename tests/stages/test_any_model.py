@@ -40,7 +40,7 @@ def run_of_stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     case = CASES[request.param]
     recipe = recipe_for(case, tmp_path_factory.mktemp("any"))
     for stage in (finetune, annotate, train_reward_models, ppo, evaluate):
-        stage.main(recipe)
+        stage.run(recipe)
     return case, recipe
 
 
@@ -85,7 +85,7 @@ def test_chatting_streams_one_answer(run_of_stages: tuple[Case, Recipe]) -> None
 
 def test_a_model_without_a_template_speaks_llama_2(tmp_path: Path) -> None:
     recipe = recipe_for(CASES["llama without a template"], tmp_path)
-    finetune.main(recipe)
+    finetune.run(recipe)
     backbone = load_backbone(RunFolder(recipe.run_dir), recipe.model)
     ids = backbone.encoder.encode_prompt([Message(role="user", content="ask")])
     assert "[INST] ask [/INST]" in backbone.tokenizer.decode(ids)
@@ -93,8 +93,8 @@ def test_a_model_without_a_template_speaks_llama_2(tmp_path: Path) -> None:
 
 def test_training_every_weight(tmp_path: Path) -> None:
     recipe = recipe_for(CASES["llama"], tmp_path, "sft.method=full")
-    finetune.main(recipe)
-    report = evaluate.main(recipe)
+    finetune.run(recipe)
+    report = evaluate.run(recipe)
     assert set(report["policies"]) == {"base", "sft"}
     base = load_file(str(tmp_path / "model" / "model.safetensors"))
     tuned = load_file(str(tmp_path / "run" / "sft" / "model.safetensors"))
@@ -105,7 +105,7 @@ def test_training_every_weight(tmp_path: Path) -> None:
 
 def test_training_every_weight_of_a_4_bit_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = recipe_for(CASES["qwen3 in nf4"], tmp_path, "sft.method=full")
-    code, shown = outcome(lambda: finetune.main(recipe), capsys)
+    code, shown = outcome(lambda: finetune.run(recipe), capsys)
     assert code == 2
     assert "sft.method=lora" in shown
     assert not (tmp_path / "run" / "sft").exists()
@@ -119,20 +119,20 @@ def test_the_pipeline_annotates_unless_every_reward_model_has_data(
     called: list[str] = []
     for module in (finetune, annotate, train_reward_models, ppo, evaluate):
         name = module.__name__.split(".")[1]
-        monkeypatch.setattr(module, "main", lambda *unused, name=name: called.append(name))
+        monkeypatch.setattr(module, "run", lambda *unused, name=name: called.append(name))
     monkeypatch.setattr(pipeline, "read_json", lambda file: {})
     monkeypatch.setattr(pipeline, "show", lambda report, folder: None)
     own = [f"reward.helpfulness.data={tmp_path}"] if both else []
-    pipeline.main(recipe_for(CASES["llama"], tmp_path, f"reward.models={models}", *own))
+    pipeline.run(recipe_for(CASES["llama"], tmp_path, f"reward.models={models}", *own))
     needed = models == "[helpfulness,safety]" and not both
     assert called == ["sft", *(["annotate"] if needed else []), "reward", "ppo", "ppo", "evaluate"]
 
 
 def test_gradient_checkpointing_trains_the_same_sft_model(tmp_path: Path) -> None:
     plain = recipe_for(CASES["llama"], tmp_path)
-    finetune.main(plain)
+    finetune.run(plain)
     shutil.move(tmp_path / "run", tmp_path / "plain")
-    finetune.main(recipe_for(CASES["llama"], tmp_path, "sft.trainer.gradient_checkpointing=true"))
+    finetune.run(recipe_for(CASES["llama"], tmp_path, "sft.trainer.gradient_checkpointing=true"))
     first = load_file(str(tmp_path / "plain" / "sft" / "model.safetensors"))
     second = load_file(str(tmp_path / "run" / "sft" / "model.safetensors"))
     assert all(first[key].allclose(second[key], atol=1e-6) for key in first)
@@ -142,8 +142,8 @@ def test_gradient_checkpointing_of_a_reward_model_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = recipe_for(CASES["llama"], tmp_path, "reward.trainer.gradient_checkpointing=true")
-    finetune.main(recipe)
-    annotate.main(recipe)
-    code, shown = outcome(lambda: train_reward_models.main(recipe), capsys)
+    finetune.run(recipe)
+    annotate.run(recipe)
+    code, shown = outcome(lambda: train_reward_models.run(recipe), capsys)
     assert code == 2
     assert "reward.trainer: gradient checkpointing is not supported" in shown

@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two policies: SFT, and a PPO adapter that nobody trained."""
     folder = tmp_path_factory.mktemp("chat")
     recipe = recipe_of(folder)
-    finetune.main(recipe)
+    finetune.run(recipe)
     runs = RunFolder(recipe.run_dir)
     stage = runs.begin("ppo", recipe, 1)
     backbone = load_base(runs.stage("sft"), recipe.model)
@@ -84,7 +84,7 @@ def test_turns_are_remembered_until_new(
     run: Path, heard: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     typed(monkeypatch, "one", "  ", "two", "/new", "three", "/quit", "never")
-    chat.main(recipe_of(run), ["sft"])
+    chat.run(recipe_of(run), ["sft"])
     assert heard == [["one"], ["one", "sft 1", "two"], ["three"]]
     assert "sft: sft 3" in capsys.readouterr().out
 
@@ -93,7 +93,7 @@ def test_the_last_turn_can_be_taken_back(
     run: Path, heard: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     typed(monkeypatch, "/back", "one", "two", "/back", "three", "/back", "/back", "four")
-    chat.main(recipe_of(run), ["sft", "ppo"])
+    chat.run(recipe_of(run), ["sft", "ppo"])
     assert heard[0::2] == [["one"], ["one", "sft 1", "two"], ["one", "sft 1", "three"], ["four"]]
     assert heard[3] == ["one", "ppo-1 1", "two"]
     shown = capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_help_and_a_misspelt_command_list_what_there_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     typed(monkeypatch, command)
-    chat.main(recipe_of(run), ["sft"])
+    chat.run(recipe_of(run), ["sft"])
     shown = capsys.readouterr().out
     assert heard == []
     assert all(f"{name:<7}{what}" in shown for name, what in chat.COMMANDS.items())
@@ -121,7 +121,7 @@ def test_two_policies_keep_conversations_of_their_own(
     run: Path, heard: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     typed(monkeypatch, "one", "two")
-    chat.main(recipe_of(run), ["sft", "ppo"])
+    chat.run(recipe_of(run), ["sft", "ppo"])
     assert heard == [["one"], ["one"], ["one", "sft 1", "two"], ["one", "ppo-1 1", "two"]]
     shown = capsys.readouterr().out
     assert "sft: sft 3" in shown
@@ -129,13 +129,13 @@ def test_two_policies_keep_conversations_of_their_own(
 
 
 def test_a_policy_that_is_not_there_lists_those_that_are(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, shown = outcome(lambda: chat.main(recipe_of(run), ["rejection"]), capsys)
+    code, shown = outcome(lambda: chat.run(recipe_of(run), ["rejection"]), capsys)
     assert code == 2
     assert "it has: sft, ppo-1" in shown
 
 
 def test_a_run_without_sft_names_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, shown = outcome(lambda: chat.main(recipe_of(tmp_path), ["newest"]), capsys)
+    code, shown = outcome(lambda: chat.run(recipe_of(tmp_path), ["newest"]), capsys)
     assert code == 2
     assert "python -m stages.sft" in shown
 
@@ -144,7 +144,7 @@ def test_a_conversation_that_is_too_long_is_said_and_chatting_goes_on(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     typed(monkeypatch, "x " * 600, "ask")
-    chat.main(recipe_of(run), ["sft"])
+    chat.run(recipe_of(run), ["sft"])
     shown = capsys.readouterr().out
     assert "error: the conversation with its next answer is" in shown
     assert shown.splitlines()[-1].startswith("sft: ")
@@ -156,7 +156,7 @@ def test_markup_that_people_type_or_models_say_is_shown_as_it_is(
     pieces = [Partial("[bold]no[/bold] [/nothing]", 1, "stop")]
     monkeypatch.setattr(chat, "stream_answer", lambda *_, seed: iter(pieces))
     typed(monkeypatch, "[/oops]")
-    chat.main(recipe_of(run), ["sft"])
+    chat.run(recipe_of(run), ["sft"])
     assert "sft: [bold]no[/bold] [/nothing]" in capsys.readouterr().out
 
 
@@ -166,7 +166,7 @@ def test_markup_is_shown_as_it_is_on_a_terminal_too(run: Path, monkeypatch: pyte
     pieces = [Partial("a list[int] ", 1, None), Partial("a list[int] [/INST]", 2, "stop")]
     monkeypatch.setattr(chat, "stream_answer", lambda *_, seed: iter(pieces))
     typed(monkeypatch, "ask")
-    chat.main(recipe_of(run), ["sft"])
+    chat.run(recipe_of(run), ["sft"])
     assert "a list[int] [/INST]" in screen.getvalue()
 
 

@@ -92,7 +92,7 @@ def figures(name: str, ours: list[JudgedAnswer], sft_answers: list[JudgedAnswer]
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("control") / "full"
-    pipeline.main(recipe_of(run))
+    pipeline.run(recipe_of(run))
     return run
 
 
@@ -114,17 +114,17 @@ def fallen(found: dict[str, Figure]) -> set[str]:
 def test_rejection_sampling_that_picks_at_random_does_not(full: Path, tmp_path: Path) -> None:
     run = started_from(full, tmp_path / "random", "base", "sft", "round-1/annotate", "round-1/reward")
     recipe = recipe_of(run, "rejection.pick=random", "ppo.method=rejection")
-    ppo.main(recipe)
-    evaluate.main(recipe)
+    ppo.run(recipe)
+    evaluate.run(recipe)
     assert gained(figures("random pick", answers(run, "rejection"), answers(full, "sft"))) == set()
 
 
 def test_reward_models_of_shuffled_labels_do_not(full: Path, tmp_path: Path) -> None:
     run = started_from(full, tmp_path / "shuffled", "base", "sft", "round-1/annotate")
     recipe = recipe_of(run, "reward.labels=shuffled")
-    train_reward_models.main(recipe)
-    ppo.main(recipe)
-    evaluate.main(recipe)
+    train_reward_models.run(recipe)
+    ppo.run(recipe)
+    evaluate.run(recipe)
     found = figures("shuffled labels", answers(run, "ppo"), answers(full, "sft"))
     # PPO on a meaningless reward drifts, towards refusals or away from them: one figure may rise at the other's cost.
     assert "win rate - 1/2" not in gained(found)
@@ -138,8 +138,8 @@ CONVERGED_SFT_EPOCHS = 40
 def sft_arm(full: Path, run: Path, *, epochs: float) -> list[JudgedAnswer]:
     """Answers of an SFT model on the full recipe's base after this many passes over the demonstrations."""
     recipe = recipe_of(started_from(full, run, "base"), f"sft.epochs={epochs}")
-    finetune.main(recipe)
-    evaluate.main(recipe)
+    finetune.run(recipe)
+    evaluate.run(recipe)
     return answers(run, "sft")
 
 

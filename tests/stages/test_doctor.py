@@ -144,8 +144,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             json.dumps({**row, "dimension": "safety" if n % 2 else "helpfulness"}) + "\n" for n, row in enumerate(rows)
         )
     )
-    finetune.main(recipe_in(folder))
-    train_reward_models.main(recipe_in(folder))
+    finetune.run(recipe_in(folder))
+    train_reward_models.run(recipe_in(folder))
     return folder
 
 
@@ -427,4 +427,4 @@ class TestCommand:
         assert "problem prompts: " in shown and "Traceback" not in shown + shown_err
 
     def test_main_returns_what_it_prints(self, made: Path) -> None:
-        assert list(recipe_checks.main(fresh(made))) == list(CHECKS)
+        assert list(recipe_checks.run(fresh(made))) == list(CHECKS)

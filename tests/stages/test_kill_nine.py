@@ -84,7 +84,7 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     files, rewarded = reduced_data(tmp_path), tmp_path / "rewarded"
     recipe = reduced_recipe(files, rewarded, *SETTINGS)
     for stage in (base, finetune, annotate, train_reward_models):
-        stage.main(recipe)
+        stage.run(recipe)
     config = tmp_path / "recipe.yaml"
     config.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
     runs = {name: tmp_path / name for name in ("uninterrupted", "killed")}

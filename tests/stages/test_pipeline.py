@@ -46,7 +46,7 @@ STAGE_FOLDERS = [
 def finished(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished pipeline."""
     run = tmp_path_factory.mktemp("runs") / "pipeline"
-    pipeline.main(reduced_recipe(files, run))
+    pipeline.run(reduced_recipe(files, run))
     return run
 
 
@@ -165,7 +165,7 @@ def test_started_again_it_keeps_what_is_finished(
     finished: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
-    code, shown = outcome(lambda: pipeline.main(reduced_recipe(files, finished)), capsys)
+    code, shown = outcome(lambda: pipeline.run(reduced_recipe(files, finished)), capsys)
     assert code == 0
     assert [line for line in shown.splitlines() if line] == [
         f"{finished / stage}: already finished" for stage in STAGE_FOLDERS
@@ -177,7 +177,7 @@ def test_started_again_with_other_settings_it_names_them(
     finished: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = reduced_recipe(files, finished, "ppo.kl_beta=0.3")
-    code, shown = outcome(lambda: pipeline.main(recipe), capsys)
+    code, shown = outcome(lambda: pipeline.run(recipe), capsys)
     assert code == 2
     assert "ppo.kl_beta" in shown
     assert "overwrite=true" in shown
@@ -186,7 +186,7 @@ def test_started_again_with_other_settings_it_names_them(
 def test_it_ends_with_the_table_and_the_path(
     finished: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline.main(reduced_recipe(files, finished))
+    pipeline.run(reduced_recipe(files, finished))
     shown = capsys.readouterr().out
     for name in ("Base", "SFT", "Rejection", "PPO"):
         assert any(line.startswith(name) for line in shown.splitlines())
@@ -199,7 +199,7 @@ def test_stages_one_at_a_time_give_the_numbers_of_the_pipeline(
 ) -> None:
     recipe = reduced_recipe(files, tmp_path / "run")
     for stage in (base, finetune, annotate, train_reward_models, ppo, evaluate):
-        stage.main(recipe)
+        stage.run(recipe)
     assert figures(read_json(tmp_path / "run" / "report.json")) == figures(read_json(finished / "report.json"))
     assert metric_lines(tmp_path / "run", "round-1/ppo") == metric_lines(finished, "round-1/ppo")
 
@@ -210,16 +210,16 @@ def test_a_run_stopped_between_rejection_and_ppo_goes_on(finished: Path, files: 
     shutil.rmtree(run / "round-1" / "eval")
     (run / "round-1" / "ppo" / "result.json").unlink()
     winners = (run / "round-1" / "rejection" / "winners.jsonl").stat().st_mtime_ns
-    ppo.main(reduced_recipe(files, run))
+    ppo.run(reduced_recipe(files, run))
     assert (run / "round-1" / "rejection" / "winners.jsonl").stat().st_mtime_ns == winners
-    pipeline.main(reduced_recipe(files, run))
+    pipeline.run(reduced_recipe(files, run))
     assert figures(read_json(run / "report.json")) == figures(read_json(finished / "report.json"))
 
 
 def test_a_stage_run_again_starts_from_the_same_policy(finished: Path, files: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    ppo.main(reduced_recipe(files, run, "overwrite=true", "ppo.method=rejection"))
+    ppo.run(reduced_recipe(files, run, "overwrite=true", "ppo.method=rejection"))
     again, _ = read_jsonl(run / "round-1" / "rejection" / "winners.jsonl", Winner)
     assert again == read_jsonl(finished / "round-1" / "rejection" / "winners.jsonl", Winner)[0]
 
@@ -237,7 +237,7 @@ def rewarded(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("method", "other"), [("rejection", "ppo"), ("ppo", "rejection")])
 def test_either_method_alone(method: str, other: str, rewarded: Path, files: dict[str, str]) -> None:
-    report = pipeline.main(reduced_recipe(files, rewarded, f"ppo.method={method}"))
+    report = pipeline.run(reduced_recipe(files, rewarded, f"ppo.method={method}"))
     assert set(report["policies"]) == {"base", "sft", method}
     assert not (rewarded / "round-1" / other).exists()
     assert RunFolder(rewarded).policy["stage"] == method
@@ -246,7 +246,7 @@ def test_either_method_alone(method: str, other: str, rewarded: Path, files: dic
 
 def test_ppo_with_a_value_adapter(rewarded: Path, files: dict[str, str]) -> None:
     recipe = reduced_recipe(files, rewarded, "ppo.method=ppo", "ppo.value=adapter", "model.sampling_copy=false")
-    ppo.main(recipe)
+    ppo.run(recipe)
     lines = metric_lines(rewarded, "round-1/ppo")
     assert all(line["value/grad_norm"] > 0 and line["policy/grad_norm"] > 0 for line in lines)
 
@@ -254,7 +254,7 @@ def test_ppo_with_a_value_adapter(rewarded: Path, files: dict[str, str]) -> None
 @pytest.mark.parametrize("value", ["head", "model"])
 def test_ppo_of_all_weights_is_judged_like_any_other(value: str, rewarded: Path, files: dict[str, str]) -> None:
     recipe = reduced_recipe(files, rewarded, "ppo.method=ppo", "ppo.train=full", f"ppo.value={value}")
-    report = pipeline.main(recipe)
+    report = pipeline.run(recipe)
     assert (rewarded / "round-1" / "ppo" / "model.safetensors").is_file()
     assert report["policies"]["ppo"]["kl_to_sft_nats"]["value"] is not None
     own = load_file(str(rewarded / "round-1" / "ppo" / "model.safetensors"))
@@ -264,7 +264,7 @@ def test_ppo_of_all_weights_is_judged_like_any_other(value: str, rewarded: Path,
 
 def test_helpfulness_alone_can_pay(rewarded: Path, files: dict[str, str]) -> None:
     helpfulness = rewarded / "round-1" / "reward" / "helpfulness"
-    pipeline.main(
+    pipeline.run(
         reduced_recipe(
             files,
             rewarded,
@@ -282,7 +282,7 @@ def test_a_guard_sees_other_conversations_and_is_in_the_report(files: dict[str, 
     recipe = reduced_recipe(
         files, tmp_path / "run", "reward.guard_share=0.5", "ppo.keep=best", "annotate.safety_pairs=60"
     )
-    report = pipeline.main(recipe)
+    report = pipeline.run(recipe)
     results = RunFolder(tmp_path / "run").result("reward", 1)["models"]
     assert set(results) == {"helpfulness", "safety", "guard"}
     comparisons, _ = read_jsonl(tmp_path / "run" / "round-1" / "annotate" / "comparisons.jsonl", Comparison)
@@ -298,7 +298,7 @@ def test_a_guard_sees_other_conversations_and_is_in_the_report(files: dict[str, 
 def test_two_rounds_use_all_comparisons_and_the_pool(finished: Path, files: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    report = pipeline.main(reduced_recipe(files, run, "rounds=2"))
+    report = pipeline.run(reduced_recipe(files, run, "rounds=2"))
     assert report["rounds"] == 2
     rounds = [read_json(run / f"round-{number}" / "reward" / "result.json")["models"] for number in (1, 2)]
     assert rounds[1]["helpfulness"]["n_train"] > rounds[0]["helpfulness"]["n_train"]
@@ -311,16 +311,16 @@ def test_two_rounds_use_all_comparisons_and_the_pool(finished: Path, files: dict
 
 
 def test_ppo_after_the_rejection_policy_was_judged_is_judged_too(rewarded: Path, files: dict[str, str]) -> None:
-    assert "ppo" not in pipeline.main(reduced_recipe(files, rewarded, "ppo.method=rejection"))["policies"]
-    assert "ppo" in pipeline.main(reduced_recipe(files, rewarded))["policies"]
+    assert "ppo" not in pipeline.run(reduced_recipe(files, rewarded, "ppo.method=rejection"))["policies"]
+    assert "ppo" in pipeline.run(reduced_recipe(files, rewarded))["policies"]
 
 
 def test_a_policy_made_without_rejection_sampling_is_not_taken_for_one_made_with_it(
     rewarded: Path, files: dict[str, str]
 ) -> None:
-    pipeline.main(reduced_recipe(files, rewarded, "ppo.method=ppo"))
+    pipeline.run(reduced_recipe(files, rewarded, "ppo.method=ppo"))
     with pytest.raises(UserError, match="ppo was made before the present round-1/rejection"):
-        pipeline.main(reduced_recipe(files, rewarded))
+        pipeline.run(reduced_recipe(files, rewarded))
 
 
 def test_every_metric_of_ppo_is_explained(finished: Path) -> None:
@@ -334,7 +334,7 @@ def test_every_metric_of_ppo_is_explained(finished: Path) -> None:
 
 def test_another_seed_trains_another_model(finished: Path, files: dict[str, str], tmp_path: Path) -> None:
     recipe = reduced_recipe(files, tmp_path / "run", "seed=1")
-    base.main(recipe)
+    base.run(recipe)
     other = load_file(str(tmp_path / "run" / "base" / "model.safetensors"))
     own = load_file(str(finished / "base" / "model.safetensors"))
     assert all(not other[key].equal(own[key]) for key in own if "norm" not in key)

@@ -87,7 +87,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int)
 def uninterrupted(files: dict[str, str], rewarded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
     shutil.copytree(rewarded_run, run)
-    ppo.main(reduced_recipe(files, run, *SETTINGS))
+    ppo.run(reduced_recipe(files, run, *SETTINGS))
     return str(run)
 
 
@@ -117,8 +117,8 @@ def test_killed_and_started_again(
     with monkeypatch.context() as patched:
         killed_at(patched, owner, name, call)
         with pytest.raises(Killed):
-            ppo.main(recipe)
-    ppo.main(recipe)
+            ppo.run(recipe)
+    ppo.run(recipe)
     assert metrics(recipe.run_dir) == metrics(uninterrupted)
     assert made(recipe.run_dir) == made(uninterrupted)
     assert not (Path(recipe.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS).exists()
@@ -131,7 +131,7 @@ def test_it_does_go_on_from_the_checkpoint(
     with monkeypatch.context() as patched:
         killed_at(patched, PPO, "sample", 6)
         with pytest.raises(Killed):
-            ppo.main(recipe)
+            ppo.run(recipe)
     folder = Path(recipe.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS
     assert [path.name for path in checkpoints(folder)] == ["step-000002", "step-000004"]
     drawn: list[int] = []
@@ -142,7 +142,7 @@ def test_it_does_go_on_from_the_checkpoint(
         return plain(self, prompts, update)
 
     monkeypatch.setattr(PPO, "sample", watched)
-    ppo.main(recipe)
+    ppo.run(recipe)
     assert drawn == [5, 6, 7]
     assert metrics(recipe.run_dir) == metrics(uninterrupted)
     betas = [line["objective/beta"] for line in metrics(recipe.run_dir)]
@@ -161,12 +161,12 @@ def test_a_stop_that_is_asked_for_leaves_a_checkpoint_at_once(
         return plain(self, *args)
 
     monkeypatch.setattr(PPO, "advantages", interrupted)
-    code, said = outcome(lambda: ppo.main(recipe), capsys)
+    code, said = outcome(lambda: ppo.run(recipe), capsys)
     assert code == 143
     assert "goes on from there" in said
     folder = Path(recipe.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS
     assert [path.name for path in checkpoints(folder)] == ["step-000001"]
-    ppo.main(recipe)
+    ppo.run(recipe)
     assert metrics(recipe.run_dir) == metrics(uninterrupted)
     assert made(recipe.run_dir) == made(uninterrupted)
 
@@ -176,12 +176,12 @@ def test_the_best_snapshot_survives_a_kill_at_the_very_end(
 ) -> None:
     """It may be older than the last checkpoint, so it has to be there until the stage is finished."""
     whole, killed = recipe_in("whole", "ppo.keep=best"), recipe_in("killed", "ppo.keep=best")
-    ppo.main(whole)
+    ppo.run(whole)
     with monkeypatch.context() as patched:
         killed_at(patched, RunFolder, "finish", 1)
         with pytest.raises(Killed):
-            ppo.main(killed)
-    ppo.main(killed)
+            ppo.run(killed)
+    ppo.run(killed)
     assert made(killed.run_dir) == made(whole.run_dir)
 
 
@@ -192,33 +192,33 @@ class TestRefused:
         with monkeypatch.context() as patched:
             killed_at(patched, PPO, "sample", 4)
             with pytest.raises(Killed):
-                ppo.main(recipe)
+                ppo.run(recipe)
         return recipe
 
     def test_other_settings(self, stopped: Recipe, recipe_in: Callable[..., Recipe]) -> None:
         with pytest.raises(UserError, match=r"stopped half-way.*ppo\.kl_beta, ppo\.updates.*overwrite=true"):
-            ppo.main(recipe_in("run", "ppo.kl_beta=0.2", "ppo.updates=9"))
+            ppo.run(recipe_in("run", "ppo.kl_beta=0.2", "ppo.updates=9"))
 
     def test_other_data(self, stopped: Recipe, recipe_in: Callable[..., Recipe], tmp_path: Path) -> None:
         prompts = tmp_path / "prompts.jsonl"
         prompts.write_text(Path(stopped.data.prompts).read_text(encoding="utf-8") + "\n", encoding="utf-8")
         with pytest.raises(UserError, match=r"data\.prompts.*prompts\.jsonl"):
-            ppo.main(recipe_in("run", f"data.prompts={prompts}"))
+            ppo.run(recipe_in("run", f"data.prompts={prompts}"))
 
     def test_another_seed(self, stopped: Recipe, recipe_in: Callable[..., Recipe]) -> None:
         with pytest.raises(UserError, match="changed since: seed"):
-            ppo.main(recipe_in("run", "seed=1"))
+            ppo.run(recipe_in("run", "seed=1"))
 
     def test_how_often_to_save_may_change(
         self, stopped: Recipe, recipe_in: Callable[..., Recipe], uninterrupted: str
     ) -> None:
-        ppo.main(recipe_in("run", "ppo.save_steps=3", "ppo.save_total_limit=1"))
+        ppo.run(recipe_in("run", "ppo.save_steps=3", "ppo.save_total_limit=1"))
         assert metrics(stopped.run_dir) == metrics(uninterrupted)
 
     def test_overwrite_starts_again(
         self, stopped: Recipe, recipe_in: Callable[..., Recipe], uninterrupted: str
     ) -> None:
-        ppo.main(recipe_in("run", "overwrite=true"))
+        ppo.run(recipe_in("run", "overwrite=true"))
         assert metrics(stopped.run_dir) == metrics(uninterrupted)
 
     def test_another_format_version(self, stopped: Recipe) -> None:
@@ -226,13 +226,13 @@ class TestRefused:
         content = json.loads((newest / "checkpoint.json").read_text(encoding="utf-8"))
         (newest / "checkpoint.json").write_text(json.dumps({**content, "format_version": 99}), encoding="utf-8")
         with pytest.raises(UserError, match="checkpoint format 99"):
-            ppo.main(stopped)
+            ppo.run(stopped)
 
     def test_a_damaged_checkpoint_is_named(self, stopped: Recipe) -> None:
         newest = checkpoints(Path(stopped.run_dir) / "round-1" / "ppo" / stage_records.CHECKPOINTS)[-1]
         (newest / "state.safetensors").write_bytes(b"{}")
         with pytest.raises(UserError, match=r"step-000002: damaged checkpoint"):
-            ppo.main(stopped)
+            ppo.run(stopped)
 
 
 class TestCheckpoint:

@@ -25,7 +25,7 @@ def recipe(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.TempPa
     run = shutil.copytree(sft_run, tmp_path_factory.mktemp("ablation") / "run")
     made = reduced_recipe(files, run, "annotate.safety_pairs=60")
     for stage in (annotate, train_reward_models):
-        stage.main(made)
+        stage.run(made)
     return made
 
 

@@ -31,8 +31,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model, data, and a run whose SFT and annotation are finished."""
     folder = tmp_path_factory.mktemp("errors")
     recipe = recipe_for(CASES["llama"], folder)
-    finetune.main(recipe)
-    annotate.main(recipe)
+    finetune.run(recipe)
+    annotate.run(recipe)
     return folder
 
 
@@ -46,7 +46,7 @@ def refused(made: Path, capsys: pytest.CaptureFixture[str], *settings: str, spoi
     data = [f"reward.{name}.data={file}" for name in ("helpfulness", "safety")]
     spoiled = recipe_for(CASES["llama"], made, *data, *settings)
     assert spoiled.run_dir == recipe.run_dir
-    code, shown = outcome(lambda: train_reward_models.main(spoiled), capsys)
+    code, shown = outcome(lambda: train_reward_models.run(spoiled), capsys)
     assert code == 2
     assert shown.count("error:") == 1 and "Traceback" not in shown
     assert not (Path(recipe.run_dir) / "round-1" / "reward").exists()
@@ -107,7 +107,7 @@ class TestTrainedModels:
     @pytest.fixture
     def trained(self, made: Path) -> Recipe:
         recipe = recipe_for(CASES["llama"], made, "overwrite=true")
-        train_reward_models.main(recipe)
+        train_reward_models.run(recipe)
         return recipe
 
     def spoil_head(self, recipe: Recipe, change: Callable[[torch.Tensor], torch.Tensor]) -> None:

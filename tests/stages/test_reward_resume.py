@@ -59,7 +59,7 @@ elif where == "after a step":
 else:
     measure = reward.measured
     reward.measured = lambda *a, **k: (kill(), measure(*a, **k))[1]
-reward.main(load_recipe(sys.argv[1]))
+reward.run(load_recipe(sys.argv[1]))
 """
 
 
@@ -68,7 +68,7 @@ def prepared(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.Temp
     """A run that is ready for its reward models."""
     run = shutil.copytree(sft_run, tmp_path_factory.mktemp("resume") / "run")
     recipe = reduced_recipe(files, run, *SETTINGS)
-    annotate.main(recipe)
+    annotate.run(recipe)
     return recipe
 
 
@@ -76,7 +76,7 @@ def prepared(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.Temp
 def uninterrupted(prepared: Recipe) -> Path:
     copy = Path(prepared.run_dir).with_name("whole")
     shutil.copytree(prepared.run_dir, copy)
-    train_reward_models.main(prepared.model_copy(update={"run_dir": str(copy)}))
+    train_reward_models.run(prepared.model_copy(update={"run_dir": str(copy)}))
     return copy / "round-1" / "reward"
 
 
@@ -108,7 +108,7 @@ def test_killed_and_started_again(
         command = [sys.executable, "-c", KILLER, str(tmp_path / "recipe.yaml"), where, str(count)]
         killed = child_process.run(command, cwd=ROOT)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    train_reward_models.main(recipe)
+    train_reward_models.run(recipe)
     stage = run / "round-1" / "reward"
     assert lines(stage) == lines(uninterrupted)
     assert kept(stage) == kept(uninterrupted)
@@ -141,11 +141,11 @@ class TestStopping:
         with monkeypatch.context() as patched:
             self.stop_after(patched, 2)
             with pytest.raises(KeyboardInterrupt):
-                train_reward_models.main(recipe)
+                train_reward_models.run(recipe)
         stage = tmp_path / "run" / "round-1" / "reward"
         found = checkpoints(stage / CHECKPOINTS / "helpfulness")
         assert [path.name for path in found] == ["step-000003"]
-        train_reward_models.main(recipe)
+        train_reward_models.run(recipe)
         assert kept(stage) == kept(uninterrupted)
 
     def test_a_finished_model_is_kept_though_no_checkpoint_was_due(
@@ -167,8 +167,8 @@ class TestStopping:
 
         monkeypatch.setattr(train_reward_models, "train_one", train_one)
         with pytest.raises(KeyboardInterrupt):
-            train_reward_models.main(recipe)
-        train_reward_models.main(recipe)
+            train_reward_models.run(recipe)
+        train_reward_models.run(recipe)
         assert trained == ["helpfulness", "safety", "safety", "guard"]
 
     def test_other_settings_are_refused_and_nothing_is_lost(
@@ -179,9 +179,9 @@ class TestStopping:
         with monkeypatch.context() as patched:
             self.stop_after(patched, 2)
             with pytest.raises(KeyboardInterrupt):
-                train_reward_models.main(recipe)
+                train_reward_models.run(recipe)
         values = yaml.safe_load((tmp_path / "run" / "round-1" / "reward" / "config.yaml").read_text())
         values["reward"]["helpfulness"]["learning_rate"] = 0.5
         with pytest.raises(UserError, match=r"reward\.helpfulness\.learning_rate.*overwrite=true"):
-            train_reward_models.main(Recipe.model_validate(values))
+            train_reward_models.run(Recipe.model_validate(values))
         assert checkpoints(tmp_path / "run" / "round-1" / "reward" / CHECKPOINTS / "helpfulness")

@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     own_data(folder / "data")
     own_model(folder / "model")
-    assert guarded(lambda: finetune.main(own_recipe(folder))) == 0
+    assert guarded(lambda: finetune.run(own_recipe(folder))) == 0
     return folder
 
 
@@ -126,7 +126,7 @@ def test_base_is_only_for_the_toy_model(ready: Path, capsys: pytest.CaptureFixtu
 def test_a_run_that_another_process_writes_to(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with FileLock(ready / "run" / ".lock"):
         assert "in use by another stage" in refused("annotate", own_recipe(ready), capsys)
-    assert guarded(lambda: annotate.main(own_recipe(ready))) == 0
+    assert guarded(lambda: annotate.run(own_recipe(ready))) == 0
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_skipped_lines_are_counted_in_the_result_and_said(ready: Path, capsys: p
     lines = source_of(ready, "sft").read_text().splitlines()
     broken = write_lines(ready / "broken.jsonl", [lines[0], '{"id"', *lines[1:], '{"id": 1}'])
     recipe = own_recipe(ready, f"sft.data={broken}", "overwrite=true", "data.on_error=skip")
-    code, shown = outcome(lambda: finetune.main(recipe), capsys)
+    code, shown = outcome(lambda: finetune.run(recipe), capsys)
     assert code == 0
     assert f"{broken}: {len(lines)} records; left out: 2 malformed (first: line 2" in shown
     result = read_json(ready / "run" / "sft" / "result.json")
@@ -228,7 +228,7 @@ def test_equal_answers_are_left_out_and_counted(ready: Path, capsys: pytest.Capt
     file = write_lines(ready / "equal.jsonl", [*plain, equal])
     assert rows
     recipe = own_recipe(ready, f"annotate.data={file}")
-    code, shown = outcome(lambda: annotate.main(recipe), capsys)
+    code, shown = outcome(lambda: annotate.run(recipe), capsys)
     assert code == 0, shown
     result = read_json(ready / "run" / "round-1" / "annotate" / "result.json")
     assert sum(result["left_out"].values()) == 1
@@ -255,7 +255,7 @@ def test_a_dialogue_longer_than_the_context(
     assert "the-long-one" in message
     assert "data.too_long=skip" in message
     skipping = own_recipe(ready, f"sft.data={file}", "overwrite=true", "data.too_long=skip")
-    assert guarded(lambda: finetune.main(skipping)) == 0
+    assert guarded(lambda: finetune.run(skipping)) == 0
     assert read_json(ready / "run" / "sft" / "result.json")["left_out"] == {"too long": 1}
 
 
@@ -272,7 +272,7 @@ def test_a_comparison_longer_than_the_context(
     message = refused("reward", own_recipe(ready, *settings), capsys)
     assert "the-long-one" in message
     assert "data.too_long=skip" in message
-    assert guarded(lambda: train_reward_models.main(own_recipe(ready, *settings, "data.too_long=skip"))) == 0
+    assert guarded(lambda: train_reward_models.run(own_recipe(ready, *settings, "data.too_long=skip"))) == 0
     block = read_json(ready / "run" / "round-1" / "reward" / "result.json")["models"]["helpfulness"]
     assert block["left_out"]["too long"] == 1
 
@@ -286,7 +286,7 @@ def test_a_prompt_longer_than_the_context(
     assert "the-long-one" in message
     assert "max_new_tokens=6" in message
     skipping = own_recipe(ready, f"data.heldout_prompts={file}", "data.too_long=skip")
-    code, shown = outcome(lambda: evaluate.main(skipping), capsys)
+    code, shown = outcome(lambda: evaluate.run(skipping), capsys)
     assert code == 0, shown
     assert f"{file}: 1 too long, left out" in shown
     result = read_json(ready / "run" / "round-1" / "eval" / "result.json")
@@ -368,4 +368,4 @@ def test_a_stage_stopped_in_the_middle_can_be_started_again(
     assert "the same command, without overwrite=true, goes on" in shown
     assert not (run / "sft" / "result.json").exists()
     again = recipe.model_copy(update={"run_dir": str(run), "sft": recipe.sft.model_copy(update={"epochs": 1.0})})
-    assert guarded(lambda: finetune.main(again)) == 0
+    assert guarded(lambda: finetune.run(again)) == 0

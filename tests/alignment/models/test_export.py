@@ -553,8 +553,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     own_data(folder / "data")
     own_model(folder / "model")
-    assert guarded(lambda: finetune.main(recipe(folder))) == 0
-    assert guarded(lambda: train_reward_models.main(recipe(folder))) == 0
+    assert guarded(lambda: finetune.run(recipe(folder))) == 0
+    assert guarded(lambda: train_reward_models.run(recipe(folder))) == 0
     return folder
 
 
@@ -568,7 +568,7 @@ def recipe(folder: Path, *overrides: str) -> Recipe:
 
 @pytest.mark.integration
 def test_the_stage_exports_a_reward_model_that_another_run_can_use(made: Path, tmp_path: Path) -> None:
-    assert guarded(lambda: export.main(recipe(made, f"export.to={tmp_path / 'out'}"))) == 0
+    assert guarded(lambda: export.run(recipe(made, f"export.to={tmp_path / 'out'}"))) == 0
     backbone = load_tiny(made / "run" / "sft")
     ours = RewardModel.load(backbone, "helpfulness", made / "run" / "round-1" / "reward" / "helpfulness")
     assert ours.offset != 0
@@ -583,7 +583,7 @@ def test_the_stage_exports_a_reward_model_that_another_run_can_use(made: Path, t
 
 @pytest.mark.integration
 def test_the_stage_exports_the_newest_policy(made: Path, tmp_path: Path) -> None:
-    assert guarded(lambda: export.main(recipe(made, "export.what=policy", f"export.to={tmp_path}/out"))) == 0
+    assert guarded(lambda: export.run(recipe(made, "export.what=policy", f"export.to={tmp_path}/out"))) == 0
     state = load_file(str(tmp_path / "out" / "model.safetensors"))
     expected = load_file(str(made / "run" / "sft" / "model.safetensors"))
     assert state.keys() == expected.keys()
@@ -592,11 +592,11 @@ def test_the_stage_exports_the_newest_policy(made: Path, tmp_path: Path) -> None
 
 @pytest.mark.integration
 def test_an_export_pays_a_policy_whose_adapter_is_exported_in_turn(made: Path, tmp_path: Path) -> None:
-    assert guarded(lambda: export.main(recipe(made, f"export.to={tmp_path / 'judge'}"))) == 0
+    assert guarded(lambda: export.run(recipe(made, f"export.to={tmp_path / 'judge'}"))) == 0
     shutil.copytree(made / "run", tmp_path / "run")
     settings = [f"run_dir={tmp_path / 'run'}", f"ppo.reward_models.helpfulness=[{tmp_path / 'judge'}]"]
     settings += ["ppo.reward_models.safety=[]", "ppo.method=rejection"]
-    assert guarded(lambda: ppo.main(recipe(made, *settings))) == 0
+    assert guarded(lambda: ppo.run(recipe(made, *settings))) == 0
     result = json.loads((tmp_path / "run" / "round-1" / "rejection" / "result.json").read_text())
     assert str(tmp_path / "judge") in result["files"]
     for number in ("null", "1"):
@@ -606,7 +606,7 @@ def test_an_export_pays_a_policy_whose_adapter_is_exported_in_turn(made: Path, t
             "export.form=adapter",
             f"export.to={tmp_path / number}",
         ]
-        assert guarded(lambda wanted=wanted: export.main(recipe(made, *settings, *wanted))) == 0
+        assert guarded(lambda wanted=wanted: export.run(recipe(made, *settings, *wanted))) == 0
         state = load_file(str(tmp_path / number / "adapter_model.safetensors"))
         own = load_file(str(tmp_path / "run" / "round-1" / "rejection" / "adapter_model.safetensors"))
         assert state.keys() == own.keys()
@@ -631,7 +631,7 @@ def test_the_stage_says_what_is_wrong(
     overrides: list[str], message: str, made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = recipe(made, *[item.format(made=made) for item in overrides])
-    code, shown = outcome(lambda: export.main(settings), capsys)
+    code, shown = outcome(lambda: export.run(settings), capsys)
     assert code == 2, shown
     assert shown.count("error: ") == 1
     assert message in shown
@@ -644,6 +644,6 @@ def test_another_head_ends_as_one_message(made: Path, tmp_path: Path, capsys: py
     backbone = load_tiny(made / "run" / "sft")
     trained = made / "run" / "round-1" / "reward" / "safety"
     add_reward_model(backbone, "safety", head_name="mlp").save(trained, calibration={})
-    code, shown = outcome(lambda: export.main(recipe(made, "export.what=safety", f"export.to={tmp_path}/x")), capsys)
+    code, shown = outcome(lambda: export.run(recipe(made, "export.what=safety", f"export.to={tmp_path}/x")), capsys)
     assert code == 2
     assert "'mlp'" in shown

@@ -236,8 +236,8 @@ class TestEvaluateOnly:
             "reward.heldout_share=0.3",
         ]
         recipe = reduced_recipe({**files, "pretraining": "unused"}, tmp_path / "run", *settings)
-        finetune.main(recipe)
-        trained = train_reward_models.main(recipe)
+        finetune.run(recipe)
+        trained = train_reward_models.run(recipe)
         folder = RunFolder(recipe.run_dir)
         found = evaluate_only(recipe)
         assert {name: list(sets) for name, sets in found["figures"].items()} == {

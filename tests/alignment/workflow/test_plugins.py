@@ -150,7 +150,7 @@ def test_a_whole_run_with_a_head_a_loss_and_a_gate_of_ones_own(my_heads: Path, m
     ]
     recipe = reduced_recipe(reduced_data(tmp_path), tmp_path / "run", *settings)
     for stage in (base, finetune, annotate, train_reward_models, ppo):
-        stage.main(recipe)
+        stage.run(recipe)
     result = read_json(tmp_path / "run" / "round-1" / "ppo" / "result.json")
     # Where the gate takes the lesser of two scores, the mean cannot be above either's.
     assert result["objective/score"] <= min(result["objective/helpfulness"], result["objective/safety"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alignment.settings.read_recipe import load_recipe, recipe_keys, save_recipe
-from stages.door.command_names import STAGES
+from stages.__main__ import STAGES
 
 
 def help_of(capsys: pytest.CaptureFixture[str], stage: str, *words: str) -> str:

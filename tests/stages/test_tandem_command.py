@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import stages
-from stages.__main__ import main
-from stages.door.command_names import APP, DESK, STAGES, as_called
+from stages.__main__ import APP, STAGES, main
+from stages.door.progress_and_exit import DESK, as_called
 
 
 @pytest.fixture
