@@ -10,11 +10,7 @@ that sigmoid. So all of it happens on raw outputs: R_s < 0.15 is ``s < logit(0.1
 LOGIT(R_c) is the raw output of the model that was chosen. No sigmoid is ever taken: in bf16, or for
 confident scores in float32, it cannot be undone.
 
-Where the paper is silent:
-
-1. WHITEN takes mean and standard deviation over the responses of the global batch, after the choice between
-   the two models and before the divergence is subtracted. Every process holds the whole batch.
-2. A response without a stop token is punished after whitening, in units of the whitened score.
+The choice R_c is made here; ``alignment.rl.ppo_math`` whitens it.
 
 Shapes: B batch.
 """

@@ -12,7 +12,10 @@ Where the paper is silent:
 1. The divergence is spread over the tokens: each one pays ``beta * k1`` and the score arrives with the last
    one, so the rewards of a response sum to the paper's ``R``. Only k1 belongs in a reward: the gradient
    that k3 leaves there vanishes near the reference.
-2. A response is an episode that ends with its last token, whether it stopped or ran into the length limit:
+2. WHITEN (section 3.2.3) takes mean and standard deviation over the responses of the global batch, after the gate's
+   choice between the two reward models and before the divergence is subtracted. Every process holds the whole batch.
+3. A response without a stop token is punished after whitening, in units of the whitened score.
+4. A response is an episode that ends with its last token, whether it stopped or ran into the length limit:
    no value is bootstrapped from beyond it.
 
 Every field of a loss, the loss itself included, is a sum over the tokens that count here divided by
