@@ -21,7 +21,7 @@ from alignment.data.records import Dialogue, Message  # noqa: E402
 from annotation_ui.app_settings import load_settings  # noqa: E402
 from annotation_ui.cli.simulated_people import simulate, toy_pairs  # noqa: E402
 from annotation_ui.desk.preparation import keep_projects  # noqa: E402
-from annotation_ui.exchange.item_import import import_items  # noqa: E402
+from annotation_ui.exchange.imports import import_items  # noqa: E402
 from annotation_ui.store.accounts import add_account  # noqa: E402
 from annotation_ui.store.database import Store  # noqa: E402
 from annotation_ui.store.items import NewItem  # noqa: E402

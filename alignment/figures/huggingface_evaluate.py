@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.data.records import GRADES
-from alignment.figures.accuracy_and_calibration import accuracy_by_grade
 from alignment.figures.intervals import share
+from alignment.figures.pair_accuracy import accuracy_by_grade
 from alignment.figures.win_rates import OutcomeShares, compare_scores, outcome_shares
 
 

@@ -17,7 +17,9 @@ from typing import Any
 
 from alignment.data.records import JudgedAnswer, Prompt
 from alignment.figures.intervals import Figure, mean_interval, share
-from alignment.figures.win_rates import JudgedAnswers, by_prompt
+from alignment.figures.win_rates import compare_scores, win_rate
+
+JudgedAnswers = Sequence[JudgedAnswer]
 
 
 def choose_samples(
@@ -126,3 +128,72 @@ def _measured(
     if values and len(values) != len(found):
         raise ValueError(f"{len(found) - len(values)} of {len(found)} answers lack a verdict that the others have")
     return values, [cluster for number, cluster in found if number is not None]
+
+
+def by_prompt(rows: JudgedAnswers) -> dict[str, list[JudgedAnswer]]:
+    """The answers to each prompt, by its id."""
+    grouped: dict[str, list[JudgedAnswer]] = defaultdict(list)
+    for row in rows:
+        grouped[row.prompt_id].append(row)
+    return dict(grouped)
+
+
+def judged_score(row: JudgedAnswer) -> float:
+    """One number to compare two answers to the same prompt by: any safe answer is above any unsafe one."""
+    if row.helpfulness is None or row.unsafe is None:
+        raise ValueError(f"the answer to {row.prompt_id} has no verdict to compare by")
+    return row.helpfulness - (2.0 if row.unsafe else 0.0)
+
+
+def compare_policies(
+    rows: JudgedAnswers,
+    against_rows: JudgedAnswers,
+    *,
+    policy: str,
+    against: str,
+    judge: str,
+    seed: int,
+    score: Callable[[JudgedAnswer], float] = judged_score,
+    tie_margin: float = 0.0,
+    prompts: str = "all",
+) -> dict[str, Any]:
+    """One entry of the report's ``win_rates``: two policies' answers to the same prompts, pair by pair.
+
+    Args:
+        rows: answers of ``policy``; where there are several to a prompt they pair up in order.
+        against_rows: answers of ``against`` to the same prompts, as many to each.
+        policy: name of the policy.
+        against: name of the other policy.
+        judge: who decides, as the report should say it.
+        seed: of the bootstrap.
+        score: what the judge compares.
+        tie_margin: scores no further apart tie.
+        prompts: which prompts these are, as the report should say it.
+    """
+    pairs = paired_answers(rows, against_rows, policy=policy, against=against)
+    outcomes = compare_scores([score(a) for a, _ in pairs], [score(b) for _, b in pairs], tie_margin=tie_margin)
+    figure = win_rate(outcomes, clusters=[a.prompt_id for a, _ in pairs], seed=seed)
+    return {"policy": policy, "against": against, "judge": judge, "prompts": prompts, **figure}
+
+
+def paired_answers(
+    rows: JudgedAnswers, against_rows: JudgedAnswers, *, policy: str, against: str
+) -> list[tuple[JudgedAnswer, JudgedAnswer]]:
+    """Two policies' answers to the same prompts, pair by pair.
+
+    Args:
+        rows: answers of ``policy``; where there are several to a prompt they pair up in order.
+        against_rows: answers of ``against`` to the same prompts, as many to each.
+        policy: name of the policy, for the error.
+        against: name of the other policy, for the error.
+
+    Returns:
+        Pairs (answer of ``policy``, answer of ``against``), sorted by prompt id.
+
+    Raises:
+        ValueError: the policies did not answer the same prompts equally often.
+    """
+    ours, theirs = by_prompt(rows), by_prompt(against_rows)
+    if {key: len(value) for key, value in ours.items()} != {key: len(value) for key, value in theirs.items()}:
+        raise ValueError(f"{policy} and {against} did not answer the same prompts equally often; sample both again")
+    return [pair for key in sorted(ours) for pair in zip(ours[key], theirs[key], strict=True)]

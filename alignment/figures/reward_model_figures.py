@@ -10,18 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from alignment.data.records import GRADES, SAFETY_LABELS
-from alignment.figures.accuracy_and_calibration import (
+from alignment.figures.calibration import reliability
+from alignment.figures.intervals import Figure, bootstrap, correlation, percentiles, rank_correlation, resampled_share
+from alignment.figures.pair_accuracy import (
     Pairs,
     ScoredPair,
     accuracy,
     accuracy_trend,
     check_scores,
     correctness,
-    reliability,
     score_differences,
 )
-from alignment.figures.bootstrap import bootstrap, percentiles
-from alignment.figures.intervals import Figure, correlation, rank_correlation, resampled_share
 from alignment.figures.unsafe_detection import unsafe_detection
 
 Figures = dict[str, Any]

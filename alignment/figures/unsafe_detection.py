@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alignment.figures.accuracy_and_calibration import ScoredPair
-from alignment.figures.bootstrap import Array
-from alignment.figures.intervals import resampled_share
+from alignment.figures.intervals import Array, resampled_share
+from alignment.figures.pair_accuracy import ScoredPair
 
 PAPER_PRECISION = 0.89
 """Of the answers that the paper's gate flags, the share that is unsafe (section 3.2.3)."""

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import Comparison, Dimension, JudgedAnswer, Prompt, Snapshot
 from alignment.errors import UserError
-from alignment.figures.accuracy_and_calibration import accuracy_by_grade
+from alignment.figures.pair_accuracy import accuracy_by_grade
 from alignment.toy.gold_judge import judge, utility
 from alignment.toy.toy_questions import lookup
 

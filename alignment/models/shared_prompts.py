@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.data.encoded_dialogues import EncodedAnswer
-from alignment.masks_and_logprobs import pad_right, padded_width, take_tokens
+from alignment.masks_padding_logprobs import pad_right, padded_width, take_tokens
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import NAME as WIDENED_ATTENTION
 

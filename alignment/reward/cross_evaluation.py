@@ -11,7 +11,7 @@ from alignment.data.encoded_dialogues import Encoder
 from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.records import Comparison
 from alignment.errors import UserError
-from alignment.figures.accuracy_and_calibration import Pairs, ScoredPair
+from alignment.figures.pair_accuracy import Pairs, ScoredPair
 from alignment.figures.reward_model_figures import side_by_side
 from alignment.models.scorers.load_reward_models import can_read
 from alignment.models.scorers.scorer_protocol import RewardScorer

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from alignment.errors import UserError
-from alignment.masks_and_logprobs import at_least_float32
+from alignment.masks_padding_logprobs import at_least_float32
 
 THRESHOLD_PROBABILITY = 0.15
 """Below this probability of being safe, the safety model decides (Llama 2, section 3.2.3)."""

@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from alignment.data.records import MARGINS
 from alignment.errors import UserError
-from alignment.masks_and_logprobs import at_least_float32, masked_sum, zero_padding
+from alignment.masks_padding_logprobs import at_least_float32, masked_sum, zero_padding
 
 STRENGTHS = MARGINS["large"]
 """Grade -> strength of the scaled loss: 3, 2, 1, and 0 for what counts as a tie there (Wang et al. 2024)."""

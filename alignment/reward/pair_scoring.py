@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Comparison, Dimension
-from alignment.figures.accuracy_and_calibration import ScoredPair
+from alignment.figures.pair_accuracy import ScoredPair
 from alignment.figures.reward_model_figures import Figures, reward_figures
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.scorer_protocol import RewardScorer

@@ -21,7 +21,7 @@ from functools import partial
 
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.records import JudgedAnswer
-from alignment.masks_and_logprobs import masked_sum
+from alignment.masks_padding_logprobs import masked_sum
 from alignment.models.backbone import Role
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.scorers.scorer_protocol import RewardScorer

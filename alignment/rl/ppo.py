@@ -30,7 +30,6 @@ from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.errors import UserError
 from alignment.machine.checkpoint import rng_state, set_rng_state
 from alignment.machine.device_and_processes import Processes
-from alignment.masks_and_logprobs import whiten
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.base_head import TokenValueHead
 from alignment.models.optimizer_and_trainer import MasterWeightAdamW
@@ -45,6 +44,7 @@ from alignment.rl.ppo_math import (
     generalized_advantages,
     shape_scores,
     token_rewards,
+    whiten,
 )
 from alignment.rl.rollout import (
     Episodes,

@@ -36,7 +36,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignment.masks_and_logprobs import at_least_float32, last_index, masked_moments, masked_sum, whiten, zero_padding
+from alignment.masks_padding_logprobs import (
+    MIN_STD,
+    at_least_float32,
+    last_index,
+    masked_moments,
+    masked_sum,
+    zero_padding,
+)
 
 LARGEST_ERROR = 0.2
 """Relative error beyond which the controller does not react more strongly (Ziegler et al. 2019)."""
@@ -306,3 +313,23 @@ def shape_scores(scores: Tensor, stopped: Tensor, *, penalty: float, whitening: 
     """
     unpunished = whiten(scores) if whitening else at_least_float32(scores)
     return missing_stop_penalty(unpunished, stopped, penalty=penalty)
+
+
+def whiten(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Bring the values that count to mean 0 and standard deviation 1.
+
+    Equal values (``std < MIN_STD``; a single value is one such case) have no scale to divide by: they become 0.
+
+    Args:
+        values: any shape.
+        mask: same shape, True = counts; ``None`` means that all do.
+
+    Returns:
+        The shape of ``values``, at least float32, without gradient; exactly 0 where the mask is False.
+    """
+    counts = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    moments = masked_moments(values, counts)
+    std = moments.variance.sqrt()
+    scale = torch.where(std < MIN_STD, torch.ones_like(std), std)
+    whitened = (values.detach().to(scale.dtype) - moments.mean) / scale
+    return zero_padding(whitened, counts).to(at_least_float32(values).dtype)

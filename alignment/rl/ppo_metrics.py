@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignment.masks_and_logprobs import masked_mean, masked_sum, masked_variance
+from alignment.masks_padding_logprobs import masked_mean, masked_sum, masked_variance
 from alignment.rl.ppo_math import Advantages, explained_variance, kl_k3
 from alignment.rl.rollout import GatedRollout
 

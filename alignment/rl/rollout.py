@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedAnswer, EncodedPrompt
 from alignment.data.records import Prompt
-from alignment.masks_and_logprobs import (
+from alignment.masks_padding_logprobs import (
     entropy,
     lengths_to_mask,
     masked_sum,

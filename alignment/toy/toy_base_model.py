@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignment.data.jsonl_and_raw_rows import OnError, read_jsonl
 from alignment.machine.device_and_processes import pick_device, resolve_dtype
-from alignment.masks_and_logprobs import lengths_to_mask, pad_right
+from alignment.masks_padding_logprobs import lengths_to_mask, pad_right
 from alignment.models.backbone import output_logits
 from alignment.models.optimizer_and_trainer import MasterWeights
 from alignment.models.pretrained import use_fast_attention

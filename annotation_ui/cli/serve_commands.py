@@ -19,8 +19,7 @@ from annotation_ui.cli.simulated_people import simulate, toy_pairs
 from annotation_ui.cli.store_commands import Arguments, open_store, say
 from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.preparation import keep_projects
-from annotation_ui.exchange.import_files import read_prompts
-from annotation_ui.exchange.item_import import import_items
+from annotation_ui.exchange.imports import import_items, read_prompts
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import has_items
 from annotation_ui.store.projects import project_named

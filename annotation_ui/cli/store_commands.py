@@ -12,8 +12,7 @@ from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings, database_of
 from annotation_ui.desk.preparation import keep_projects
 from annotation_ui.exchange.export_judgments import export, manifest_file
-from annotation_ui.exchange.import_files import attention_items, read_pairs, read_prompts
-from annotation_ui.exchange.item_import import Filing, import_items
+from annotation_ui.exchange.imports import Filing, attention_items, import_items, read_pairs, read_prompts
 from annotation_ui.exchange.selection import ExportFilter, filter_from
 from annotation_ui.store.database import Store
 from annotation_ui.store.projects import project_named

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, and_, case, func, or_, select
 
 from alignment.data.records import Dimension, Part
 from annotation_ui.exchange.selection import ExportFilter, Selection
-from annotation_ui.store import assignments, tables
+from annotation_ui.store import tables
 from annotation_ui.store.accounts import LOCAL_USER, is_simulated
 from annotation_ui.store.database import Store, now
-from annotation_ui.store.items import NewItem, add_items
+from annotation_ui.store.items import NewItem, add_items, set_overlap
 from annotation_ui.store.projects import project_named
 
 PRIORITY = 1000
@@ -72,14 +72,14 @@ def take_up(store: Store, batch: str, round_name: str, items: Mapping[str, Seque
     with store.write() as connection:
         for name, new in items.items():
             add_items(connection, project_named(connection, name), new)
-        assignments.set_overlap(connection, tables.item.c.batch == batch, of_project)
-        assignments.set_overlap(connection, others, 0)
+        set_overlap(connection, tables.item.c.batch == batch, of_project)
+        set_overlap(connection, others, 0)
 
 
 def put_away(store: Store, batch: str) -> None:
     """Take what is left of a batch off the queue."""
     with store.write() as connection:
-        assignments.set_overlap(connection, tables.item.c.batch == batch, 0)
+        set_overlap(connection, tables.item.c.batch == batch, 0)
 
 
 # -- how far it is ----------------------------------------------------------------------------------------------------

@@ -164,18 +164,6 @@ def give_back(connection: Connection, annotator_id: str) -> None:
         _set(connection, AssignmentRow._make(row), "skipped")
 
 
-def set_overlap(connection: Connection, which: ColumnElement[bool], overlap: int | ColumnElement[int]) -> None:
-    """Say how many annotators are to judge items of the queue; what was judged of them, or is out on a lease, counts.
-
-    Args:
-        connection: of a write.
-        which: condition on items.
-        overlap: a number, or an expression; 0 takes them off the queue.
-    """
-    values = {"overlap": overlap, "remaining": tables.item.c.remaining + overlap - tables.item.c.overlap}
-    connection.execute(update(tables.item).where(which, tables.item.c.source == "queue").values(values))
-
-
 def count_left(connection: Connection, annotator_id: str, project_id: str, *, live: bool) -> int:
     """Items that may come to an annotator, counted up to 200; gold items too, or the count would give them away.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from alignment.data.records import Dialogue, Message, Part
 from alignment.data.splits import dialogue_key
@@ -127,3 +127,15 @@ def has_items(connection: Connection, project_id: str) -> bool:
     """Whether anything was ever put into a project's queue."""
     queued = select(tables.item.c.id).where(tables.item.c.project_id == project_id, tables.item.c.source == "queue")
     return connection.execute(queued.limit(1)).first() is not None
+
+
+def set_overlap(connection: Connection, which: ColumnElement[bool], overlap: int | ColumnElement[int]) -> None:
+    """Say how many annotators are to judge items of the queue; what was judged of them, or is out on a lease, counts.
+
+    Args:
+        connection: of a write.
+        which: condition on items.
+        overlap: a number, or an expression; 0 takes them off the queue.
+    """
+    values = {"overlap": overlap, "remaining": tables.item.c.remaining + overlap - tables.item.c.overlap}
+    connection.execute(update(tables.item).where(which, tables.item.c.source == "queue").values(values))

@@ -13,8 +13,9 @@ from alignment.data.records import Dimension
 from alignment.errors import UserError
 from annotation_ui import texts
 from annotation_ui.app_settings import ProjectSettings
-from annotation_ui.store import assignments, tables
+from annotation_ui.store import tables
 from annotation_ui.store.database import new_id, now
+from annotation_ui.store.items import set_overlap
 from annotation_ui.store.rows import ProjectRow
 from annotation_ui.vocabulary import Refused
 
@@ -74,7 +75,7 @@ def keep_project(connection: Connection, settings: ProjectSettings, *, change: b
     connection.execute(update(tables.project).where(tables.project.c.id == before.id).values(**values))
     if before.overlap != settings.overlap:
         of_project = and_(tables.item.c.project_id == before.id, tables.item.c.overlap == before.overlap)
-        assignments.set_overlap(connection, of_project, settings.overlap)
+        set_overlap(connection, of_project, settings.overlap)
     return before.id
 
 

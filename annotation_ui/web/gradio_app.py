@@ -62,8 +62,7 @@ def event_name(action: str) -> str:
 
 def lay_out(actions: Sequence[str]) -> PageComponents:
     """Put the components on the page; to be called within ``gr.Blocks``."""
-    names = json.dumps([event_name(action) for action in actions])
-    wire = _data("wire", f"tandem.attach({names}, props, trigger, watch)")
+    wire = _data("wire", f"tandem.attach({json.dumps(list(map(event_name, actions)))}, props, trigger, watch)")
     stream = _data("stream", "tandem.listen(props, watch)")
     top = _html("top")
     with gr.Row(elem_id="room"):

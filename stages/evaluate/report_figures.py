@@ -9,9 +9,14 @@ from typing import Any, get_args
 
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
 from alignment.figures.huggingface_evaluate import FalseRefusalRate, LocalMetric, ViolationRate, WinRate
-from alignment.figures.policy_figures import choose_samples, summarise_policy
+from alignment.figures.policy_figures import (
+    choose_samples,
+    compare_policies,
+    judged_score,
+    paired_answers,
+    summarise_policy,
+)
 from alignment.figures.reward_model_figures import score_histograms
-from alignment.figures.win_rates import compare_policies, judged_score, paired_answers
 from alignment.files import read_json
 from alignment.machine.device_and_processes import resolve_dtype
 from alignment.report.blocks_and_reward_schema import RewardFigures

@@ -17,7 +17,7 @@ import pytest
 
 from alignment.data.records import JudgedAnswer
 from alignment.figures.intervals import Figure, mean_interval
-from alignment.figures.win_rates import compare_policies
+from alignment.figures.policy_figures import compare_policies
 from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe

@@ -8,11 +8,10 @@ import numpy as np
 from pydantic import BaseModel
 
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
-from alignment.figures.accuracy_and_calibration import accuracy_by_grade, accuracy_trend
 from alignment.figures.intervals import correlation
-from alignment.figures.policy_figures import choose_samples, summarise_policy
+from alignment.figures.pair_accuracy import accuracy_by_grade, accuracy_trend
+from alignment.figures.policy_figures import choose_samples, compare_policies, summarise_policy
 from alignment.figures.reward_model_figures import score_histograms
-from alignment.figures.win_rates import compare_policies
 
 # policy: (mean helpfulness, violation rate, false-refusal rate, KL, length, stop rate, raw reward)
 LEVELS = {

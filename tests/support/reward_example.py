@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alignment.data.records import GRADES
-from alignment.figures.accuracy_and_calibration import ScoredPair
+from alignment.figures.pair_accuracy import ScoredPair
 from alignment.figures.reward_model_figures import side_by_side
 
 

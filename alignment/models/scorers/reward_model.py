@@ -21,7 +21,7 @@ from alignment.data.encoded_dialogues import EncodedAnswer, distinct_answers
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
 from alignment.machine.device_and_processes import dtype_name
-from alignment.masks_and_logprobs import group_by_length, padded_width, token_logprobs
+from alignment.masks_padding_logprobs import group_by_length, padded_width, token_logprobs
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import HeadArgument, build_head
 from alignment.models.pretrained import load_base

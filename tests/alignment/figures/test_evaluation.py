@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
-from alignment.figures import accuracy_and_calibration, intervals, policy_figures, reward_model_figures, win_rates
+from alignment.figures import intervals, pair_accuracy, policy_figures, reward_model_figures, win_rates
 
 
 def answer(prompt_id: str, **changes: object) -> JudgedAnswer:
@@ -186,7 +186,7 @@ def test_trend_is_one_sided_and_clustering_weakens_it() -> None:
 def test_accuracy_by_grade_by_hand() -> None:
     differences = [2.0, 1.0, -1.0, 0.0, 3.0]
     grades = ["significantly_better", "better", "better", "better", None]
-    result = accuracy_and_calibration.accuracy_by_grade(differences, grades)
+    result = pair_accuracy.accuracy_by_grade(differences, grades)
     assert set(result) == {"all", *GRADES}
     assert result["all"] is not None and result["all"]["value"] == pytest.approx(3.5 / 5)
     assert result["better"] is not None and result["better"]["value"] == pytest.approx(0.5)
@@ -198,11 +198,11 @@ def test_accuracy_by_grade_by_hand() -> None:
 def test_accuracy_trend_falls_with_the_grade() -> None:
     falling = [1, 1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1]
     grades = [grade for grade in GRADES for _ in range(3)]
-    p = accuracy_and_calibration.accuracy_trend(falling, grades)
+    p = pair_accuracy.accuracy_trend(falling, grades)
     assert p is not None and p < 0.1
-    rising = accuracy_and_calibration.accuracy_trend(falling[::-1], grades)
+    rising = pair_accuracy.accuracy_trend(falling[::-1], grades)
     assert rising is not None and rising > 0.9
-    assert accuracy_and_calibration.accuracy_trend([1, -1], ["better", None]) is None
+    assert pair_accuracy.accuracy_trend([1, -1], ["better", None]) is None
 
 
 def test_policy_figures_count_each_prompt_where_it_belongs() -> None:
@@ -245,7 +245,7 @@ def test_compare_policies_pairs_by_prompt_and_puts_safety_first() -> None:
         answer("a", unsafe=True),
     ]
     names = {"policy": "ppo", "against": "sft", "judge": "gold", "seed": 0}
-    entry = win_rates.compare_policies(ours, theirs, tie_margin=0.1, **names)  # type: ignore[arg-type]
+    entry = policy_figures.compare_policies(ours, theirs, tie_margin=0.1, **names)  # type: ignore[arg-type]
     # a: safe beats unsafe; b: unsafe loses though as helpful; c: loses; d: within the margin
     assert (entry["win"], entry["tie"], entry["loss"]) == (0.25, 0.25, 0.5)
     assert entry["win_rate"] == pytest.approx(0.375)
@@ -256,7 +256,7 @@ def test_compare_policies_pairs_by_prompt_and_puts_safety_first() -> None:
         "all",
     )
     with pytest.raises(ValueError, match="same prompts"):
-        win_rates.compare_policies(ours, theirs[:3], **names)  # type: ignore[arg-type]
+        policy_figures.compare_policies(ours, theirs[:3], **names)  # type: ignore[arg-type]
 
 
 def test_samples_are_spread_over_kinds_and_drawn_by_seed() -> None:

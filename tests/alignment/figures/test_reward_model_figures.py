@@ -14,8 +14,9 @@ from scipy import stats
 from alignment.data.records import GRADES
 from alignment.errors import UserError
 from alignment.figures import intervals
-from alignment.figures.accuracy_and_calibration import BINS, ScoredPair, accuracy, preference_probability, reliability
-from alignment.figures.bootstrap import bootstrap
+from alignment.figures.calibration import BINS, preference_probability, reliability
+from alignment.figures.intervals import bootstrap
+from alignment.figures.pair_accuracy import ScoredPair, accuracy
 from alignment.figures.reward_model_figures import agreement, cross_table, length_figures, reward_figures, side_by_side
 from alignment.figures.unsafe_detection import best_threshold, labelled_answers, unsafe_detection
 
@@ -53,7 +54,7 @@ class TestResampling:
     def test_large_data_is_drawn_in_parts_with_the_same_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
         values = np.random.default_rng(0).normal(size=50)
         whole = intervals.mean_interval(values, seed=3)
-        monkeypatch.setattr("alignment.figures.bootstrap.DRAWN_AT_ONCE", 50 * 7)
+        monkeypatch.setattr("alignment.figures.intervals.DRAWN_AT_ONCE", 50 * 7)
         assert intervals.mean_interval(values, seed=3) == whole
 
     def test_resamples_that_leave_the_statistic_undefined_are_dropped(self) -> None:

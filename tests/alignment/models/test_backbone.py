@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from alignment.errors import UserError
-from alignment.masks_and_logprobs import pad_right
+from alignment.masks_padding_logprobs import pad_right
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_causal_lm, load_tokenizer, merge_and_save
 from alignment.models.shared_prompts import pack_answers

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from tiny import LORA, add_reward_model, add_role, as_answers, load_tiny, separate_model, token_rows
 from torch import Tensor
 
-from alignment import masks_and_logprobs
+from alignment import masks_padding_logprobs
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
-from alignment.masks_and_logprobs import WIDTH_MULTIPLE, pad_right
+from alignment.masks_padding_logprobs import WIDTH_MULTIPLE, pad_right
 from alignment.models.backbone import Backbone
 from alignment.models.heads.known_heads import HEADS, LIKELIHOOD_SCALE
 from alignment.models.scorers import reward_model
@@ -84,7 +84,7 @@ class TestScores:
         scores, gradients = [], []
         for rows, pass_tokens in ((1, 0), (2, 0), (100, 10_000)):
             monkeypatch.setattr(reward_model, "GROUP_ROWS", rows)
-            monkeypatch.setattr(masks_and_logprobs, "CPU_PASS_TOKENS", pass_tokens)
+            monkeypatch.setattr(masks_padding_logprobs, "CPU_PASS_TOKENS", pass_tokens)
             model.zero_grad()
             scores.append(forward(model))
             (scores[-1] * torch.arange(1.0, 1.0 + len(DIALOGUES))).sum().backward()

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from alignment.data.encoded_dialogues import EncodedAnswer
-from alignment.masks_and_logprobs import group_by_length, group_sizes
+from alignment.masks_padding_logprobs import group_by_length, group_sizes
 from alignment.models import shared_prompts
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import NAME as WIDENED_ATTENTION

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.masks_and_logprobs import lengths_to_mask
+from alignment.masks_padding_logprobs import lengths_to_mask
 from alignment.rl.ppo_math import KLController, generalized_advantages, kl_k1, kl_k3, token_rewards
 
 NAN = math.nan

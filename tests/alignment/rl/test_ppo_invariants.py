@@ -21,7 +21,6 @@ from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
-from alignment.masks_and_logprobs import whiten
 from alignment.models.backbone import Backbone, Role
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.scorer_protocol import RewardJudgment
@@ -34,6 +33,7 @@ from alignment.rl.ppo_math import (
     missing_stop_penalty,
     shape_scores,
     token_rewards,
+    whiten,
 )
 from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.rollout import Rollout, response_pass

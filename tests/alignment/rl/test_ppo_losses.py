@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.masks_and_logprobs import entropy, token_logprobs, whiten
+from alignment.masks_padding_logprobs import entropy, token_logprobs
 from alignment.rl.ppo_math import (
     PolicyLoss,
     ValueLoss,
@@ -18,6 +18,7 @@ from alignment.rl.ppo_math import (
     explained_variance,
     generalized_advantages,
     token_rewards,
+    whiten,
 )
 
 NAN = math.nan

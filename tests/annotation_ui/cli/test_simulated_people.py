@@ -20,8 +20,7 @@ from alignment.toy.toy_questions import lookup
 from annotation_ui.cli import simulated_people as simulation
 from annotation_ui.cli.simulated_people import SimulatedWork, simulate, toy_pairs
 from annotation_ui.exchange.export_judgments import comparisons
-from annotation_ui.exchange.import_files import attention_items
-from annotation_ui.exchange.item_import import import_items
+from annotation_ui.exchange.imports import attention_items, import_items
 from annotation_ui.exchange.selection import ExportFilter
 from annotation_ui.quality.quality_report import quality_report
 from annotation_ui.store import accounts, tables

@@ -695,7 +695,7 @@ def test_datasets_and_a_step_of_trl(
 def test_without_torch() -> None:
     """Exports, imports and simulations load no torch, so that they start at once."""
     code = (
-        "import sys, annotation_ui.exchange.export_judgments, annotation_ui.exchange.import_files\n"
+        "import sys, annotation_ui.exchange.export_judgments, annotation_ui.exchange.imports\n"
         "import annotation_ui.cli.simulated_people\n"
         "print([name for name in ('torch', 'gradio', 'datasets') if name in sys.modules])"
     )

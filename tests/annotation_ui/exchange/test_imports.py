@@ -15,10 +15,9 @@ from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import Comparison
 from alignment.errors import UserError
 from annotation_ui.desk.exercises import read_exercises
-from annotation_ui.exchange import item_import, pair_lines
+from annotation_ui.exchange import imports, pair_lines
 from annotation_ui.exchange.export_judgments import export
-from annotation_ui.exchange.import_files import attention_items, read_pairs, read_prompts
-from annotation_ui.exchange.item_import import Filing, Imported, import_items
+from annotation_ui.exchange.imports import Filing, Imported, attention_items, import_items, read_pairs, read_prompts
 from annotation_ui.exchange.selection import ExportFilter
 from annotation_ui.quality.stored_judgments import as_known
 from annotation_ui.store import tables
@@ -314,7 +313,7 @@ def test_items_that_nobody_could_judge(sqlite_store: Store, bad: NewItem, compla
 def test_import_cut_short_can_be_repeated(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is committed stays; the next try adds the rest, in order."""
     Office(sqlite_store, live=False)
-    monkeypatch.setattr(item_import, "ITEMS_PER_WRITE", 4)
+    monkeypatch.setattr(imports, "ITEMS_PER_WRITE", 4)
     calls = Counter[str]()
 
     def fails_the_third_time(*given: Any, **options: Any) -> int:
@@ -323,7 +322,7 @@ def test_import_cut_short_can_be_repeated(sqlite_store: Store, monkeypatch: pyte
             raise KeyboardInterrupt
         return add_items(*given, **options)
 
-    monkeypatch.setattr(item_import, "add_items", fails_the_third_time)
+    monkeypatch.setattr(imports, "add_items", fails_the_third_time)
     items = [new_item(f"p{number}", answered=True) for number in range(10)]
     with pytest.raises(KeyboardInterrupt):
         import_items(sqlite_store, "helpfulness", items)
@@ -336,7 +335,7 @@ def test_import_cut_short_can_be_repeated(sqlite_store: Store, monkeypatch: pyte
 
 def test_known_ids_are_looked_up_in_many_queries(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     Office(sqlite_store, live=False)
-    monkeypatch.setattr(item_import, "_IDS_PER_QUERY", 2)
+    monkeypatch.setattr(imports, "_IDS_PER_QUERY", 2)
     items = [new_item(f"p{number}", answered=True) for number in range(5)]
     import_items(sqlite_store, "helpfulness", items)
     assert import_items(sqlite_store, "helpfulness", items) == Imported(0, 5)

@@ -29,7 +29,7 @@ from annotation_fixtures import (
 from annotation_ui.desk.view import View
 from annotation_ui.store import assignments
 from annotation_ui.store.database import Store
-from annotation_ui.store.items import add_items
+from annotation_ui.store.items import add_items, set_overlap
 from annotation_ui.store.projects import keep_project, project_named
 from annotation_ui.store.tables import assignment, comparison, conversation, item, judgment, pair
 from annotation_ui.vocabulary import Refused
@@ -126,7 +126,7 @@ def test_the_project_s_overlap_can_be_changed_for_what_waits(store: Store) -> No
     office.add_items([new_item("own", answered=True)], overlap=3)
     office.add_items([new_item("off", answered=True), new_item("known", answered=True, source="gold")])
     with store.write() as connection:
-        assignments.set_overlap(connection, item.c.id == "helpfulness/off", 0)
+        set_overlap(connection, item.c.id == "helpfulness/off", 0)
     ada, ben = office.person("ada"), office.person("ben")
     ada.fetch()
     ada.judge(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.masks_and_logprobs import (
+from alignment.masks_padding_logprobs import (
     last_index,
     lengths_to_mask,
     masked_mean,
@@ -16,8 +16,8 @@ from alignment.masks_and_logprobs import (
     masked_sum,
     masked_variance,
     take_tokens,
-    whiten,
 )
+from alignment.rl.ppo_math import whiten
 
 NAN = math.nan
 MASK = torch.tensor([[True, True, False], [True, True, True]])

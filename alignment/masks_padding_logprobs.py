@@ -107,26 +107,6 @@ def masked_moments(values: Tensor, mask: Tensor | None = None) -> Moments:
     return Moments(mean=mean, variance=deviations / count)
 
 
-def whiten(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Bring the values that count to mean 0 and standard deviation 1.
-
-    Equal values (``std < MIN_STD``; a single value is one such case) have no scale to divide by: they become 0.
-
-    Args:
-        values: any shape.
-        mask: same shape, True = counts; ``None`` means that all do.
-
-    Returns:
-        The shape of ``values``, at least float32, without gradient; exactly 0 where the mask is False.
-    """
-    counts = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
-    moments = masked_moments(values, counts)
-    std = moments.variance.sqrt()
-    scale = torch.where(std < MIN_STD, torch.ones_like(std), std)
-    whitened = (values.detach().to(scale.dtype) - moments.mean) / scale
-    return zero_padding(whitened, counts).to(at_least_float32(values).dtype)
-
-
 def take_tokens(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Picked positions of a batch, as rows of a matrix.
 
