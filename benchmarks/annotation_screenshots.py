@@ -20,7 +20,7 @@ from browser import find_chromium, free_port, serving  # noqa: E402
 from alignment.data.records import Dialogue, Message  # noqa: E402
 from annotation_ui.app_settings import load_settings  # noqa: E402
 from annotation_ui.cli.simulated_people import simulate, toy_pairs  # noqa: E402
-from annotation_ui.desk.preparation import keep_projects  # noqa: E402
+from annotation_ui.desk.training_and_test import keep_projects  # noqa: E402
 from annotation_ui.exchange.imports import import_items  # noqa: E402
 from annotation_ui.store.accounts import add_account  # noqa: E402
 from annotation_ui.store.database import Store  # noqa: E402

@@ -20,7 +20,7 @@ import psutil
 
 from alignment.data.records import Message
 from annotation_ui.app_settings import load_settings
-from annotation_ui.desk.preparation import keep_projects
+from annotation_ui.desk.training_and_test import keep_projects
 from annotation_ui.store.accounts import add_account
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem, add_items

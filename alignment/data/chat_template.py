@@ -41,13 +41,6 @@ LLAMA2_CHAT_TEMPLATE = (
 _PLACEHOLDER = "zqcontent{}zq"
 _PLACEHOLDER_PATTERN = re.compile(r"zqcontent(\d+)zq")
 _PADDING = "\n \n"
-_MARKER_PATTERN = re.compile(
-    r"<\|[^<>|\s]+\|>"  # <|user|>
-    r"|<</?[^<>\s]+>>"  # <<SYS>>
-    r"|</?[A-Za-z_][\w.-]*>"  # <start_of_turn>
-    r"|\[/?[A-Z][A-Z_]*\]"  # [INST]
-    r"|#{2,} ?[A-Z][\w ]*:"  # ### Instruction:
-)
 
 
 @dataclass(frozen=True)
@@ -70,16 +63,6 @@ class Trim:
         if self.left is not None:
             text = text.lstrip(self.left or None)
         return text if self.right is None else text.rstrip(self.right or None)
-
-
-def find_markers(text: str) -> set[str]:
-    """Bracket-like tokens of a template's text: ``[INST]``, ``<<SYS>>``, ``<|user|>``, ``### Response:``.
-
-    Plain words that a template also writes ("user", "Question:", "ASSISTANT:") are left out on purpose:
-    refusing them would make ordinary English unusable. A template that marks turns by such words only cannot
-    tell a turn from a quoted one; choose a template with special tokens where that matters.
-    """
-    return set(_MARKER_PATTERN.findall(text))
 
 
 def _cut_from(before: str, after: str, *, left: bool) -> str | None:

@@ -149,3 +149,22 @@ def _without_added_space(part: dict[str, Any] | None, *, decoder: bool) -> dict[
     if part["type"] == "ByteLevel":
         return {**part, "add_prefix_space": False}
     return {**part, "prepend_scheme": "never"} if part["type"] == "Metaspace" else part
+
+
+_MARKER_PATTERN = re.compile(
+    r"<\|[^<>|\s]+\|>"  # <|user|>
+    r"|<</?[^<>\s]+>>"  # <<SYS>>
+    r"|</?[A-Za-z_][\w.-]*>"  # <start_of_turn>
+    r"|\[/?[A-Z][A-Z_]*\]"  # [INST]
+    r"|#{2,} ?[A-Z][\w ]*:"  # ### Instruction:
+)
+
+
+def find_markers(text: str) -> set[str]:
+    """Bracket-like tokens of a template's text: ``[INST]``, ``<<SYS>>``, ``<|user|>``, ``### Response:``.
+
+    Plain words that a template also writes ("user", "Question:", "ASSISTANT:") are left out on purpose:
+    refusing them would make ordinary English unusable. A template that marks turns by such words only cannot
+    tell a turn from a quoted one; choose a template with special tokens where that matters.
+    """
+    return set(_MARKER_PATTERN.findall(text))

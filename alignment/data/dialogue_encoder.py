@@ -24,8 +24,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from alignment.data.chat_template import ChatTemplate, find_markers
-from alignment.data.control_tokens import TwoWayTokenizer
+from alignment.data.chat_template import ChatTemplate
+from alignment.data.control_tokens import TwoWayTokenizer, find_markers
 from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue
 from alignment.data.records import ChatRole, Message
 from alignment.errors import UserError

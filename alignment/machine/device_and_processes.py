@@ -1,4 +1,4 @@
-"""The device that models run on and the number format of their weights; several processes as one.
+"""The device that models run on and the memory they leave, the seed of everything, and several processes as one.
 
 A batch is always the global batch, split by place and joined in the same order. Accelerate starts and connects the
 processes; alone, nothing is connected. Each process works on every n-th row of the batch, what they found is joined,
@@ -13,7 +13,7 @@ import os
 import platform
 import random
 from collections.abc import Iterable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,23 +30,6 @@ def pick_device() -> torch.device:
     if parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def resolve_dtype(name: str) -> torch.dtype:
-    """The number format of the frozen base; ``auto`` is bfloat16 where the hardware multiplies in it."""
-    if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    fast = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
-    return torch.bfloat16 if fast else torch.float32
-
-
-def dtype_name(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
-    """The name of a number format in ``model.dtype``."""
-    return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -34,7 +34,7 @@ from transformers.masking_utils import sdpa_mask
 from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
-from alignment.machine.device_and_processes import pick_device, resolve_dtype
+from alignment.machine.device_and_processes import pick_device
 from alignment.models.backbone import Backbone, save_model
 from alignment.run.stage_records import content_hash
 from alignment.settings.sections import ModelSection
@@ -212,3 +212,20 @@ def weights_hash(path: str) -> str | None:
     """By what a base is known wherever it lies: a hash of its weight files; ``None`` where there are none."""
     hashes = [f"{file.name} {content_hash(file)}" for file in sorted(Path(path).glob("*.safetensors"))]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16] if hashes else None
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """The number format of the frozen base; ``auto`` is bfloat16 where the hardware multiplies in it."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> Literal["float32", "bfloat16"]:
+    """The name of a number format in ``model.dtype``."""
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"

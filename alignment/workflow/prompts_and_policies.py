@@ -19,9 +19,8 @@ from alignment.data.records import Message, Prompt
 from alignment.data.splits import check_no_overlap
 from alignment.errors import UserError
 from alignment.files import resolve
-from alignment.machine.device_and_processes import dtype_name
 from alignment.models.backbone import Backbone, Role
-from alignment.models.pretrained import load_base
+from alignment.models.pretrained import dtype_name, load_base
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.sections import TOY_MODEL, DataSection, ModelSection

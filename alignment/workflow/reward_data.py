@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.jsonl_and_raw_rows import read_jsonl
+from alignment.data.judgments_by_majority import by_majority, without_duplicates
 from alignment.data.readers import load_comparisons
 from alignment.data.records import Comparison, Dimension
-from alignment.data.repeated_judgments import by_majority, without_duplicates
 from alignment.data.splits import check_no_overlap, split_by_conversation
 from alignment.errors import UserError
 from alignment.files import resolve

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.cli.store_commands import Arguments, open_store, say
-from annotation_ui.desk import preparation
+from annotation_ui.desk import training_and_test
 from annotation_ui.store import accounts
 from annotation_ui.store.database import Store
 from annotation_ui.store.projects import project_named
@@ -69,14 +69,14 @@ def _withdraw(store: Store, arguments: Arguments) -> None:
 def _qualify(store: Store, arguments: Arguments) -> None:
     with store.write() as connection:
         account = accounts.find(connection, arguments.name)
-        preparation.waive(connection, account.id, project_named(connection, arguments.project), "admin")
+        training_and_test.waive(connection, account.id, project_named(connection, arguments.project), "admin")
     say(f"{arguments.name} may work in {arguments.project} without the test")
 
 
 def _reset_test(store: Store, arguments: Arguments) -> None:
     with store.write() as connection:
         account = accounts.find(connection, arguments.name)
-        preparation.reset(connection, account.id, project_named(connection, arguments.project))
+        training_and_test.reset(connection, account.id, project_named(connection, arguments.project))
     say(f"{arguments.name} may take the test of {arguments.project} again")
 
 

@@ -18,7 +18,7 @@ from annotation_ui.app_settings import AppSettings, database_of
 from annotation_ui.cli.simulated_people import simulate, toy_pairs
 from annotation_ui.cli.store_commands import Arguments, open_store, say
 from annotation_ui.desk.desk import Desk
-from annotation_ui.desk.preparation import keep_projects
+from annotation_ui.desk.training_and_test import keep_projects
 from annotation_ui.exchange.imports import import_items, read_prompts
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import has_items

@@ -27,7 +27,7 @@ from alignment.toy.toy_answers import sample_answer
 from alignment.toy.toy_questions import lookup
 from annotation_ui.answers.generation import Generator
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.desk import preparation
+from annotation_ui.desk import training_and_test
 from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.view import View
 from annotation_ui.store import accounts
@@ -133,8 +133,8 @@ def _account(desk: Desk, project: str, person: Annotator) -> accounts.Account:
         accounts.add_account(store, name, "annotator", secrets.token_urlsafe(24))
     with store.write() as connection:
         account = accounts.find(connection, name)
-        if not preparation.is_prepared(connection, desk.settings.qualification, account.id, row):
-            preparation.waive(connection, account.id, row, WAIVED_BY)
+        if not training_and_test.is_prepared(connection, desk.settings.qualification, account.id, row):
+            training_and_test.waive(connection, account.id, row, WAIVED_BY)
     return account
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings, database_of
-from annotation_ui.desk.preparation import keep_projects
+from annotation_ui.desk.training_and_test import keep_projects
 from annotation_ui.exchange.export_judgments import export, manifest_file
 from annotation_ui.exchange.imports import Filing, attention_items, import_items, read_pairs, read_prompts
 from annotation_ui.exchange.selection import ExportFilter, filter_from

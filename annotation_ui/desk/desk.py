@@ -15,11 +15,11 @@ from alignment.data.records import Message
 from annotation_ui import texts
 from annotation_ui.answers.generation import Generator, JobOutcome
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.desk import preparation
+from annotation_ui.desk import training_and_test
 from annotation_ui.desk.transaction import DeskTransaction
 from annotation_ui.desk.view import View
 from annotation_ui.desk.view_maker import HISTORY, make_view
-from annotation_ui.store import conversations, judgment_values, judgments, pairs, projects
+from annotation_ui.store import conversations_and_places, judgment_values, judgments, pairs, projects
 from annotation_ui.store.database import Store, in_minutes, now, storable
 from annotation_ui.store.judgment_values import Submission, checked_id, values_of, values_of_skip
 from annotation_ui.store.pairs import NewAnswer, complete_pair, fail_pair
@@ -51,7 +51,7 @@ class Desk:
     def _about(self, annotator_id: str, comparison_id: str) -> Iterator[tuple[DeskTransaction, ComparisonRow]]:
         """One write about a comparison, which has to be the annotator's own."""
         with self.store.write() as connection:
-            comparison = conversations.own_comparison(connection, annotator_id, checked_id(comparison_id))
+            comparison = conversations_and_places.own_comparison(connection, annotator_id, checked_id(comparison_id))
             row = projects.project_by_id(connection, comparison.project_id)
             live = self.generator is not None
             yield DeskTransaction.begin(connection, self.settings, annotator_id, row, live=live), comparison
@@ -66,7 +66,7 @@ class Desk:
             view, comparison = self._look(annotator_id, project)
         if comparison is not None and view.phase == "open" and comparison.first_shown_at is None:
             with self.store.write() as connection:
-                conversations.note_shown(connection, comparison.id)
+                conversations_and_places.note_shown(connection, comparison.id)
         return view
 
     def _look(self, annotator_id: str, project: str | None) -> tuple[View, ComparisonRow | None]:
@@ -75,14 +75,14 @@ class Desk:
             view = make_view(connection, self.settings, self.generator, annotator_id, project)
             if view.comparison_id is None:
                 return view, None
-            return view, conversations.own_comparison(connection, annotator_id, view.comparison_id)
+            return view, conversations_and_places.own_comparison(connection, annotator_id, view.comparison_id)
 
     def being_written(self, annotator_id: str, comparison_id: str) -> tuple[Pane, Pane] | None:
         """The left and the right answer as they stand, from memory; ``None`` once they have ended."""
         if self.generator is None:
             return None
         with self.store.read() as connection:
-            comparison = conversations.own_comparison(connection, annotator_id, checked_id(comparison_id))
+            comparison = conversations_and_places.own_comparison(connection, annotator_id, checked_id(comparison_id))
         panes = self.generator.peek(comparison.pair_id)
         if panes is None:
             return None
@@ -151,7 +151,7 @@ class Desk:
             place = transaction.place
             if place is None or place.conversation_id is None:
                 raise Refused(texts.NOTHING_TO_RETRY)
-            pair_id = conversations.last_comparison(transaction.connection, place.conversation_id).pair_id
+            pair_id = conversations_and_places.last_comparison(transaction.connection, place.conversation_id).pair_id
             if not pairs.try_again(transaction.connection, pair_id):
                 raise Refused(texts.NOTHING_TO_RETRY)
         return self._after(transaction)
@@ -169,7 +169,7 @@ class Desk:
             transaction.check_warned()
             transaction.check_put_away(from_turn=2)  # a first one goes back to the queue; a later one would be lost
             transaction.clear()
-            items = preparation.begin_training(transaction.connection, annotator_id, transaction.project)
+            items = training_and_test.begin_training(transaction.connection, annotator_id, transaction.project)
             transaction.take(items[0], "training")
         return self._after(transaction)
 

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 from alignment.data.records import Message
 from annotation_ui import texts
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.desk import preparation
-from annotation_ui.store import assignments, conversations, judgments, pairs
+from annotation_ui.desk import training_and_test
+from annotation_ui.store import assignments, conversations_and_places, judgments, pairs
 from annotation_ui.store.accounts import find_by_id
 from annotation_ui.store.database import new_id, now
 from annotation_ui.store.items import NewItem, add_items, item_by_id
@@ -65,15 +65,15 @@ class DeskTransaction:
     @property
     def place(self) -> DeskPlaceRow | None:
         """Where the annotator is, if they were in this project before."""
-        return conversations.desk_place(self.connection, self.annotator_id, self.project.id)
+        return conversations_and_places.desk_place(self.connection, self.annotator_id, self.project.id)
 
     def put(self, **values: Any) -> None:
         """Remember where the annotator is now."""
-        conversations.set_desk_place(self.connection, self.annotator_id, self.project.id, **values)
+        conversations_and_places.set_desk_place(self.connection, self.annotator_id, self.project.id, **values)
 
     def check_warned(self) -> None:
         """Refuse to go on before the content warning was read."""
-        if preparation.needs_warning(self.project, self.place):
+        if training_and_test.needs_warning(self.project, self.place):
             raise Refused(texts.WARNING_FIRST)
 
     def check_put_away(self, *, from_turn: int = 1) -> None:
@@ -81,7 +81,7 @@ class DeskTransaction:
         place = self.place
         if place is None or place.conversation_id is None:
             return
-        last = conversations.last_comparison(self.connection, place.conversation_id)
+        last = conversations_and_places.last_comparison(self.connection, place.conversation_id)
         if last.state == "open" and last.turn >= from_turn:
             raise Refused(texts.JUDGE_FIRST)
 
@@ -95,7 +95,7 @@ class DeskTransaction:
 
     def check_last(self, comparison: ComparisonRow) -> None:
         """Refuse to change a choice that later turns are built on."""
-        if conversations.last_comparison(self.connection, comparison.conversation_id).id != comparison.id:
+        if conversations_and_places.last_comparison(self.connection, comparison.conversation_id).id != comparison.id:
             raise Refused(texts.MOVED_ON)
 
     # -- getting something ---------------------------------------------------------------------------------------
@@ -108,18 +108,18 @@ class DeskTransaction:
             return texts.EDIT_ENDED
         if place is not None and place.conversation_id is not None:
             self.check_put_away()
-            conversations.set_state(self.connection, place.conversation_id, "finished")
+            conversations_and_places.set_state(self.connection, place.conversation_id, "finished")
         return self.advance()
 
     def advance(self) -> str:
         """Take what was left open, what comes before work, or the next item of the queue; returns what to say."""
-        waiting = conversations.unfinished(self.connection, self.annotator_id, self.project.id)
+        waiting = conversations_and_places.unfinished(self.connection, self.annotator_id, self.project.id)
         if waiting is not None:
             self.put(conversation_id=waiting, editing=None)
             return ""
         # Training examples and the test come before the queue.
         required = self.settings.qualification
-        step = preparation.next_step(self.connection, required, self.annotator_id, self.project)
+        step = training_and_test.next_step(self.connection, required, self.annotator_id, self.project)
         item, kind, message = step.item, step.kind, step.message
         # Work is taken once nothing is left to do before it.
         if item is None and not step.blocked and self.project.mode != "free":
@@ -137,7 +137,7 @@ class DeskTransaction:
             self.annotator_id,
             self.project.id,
             lease_minutes=self.settings.lease_minutes,
-            gold_share=preparation.gold_share(self.project),
+            gold_share=training_and_test.gold_share(self.project),
             live=self.live,
         )
 
@@ -145,7 +145,7 @@ class DeskTransaction:
         """Put an item on the desk."""
         if kind != "work":
             self._lease(item.id)
-        conversation_id = conversations.begin(self.connection, self.annotator_id, item, kind)
+        conversation_id = conversations_and_places.begin(self.connection, self.annotator_id, item, kind)
         self.put(conversation_id=conversation_id, editing=None)
 
     def own_conversation(self, turn: Message) -> None:
@@ -161,15 +161,15 @@ class DeskTransaction:
         """Go on with the answer that was chosen last."""
         place = self.place
         assert place is not None and place.conversation_id is not None
-        conversation = conversations.conversation_by_id(self.connection, place.conversation_id)
-        last = conversations.last_comparison(self.connection, conversation.id)
+        conversation = conversations_and_places.conversation_by_id(self.connection, place.conversation_id)
+        last = conversations_and_places.last_comparison(self.connection, conversation.id)
         judgment = judgments.current(self.connection, last.id)
         assert judgment is not None
         chosen_slot, _ = judgment.preference
         chosen = pairs.answers_of(self.connection, last.pair_id)[chosen_slot].text
         prompt = pairs.load_messages(pairs.pair_by_id(self.connection, last.pair_id).prompt_json)
         history = (*prompt, Message(role="assistant", content=chosen), turn)
-        conversations.go_on(self.connection, conversation, history)
+        conversations_and_places.go_on(self.connection, conversation, history)
 
     def _lease(self, item_id: str) -> None:
         assignments.lease(self.connection, self.annotator_id, item_id, lease_minutes=self.settings.lease_minutes)
@@ -178,14 +178,14 @@ class DeskTransaction:
 
     def settle(self, comparison: ComparisonRow, state: Literal["judged", "skipped"]) -> None:
         """A comparison was judged or skipped: it, its item and its conversation follow."""
-        conversations.set_comparison(self.connection, comparison.id, state=state, judged_at=now())
-        conversation = conversations.conversation_by_id(self.connection, comparison.conversation_id)
+        conversations_and_places.set_comparison(self.connection, comparison.id, state=state, judged_at=now())
+        conversation = conversations_and_places.conversation_by_id(self.connection, comparison.conversation_id)
         if comparison.turn == 1:
             done = "done" if state == "judged" else "skipped"
             assignments.end(self.connection, self.annotator_id, conversation.item_id, done)
-        is_last = conversations.last_comparison(self.connection, conversation.id).id == comparison.id
+        is_last = conversations_and_places.last_comparison(self.connection, conversation.id).id == comparison.id
         if is_last and (state == "skipped" or not self._goes_on(comparison)):
-            conversations.set_state(self.connection, conversation.id, "finished")
+            conversations_and_places.set_state(self.connection, conversation.id, "finished")
 
     def move_on(self, comparison: ComparisonRow) -> str:
         """After a judgment: explain an example, wait for the next turn, or put the next thing on the desk."""
@@ -209,18 +209,18 @@ class DeskTransaction:
     def put_away(self, comparison: ComparisonRow) -> None:
         """Take a comparison that was withdrawn off the desk, unless its conversation has gone on from it."""
         place = self.place
-        last = conversations.last_comparison(self.connection, comparison.conversation_id)
+        last = conversations_and_places.last_comparison(self.connection, comparison.conversation_id)
         if place is not None and place.conversation_id == comparison.conversation_id and last.id == comparison.id:
             self.put(conversation_id=None)
         self.put(editing=None)
 
     def reopen(self, comparison: ComparisonRow) -> None:
         """Put a comparison on the desk again as if nothing had been said."""
-        conversations.set_comparison(self.connection, comparison.id, state="open", judged_at=None)
-        conversation = conversations.conversation_by_id(self.connection, comparison.conversation_id)
+        conversations_and_places.set_comparison(self.connection, comparison.id, state="open", judged_at=None)
+        conversation = conversations_and_places.conversation_by_id(self.connection, comparison.conversation_id)
         if comparison.turn == 1:
             self._lease(conversation.item_id)
-        conversations.set_state(self.connection, conversation.id, "active")
+        conversations_and_places.set_state(self.connection, conversation.id, "active")
         self.put(conversation_id=conversation.id, editing=None)
 
     def clear(self) -> bool:
@@ -228,12 +228,12 @@ class DeskTransaction:
         place = self.place
         if place is None or place.conversation_id is None:
             return False
-        last = conversations.last_comparison(self.connection, place.conversation_id)
+        last = conversations_and_places.last_comparison(self.connection, place.conversation_id)
         if last.state == "open" and last.turn == 1:
-            item_id = conversations.conversation_by_id(self.connection, place.conversation_id).item_id
+            item_id = conversations_and_places.conversation_by_id(self.connection, place.conversation_id).item_id
             assignments.end(self.connection, self.annotator_id, item_id, "returned")
         state = "abandoned" if last.state == "open" else "finished"
-        conversations.set_state(self.connection, place.conversation_id, state)
+        conversations_and_places.set_state(self.connection, place.conversation_id, state)
         return last.state == "open"
 
 
@@ -244,7 +244,7 @@ def chosen_project(
     if not known:
         raise Refused(texts.NO_PROJECTS)
     if name is None:
-        last = conversations.last_project(connection, annotator_id)
+        last = conversations_and_places.last_project(connection, annotator_id)
         return next((project for project in known if project.id == last), known[0])
     chosen = next((project for project in known if project.name == name), None)
     if chosen is None:

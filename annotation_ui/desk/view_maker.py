@@ -10,11 +10,11 @@ from sqlalchemy import Connection, bindparam, select
 from annotation_ui import texts
 from annotation_ui.answers.generation import Generator
 from annotation_ui.app_settings import AppSettings
-from annotation_ui.desk import preparation
+from annotation_ui.desk import training_and_test
 from annotation_ui.desk.exercises import feedback
 from annotation_ui.desk.transaction import chosen_project
 from annotation_ui.desk.view import Draft, PastJudgment, Progress, ProjectChoice, View
-from annotation_ui.store import assignments, conversations, judgments, pairs, projects, tables
+from annotation_ui.store import assignments, conversations_and_places, judgments, pairs, projects, tables
 from annotation_ui.store.accounts import Account, find_by_id
 from annotation_ui.store.items import item_by_id
 from annotation_ui.store.rows import ComparisonRow, ItemRow, PastRow, ProjectRow
@@ -48,17 +48,17 @@ def make_view(
     account = find_by_id(connection, annotator_id)
     known = projects.all_projects(connection)
     project = chosen_project(connection, known, annotator_id, project_name)
-    place = conversations.desk_place(connection, annotator_id, project.id)
+    place = conversations_and_places.desk_place(connection, annotator_id, project.id)
     view = _frame(connection, settings, account, known, project, live=generator is not None)
     # The content warning comes before all else; what is edited, before what is on the desk otherwise.
-    if preparation.needs_warning(project, place):
+    if training_and_test.needs_warning(project, place):
         return replace(view, phase="warning")
     if place is not None and place.editing is not None:
-        comparison = conversations.own_comparison(connection, annotator_id, place.editing)
+        comparison = conversations_and_places.own_comparison(connection, annotator_id, place.editing)
         return replace(_with_comparison(connection, view, project, comparison, generator), phase="open", editing=True)
     if place is None or place.conversation_id is None:
         return _idle(connection, settings, view, project, generator, annotator_id)
-    comparison = conversations.last_comparison(connection, place.conversation_id)
+    comparison = conversations_and_places.last_comparison(connection, place.conversation_id)
     return _with_comparison(connection, view, project, comparison, generator)
 
 
@@ -127,8 +127,8 @@ def _idle(
     generator: Generator | None,
     annotator_id: str,
 ) -> View:
-    if not preparation.is_prepared(connection, settings.qualification, annotator_id, project):
-        message, may_fetch = preparation.before_work(connection, settings.qualification, annotator_id, project)
+    if not training_and_test.is_prepared(connection, settings.qualification, annotator_id, project):
+        message, may_fetch = training_and_test.before_work(connection, settings.qualification, annotator_id, project)
         return replace(view, may_fetch=may_fetch, message=message)
     can_write = project.mode != "queue" and generator is not None
     has_more = project.mode != "free" and view.progress.left_in_queue > 0
@@ -189,7 +189,7 @@ def _judged(connection: Connection, view: View, comparison: ComparisonRow, gener
     )
     view = replace(view, draft=draft)
     if comparison.kind == "training":
-        exercise = preparation.exercise_of(_item_of(connection, comparison).expected_json)
+        exercise = training_and_test.exercise_of(_item_of(connection, comparison).expected_json)
         explanation = feedback(exercise, slot, grade, judgment.safety)
         return replace(view, phase="explained", explanation=explanation, may_fetch=True)
     may_go_on = generator is not None and comparison.turn < view.max_turns
@@ -199,8 +199,10 @@ def _judged(connection: Connection, view: View, comparison: ComparisonRow, gener
 def _place_in_run(connection: Connection, project: ProjectRow, comparison: ComparisonRow) -> str:
     if comparison.kind == "work":
         return ""
-    return preparation.place_in(connection, comparison.annotator_id, project, _item_of(connection, comparison))
+    return training_and_test.place_in(connection, comparison.annotator_id, project, _item_of(connection, comparison))
 
 
 def _item_of(connection: Connection, comparison: ComparisonRow) -> ItemRow:
-    return item_by_id(connection, conversations.conversation_by_id(connection, comparison.conversation_id).item_id)
+    return item_by_id(
+        connection, conversations_and_places.conversation_by_id(connection, comparison.conversation_id).item_id
+    )

@@ -3,7 +3,7 @@
 Judgments are read as they stood when the last row was ``newest``, so that what is said while an export runs does not
 get into half of it. What annotators have withdrawn, training and qualification tests are never selected.
 
-A majority (``alignment.data.repeated_judgments``) is found after everything else was left out but weak grades, which
+A majority (``alignment.data.judgments_by_majority``) is found after everything else was left out but weak grades, which
 its outcome decides. The earliest judgment of those in it stands for it.
 """
 
@@ -21,11 +21,11 @@ from pydantic import Field, ValidationError, field_validator
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, case, exists, func, select
 
 from alignment.data.jsonl_and_raw_rows import explain
+from alignment.data.judgments_by_majority import Vote, majority
 from alignment.data.records import GRADES, Dimension, Grade, Part, SafetyBin
-from alignment.data.repeated_judgments import Vote, majority
 from alignment.errors import UserError
 from alignment.settings.sections import Section
-from annotation_ui.desk.preparation import passed
+from annotation_ui.desk.training_and_test import passed
 from annotation_ui.store import tables
 from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.projects import project_named

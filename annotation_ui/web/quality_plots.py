@@ -25,11 +25,7 @@ GRADE_COLOURS = ("ppo", "sft", "helpfulness", "tie")
 PROJECT_COLOURS = ("helpfulness", "ppo", "safety", "rejection", "sft", "base")
 PLOTTED_PEOPLE = 40
 """More than these in a plot are too many to read; those who judged most are shown."""
-AGREEMENTS = (
-    ("choice", "sft"),
-    ("ac2_grade", "ppo"),
-    ("ac1_safety", "safety"),
-)
+AGREEMENTS = (("choice", "sft"), ("ac2_grade", "ppo"), ("ac1_safety", "safety"))
 _LONGEST_LABEL = 26
 _GAPS_UP_TO = 60
 """Days that are drawn with gaps between them."""

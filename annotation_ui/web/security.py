@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotation_ui import texts
-from annotation_ui.desk import preparation
+from annotation_ui.desk import training_and_test
 from annotation_ui.store import accounts, projects
 from annotation_ui.store.accounts import Account
 from annotation_ui.store.database import Store
@@ -176,6 +176,6 @@ def local_key(store: Store) -> LocalKey | None:
     with store.write() as connection:
         account = accounts.find(connection, accounts.LOCAL_USER)
         for project in projects.all_projects(connection):
-            if not preparation.is_waived(connection, account.id, project):
-                preparation.waive(connection, account.id, project, accounts.LOCAL_USER)
+            if not training_and_test.is_waived(connection, account.id, project):
+                training_and_test.waive(connection, account.id, project, accounts.LOCAL_USER)
     return LocalKey(secrets.token_urlsafe(16), account.id)

@@ -22,7 +22,7 @@ from alignment.files import read_json, write_json
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from annotation_ui.app_settings import AppSettings, load_settings
-from annotation_ui.desk.preparation import keep_projects
+from annotation_ui.desk.training_and_test import keep_projects
 from annotation_ui.exchange.export_judgments import comparisons
 from annotation_ui.exchange.rounds import Goal, RoundProgress, Standing, has_batch, put_away, take_up, taken
 from annotation_ui.exchange.selection import OTHER_PART

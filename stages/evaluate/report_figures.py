@@ -18,7 +18,7 @@ from alignment.figures.policy_figures import (
 )
 from alignment.figures.reward_model_figures import score_histograms
 from alignment.files import read_json
-from alignment.machine.device_and_processes import resolve_dtype
+from alignment.models.pretrained import resolve_dtype
 from alignment.report.blocks_and_reward_schema import RewardFigures
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import read_snapshots

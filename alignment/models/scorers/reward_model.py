@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from alignment.data.encoded_dialogues import EncodedAnswer, distinct_answers
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
-from alignment.machine.device_and_processes import dtype_name
 from alignment.masks_padding_logprobs import group_by_length, padded_width, token_logprobs
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.known_heads import HeadArgument, build_head
-from alignment.models.pretrained import load_base
+from alignment.models.pretrained import dtype_name, load_base
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, ValueStart, check_finite, no_value_start
 from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, dialogue_states, pack_answers
 from alignment.settings.sections import ModelSection

@@ -27,9 +27,9 @@ from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
 from alignment.files import read_json
-from alignment.machine.device_and_processes import pick_device, resolve_dtype
+from alignment.machine.device_and_processes import pick_device
 from alignment.masks_padding_logprobs import pad_right
-from alignment.models.pretrained import find_model, first_line, load_tokenizer, weights_hash
+from alignment.models.pretrained import find_model, first_line, load_tokenizer, resolve_dtype, weights_hash
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, check_finite
 from alignment.settings.sections import ModelSection
 

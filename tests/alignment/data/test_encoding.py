@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from alignment.data.chat_template import find_markers
+from alignment.data.control_tokens import find_markers
 from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import check_length, encode_prompts
 from alignment.data.records import Message, Prompt

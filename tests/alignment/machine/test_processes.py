@@ -93,7 +93,7 @@ class TestAlone:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_shares_cover_the_batch_once_and_are_joined_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.machine import device_and_processes as module
+    from alignment.machine import device_and_processes
 
     batch = torch.arange(21).reshape(7, 3)
     shares = []
@@ -103,17 +103,19 @@ def test_shares_cover_the_batch_once_and_are_joined_in_order(count: int, monkeyp
         shares.append(processes.share(7))
     assert sorted(place for share in shares for place in share) == list(range(7))
     for rows in (batch, batch[:, 0], batch > 9):  # tokens, lengths, flags
-        monkeypatch.setattr(module, "gather_object", lambda own, rows=rows: [rows[share] for share in shares])
+        monkeypatch.setattr(
+            device_and_processes, "gather_object", lambda own, rows=rows: [rows[share] for share in shares]
+        )
         joined = processes.join_rows(rows[shares[-1]], 7)
         assert joined.dtype == rows.dtype and joined.tolist() == rows.tolist()
 
 
 def test_a_process_without_a_row_of_the_batch_joins_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignment.machine import device_and_processes as module
+    from alignment.machine import device_and_processes
 
     processes = Processes()
     processes.count, processes.rank = 3, 2
     assert processes.share(2) == []
     found = [torch.tensor([[1, 2]]), torch.tensor([[3, 4]]), torch.empty(0, 2, dtype=torch.long)]
-    monkeypatch.setattr(module, "gather_object", lambda own: found)
+    monkeypatch.setattr(device_and_processes, "gather_object", lambda own: found)
     assert processes.join_rows(found[2], 2).tolist() == [[1, 2], [3, 4]]

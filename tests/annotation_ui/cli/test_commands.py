@@ -15,7 +15,7 @@ from annotation_fixtures import Office, new_item
 from annotation_ui.__main__ import main
 from annotation_ui.app_settings import AppSettings, load_settings
 from annotation_ui.cli.command_parser import COMMANDS, command_named
-from annotation_ui.desk.preparation import is_prepared
+from annotation_ui.desk.training_and_test import is_prepared
 from annotation_ui.store import accounts, sign_ins
 from annotation_ui.store.database import Store
 from annotation_ui.store.tables import project

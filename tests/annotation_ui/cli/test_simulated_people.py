@@ -36,7 +36,7 @@ SAFETY = {"name": "safety", "dimension": "safety", "ask_safety": True}
 def seeded_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sides are drawn from a seed, so that what is said, and what is counted here, is the same each time."""
     drawn = SimpleNamespace(randbits=random.Random(0).getrandbits)
-    monkeypatch.setattr("annotation_ui.store.conversations.secrets", drawn)
+    monkeypatch.setattr("annotation_ui.store.conversations_and_places.secrets", drawn)
 
 
 def queue_of(store: Store, n: int, *projects: dict[str, Any], seed: int = 0, **changes: Any) -> Office:

@@ -11,7 +11,7 @@ from annotation_fixtures import NO_TEST, app_settings, only, rows
 from alignment.errors import UserError
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.cli.store_commands import known_store, open_store
-from annotation_ui.desk.preparation import keep_projects
+from annotation_ui.desk.training_and_test import keep_projects
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
 from annotation_ui.web.server import reserved

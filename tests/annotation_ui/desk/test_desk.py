@@ -25,7 +25,7 @@ from annotation_fixtures import (
 from desk_kit import SAFETY, chosen, refusal
 
 from annotation_ui.desk.view import View
-from annotation_ui.store import conversations, tables
+from annotation_ui.store import conversations_and_places, tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.pairs import load_messages
 from annotation_ui.store.tables import answer, assignment, comparison, conversation, item, judgment, pair
@@ -173,7 +173,7 @@ def test_stored_sides_are_drawn_fairly_for_each_annotator(sqlite_store: Store) -
     with sqlite_store.write() as connection:
         for item_row in connection.execute(item.select()).all():
             for person in people:
-                conversations.begin(connection, person.id, item_row, "work")
+                conversations_and_places.begin(connection, person.id, item_row, "work")
     shown = rows(sqlite_store, comparison)
     assert len({row.order_seed for row in shown}) == 200
     assert all(row.left_slot == draw_left_slot(row.order_seed) for row in shown)

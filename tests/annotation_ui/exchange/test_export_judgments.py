@@ -15,11 +15,11 @@ from annotation_fixtures import Office, Person, app_settings, assistant, new_ite
 from sqlalchemy import func, select
 
 from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
+from alignment.data.judgments_by_majority import by_majority
 from alignment.data.readers import load_comparisons
 from alignment.data.records import GRADES, Comparison, Grade, SafetyBin
-from alignment.data.repeated_judgments import by_majority
 from alignment.errors import UserError
-from annotation_ui.desk import preparation
+from annotation_ui.desk import training_and_test
 from annotation_ui.desk.view import View
 from annotation_ui.exchange.export_judgments import Manifest, comparisons, export, features_of, manifest_file
 from annotation_ui.exchange.selection import ExportFilter, Selection, as_moment, filter_from
@@ -407,7 +407,7 @@ def test_qualified_only(sqlite_store: Store, tmp_path: Path) -> None:
     prefer(ben)
     prefer(ben.at("safety"), safety="both_safe")
     with sqlite_store.write() as connection:
-        preparation.waive(connection, ben.id, project_named(connection, "safety"), "an admin")
+        training_and_test.waive(connection, ben.id, project_named(connection, "safety"), "an admin")
     records, manifest = exported(office, tmp_path, require_qualified=True)
     assert [(record.annotator_id, record.dimension) for record in records] == [(ben.id, "safety")]
     assert manifest.left_out == {"annotator is not qualified": 2}

@@ -14,7 +14,7 @@ from annotation_fixtures import COLOURS, new_item, only, rows, user
 from annotation_page import PANES, SIDES, DeskPage
 from annotation_server import MODEL_NAMES, Site
 
-from annotation_ui.store import conversations, tables
+from annotation_ui.store import conversations_and_places, tables
 from annotation_ui.store.assignments import lease
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.pairs import NewAnswer, VariantInfo
@@ -150,12 +150,12 @@ def shown_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, st
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item(f"ask {number}", answered=True) for number in range(SHOWINGS)])
     ada, seeds = site.person(), count()
-    monkeypatch.setattr(conversations, "secrets", SimpleNamespace(randbits=lambda bits: next(seeds)))
+    monkeypatch.setattr(conversations_and_places, "secrets", SimpleNamespace(randbits=lambda bits: next(seeds)))
     with site.store.write() as connection:
         project_id = project_on_page(connection, project).id
         for item in sorted(rows(site.store, tables.item, project_id=project_id), key=lambda row: row.place):
             lease(connection, ada.id, item.id, lease_minutes=60)
-            conversations.begin(connection, ada.id, item, "work")
+            conversations_and_places.begin(connection, ada.id, item, "work")
     return ada, project
 
 

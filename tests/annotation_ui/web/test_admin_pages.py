@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from alignment.errors import UserError
-from annotation_ui.desk.preparation import keep_projects
+from annotation_ui.desk.training_and_test import keep_projects
 from annotation_ui.quality import flagged_judgments
 from annotation_ui.store.accounts import LOCAL_USER, SIMULATED, add_account, set_active, withdraw
 from annotation_ui.store.database import Store

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from alignment.data.records import GRADES, Dimension, SafetyBin
 from alignment.errors import UserError
-from annotation_ui.desk import preparation
+from annotation_ui.desk import training_and_test
 from annotation_ui.desk.exercises import Exercise, Use, read_exercises
 from annotation_ui.desk.view import View
 from annotation_ui.store.database import Store
@@ -57,7 +57,7 @@ def few_exercises(dimension: Dimension, use: Use, file: None = None) -> tuple[Ex
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer exercises than come with the app, so that nobody waits for them."""
-    monkeypatch.setattr(preparation, "read_exercises", few_exercises)
+    monkeypatch.setattr(training_and_test, "read_exercises", few_exercises)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_the_second_try_the_end_and_how_an_admin_helps(school: Office, few: None
         assert "not passed" in view.message
     assert [row.passed for row in rows(store, qualification)] == [False, False]
     with store.write() as connection:
-        preparation.reset(connection, ada.id, project_of(school, connection))
+        training_and_test.reset(connection, ada.id, project_of(school, connection))
     view = ada.fetch()
     assert (view.kind, view.place) == ("qualification", "1 of 3")
     view = take_test(ada, [True, True, True])
@@ -233,11 +233,11 @@ def test_somebody_can_be_let_past_the_test(quick_school: Office) -> None:
     store, ada, bob = quick_school.store, quick_school.person("ada"), quick_school.person("bob")
     with store.write() as connection:
         project = project_of(quick_school, connection)
-        preparation.waive(connection, ada.id, project, by="boss")
-        assert preparation.is_prepared(connection, quick_school.settings.qualification, ada.id, project)
-        assert not preparation.is_prepared(connection, quick_school.settings.qualification, bob.id, project)
-        preparation.reset(connection, ada.id, project)  # takes nothing back
-        assert preparation.is_prepared(connection, quick_school.settings.qualification, ada.id, project)
+        training_and_test.waive(connection, ada.id, project, by="boss")
+        assert training_and_test.is_prepared(connection, quick_school.settings.qualification, ada.id, project)
+        assert not training_and_test.is_prepared(connection, quick_school.settings.qualification, bob.id, project)
+        training_and_test.reset(connection, ada.id, project)  # takes nothing back
+        assert training_and_test.is_prepared(connection, quick_school.settings.qualification, ada.id, project)
     assert ada.fetch().prompt == "ask 0"
     assert bob.fetch().kind == "training"
     assert only(store, qualification).waived_by == "boss"
@@ -250,7 +250,7 @@ def test_waived_after_failing_and_in_the_middle(quick_school: Office) -> None:
     ada.fetch()
     answer(ada, rightly=False)
     with store.write() as connection:
-        preparation.waive(connection, ada.id, project_of(quick_school, connection), by="boss")
+        training_and_test.waive(connection, ada.id, project_of(quick_school, connection), by="boss")
     # The question on the desk is still there; leaving it is enough.
     assert ada.view().kind == "qualification"
     ada.leave()

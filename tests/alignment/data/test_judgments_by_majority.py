@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from alignment.data.judgments_by_majority import Vote, by_majority, majority, without_duplicates
 from alignment.data.records import Comparison, Grade, Message, SafetyBin, SafetyLabel
-from alignment.data.repeated_judgments import Vote, by_majority, majority, without_duplicates
 from alignment.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Conversations and their comparisons: what an annotator has in front of them, turn by turn.
+"""Conversations and their comparisons, turn by turn, and where on the desk each annotator is.
 
 Each turn is a pair (a prompt with its whole history, and two answers) and the annotator's own showing of it, a
 comparison, whose sides are drawn once and kept. The next turn goes on with the chosen answer.
