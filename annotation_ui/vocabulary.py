@@ -71,3 +71,12 @@ class Pane:
     text: str
     done: bool = True
     cut_off: bool = False
+
+
+SIMULATED = "sim-"
+"""User names of simulated annotators begin with this; nobody else's do."""
+
+
+def is_simulated(username: str) -> bool:
+    """Whether a user name is a simulated annotator's."""
+    return username.startswith(SIMULATED)

@@ -21,14 +21,13 @@ from ppo_workload import LEARNING_RATE, LORA_ALPHA, LORA_RANK, Workload, figures
 from alignment.data.encoded_dialogues import EncodedPrompt, encode_prompts
 from alignment.data.readers import load_prompts
 from alignment.data.records import Prompt
-from alignment.machine.device_and_processes import keep_freed_memory
+from alignment.machine.device_and_processes import keep_freed_memory, peak_memory_gib
 from alignment.models.backbone import Backbone
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import rollout_metrics
 from alignment.rl.rollout import Rollout
-from alignment.run.stage_records import peak_memory_gib
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.sections import LoraSection, ModelSection, SamplingSection
 from alignment.workflow.prompts_and_policies import prompt_batches

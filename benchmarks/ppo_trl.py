@@ -41,7 +41,7 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # type: ign
 
 from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.readers import load_prompts
-from alignment.run.stage_records import peak_memory_gib
+from alignment.machine.device_and_processes import peak_memory_gib
 
 
 class Stamps(TrainerCallback):

@@ -17,12 +17,11 @@ from ppo_workload import print_json
 from reward_workload import MODEL, ROLE, Pairs, RewardWork, TokenPair, Watch, watched
 from safetensors.torch import load_file
 
-from alignment.machine.device_and_processes import keep_freed_memory
+from alignment.machine.device_and_processes import keep_freed_memory, peak_memory_gib
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.reward.encoded_pairs import EncodedPair
 from alignment.reward.reward_training import train_reward_model
-from alignment.run.stage_records import peak_memory_gib
 from alignment.settings.reward_sections import RewardModelSection
 from alignment.settings.sections import ModelSection
 

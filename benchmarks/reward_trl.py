@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
+from alignment.machine.device_and_processes import peak_memory_gib
 from alignment.reward.reward_training import MIN_WARMUP_STEPS
-from alignment.run.stage_records import peak_memory_gib
 
 
 def load(work: RewardWork) -> PeftModel:

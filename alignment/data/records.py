@@ -262,14 +262,3 @@ class JudgedAnswer:
     reward_helpfulness: float | None = None
     reward_safety: float | None = None
     reward_guard: float | None = None
-
-
-class Snapshot(Record):
-    """One answer of the policy at one update, with its KL to the SFT model."""
-
-    update: int
-    prompt: Prompt
-    answer: str
-    kl_nats: float
-    score: float
-    guard: float | None = None

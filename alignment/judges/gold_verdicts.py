@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from alignment.data.jsonl_and_raw_rows import read_jsonl
-from alignment.data.records import Comparison, Dimension, JudgedAnswer, Prompt, Snapshot
+from alignment.data.records import Comparison, Dimension, JudgedAnswer, Prompt
 from alignment.errors import UserError
 from alignment.figures.pair_accuracy import accuracy_by_grade
+from alignment.rl.heldout_answers import Snapshot
 from alignment.toy.gold_judge import judge, utility
 from alignment.toy.toy_questions import lookup
 

@@ -12,10 +12,12 @@ import ctypes
 import os
 import platform
 import random
+import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, reduce
@@ -118,3 +120,13 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def peak_memory_gib() -> float:
+    """Largest resident set of this process so far, in GiB."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 2**30
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -18,9 +18,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from alignment.data.encoded_dialogues import EncodedPrompt
-from alignment.data.records import JudgedAnswer
+from alignment.data.jsonl_and_raw_rows import read_jsonl
+from alignment.data.records import JudgedAnswer, Prompt, Record
 from alignment.masks_padding_logprobs import masked_sum
 from alignment.models.backbone import Role
 from alignment.models.sampling.batch_sampling import answer_prompts
@@ -146,3 +148,22 @@ def overoptimized(snapshots: Sequence[HeldoutScores]) -> str | None:
         f"over-optimisation: from update {best.update} to {last.update} the reward rose by "
         f"{last.reward - best.reward:.2f} while the guard fell by {fall:.2f} (standard error {error:.2f})"
     )
+
+
+class Snapshot(Record):
+    """One answer of the policy at one update, with its KL to the SFT model."""
+
+    update: int
+    prompt: Prompt
+    answer: str
+    kl_nats: float
+    score: float
+    guard: float | None = None
+
+
+def read_snapshots(file: Path) -> dict[int, list[Snapshot]]:
+    """Update -> what was written down at it; empty without a file."""
+    taken: dict[int, list[Snapshot]] = {}
+    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
+        taken.setdefault(item.update, []).append(item)
+    return taken

@@ -32,7 +32,6 @@ from alignment.run.stage_records import (
     content_hash,
     differing_keys,
     environment,
-    peak_memory_gib,
 )
 from alignment.settings.read_recipe import save_recipe, value_at
 from alignment.settings.recipe import Recipe
@@ -256,6 +255,8 @@ class RunFolder:
 
     def finish(self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> dict[str, Any]:
         """Write the ledger line and, last of all, ``result.json``; returns the result."""
+        from alignment.machine.device_and_processes import peak_memory_gib  # here, for the same reason
+
         output = content_hash(stage.folder)
         hashes = {str(path): content_hash(path) for path in inputs}
         inside = self.root.resolve()

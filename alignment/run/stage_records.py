@@ -11,17 +11,13 @@ import json
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from alignment.data.jsonl_and_raw_rows import iter_json_lines, read_jsonl, write_jsonl
-from alignment.data.records import Snapshot
+from alignment.data.jsonl_and_raw_rows import iter_json_lines, write_jsonl
 from alignment.errors import UserError
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -191,16 +187,6 @@ def _commit() -> str | None:
     return git.stdout.strip() or None
 
 
-def peak_memory_gib() -> float:
-    """Largest resident set of this process so far, in GiB."""
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset) / 2**30
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
 HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
 NOT_HASHED = {"env.json", "metrics.jsonl", "checkpoints"}
 
@@ -225,11 +211,3 @@ def content_hash(path: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]
-
-
-def read_snapshots(file: Path) -> dict[int, list[Snapshot]]:
-    """Update -> what was written down at it; empty without a file."""
-    taken: dict[int, list[Snapshot]] = {}
-    for item in read_jsonl(file, Snapshot)[0] if file.is_file() else []:
-        taken.setdefault(item.update, []).append(item)
-    return taken

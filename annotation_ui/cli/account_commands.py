@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from alignment.errors import UserError
+from annotation_ui import vocabulary
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.cli.store_commands import Arguments, open_store, say
 from annotation_ui.desk import training_and_test
@@ -24,7 +25,7 @@ def users(settings: AppSettings, arguments: Arguments) -> None:
 
 
 def _add(store: Store, arguments: Arguments) -> None:
-    if arguments.name == accounts.LOCAL_USER or accounts.is_simulated(arguments.name):
+    if arguments.name == accounts.LOCAL_USER or vocabulary.is_simulated(arguments.name):
         raise UserError(f"{arguments.name!r} is a name that the app itself uses; choose another")
     password, notice = _new_password(arguments)
     account = accounts.add_account(store, arguments.name, arguments.role, password)

@@ -25,6 +25,7 @@ from alignment.files import resource
 from alignment.toy.simulated_annotators import ANNOTATORS, Annotator, SimulatedOpinion, compare
 from alignment.toy.toy_answers import sample_answer
 from alignment.toy.toy_questions import lookup
+from annotation_ui import vocabulary
 from annotation_ui.answers.generation import Generator
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.desk import training_and_test
@@ -123,7 +124,7 @@ def _who(names: Sequence[str]) -> list[Annotator]:
 
 def _account(desk: Desk, project: str, person: Annotator) -> accounts.Account:
     """The account of a simulated annotator, who need not take the project's test; made where there is none."""
-    store, name = desk.store, accounts.SIMULATED + person.id
+    store, name = desk.store, vocabulary.SIMULATED + person.id
     with store.read() as connection:
         row = project_named(connection, project)
         if row.mode == "free":

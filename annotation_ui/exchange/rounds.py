@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 from sqlalchemy import Connection, and_, case, func, or_, select
 
-from alignment.data.records import Dimension, Part
-from annotation_ui.exchange.selection import ExportFilter, Selection
+from alignment.data.records import Comparison, Dimension, Part
+from annotation_ui.exchange.export_judgments import comparisons
+from annotation_ui.exchange.selection import OTHER_PART, ExportFilter, Selection
 from annotation_ui.store import tables
-from annotation_ui.store.accounts import LOCAL_USER, is_simulated
+from annotation_ui.store.accounts import LOCAL_USER
 from annotation_ui.store.database import Store, now
 from annotation_ui.store.items import NewItem, add_items, set_overlap
 from annotation_ui.store.projects import project_named
+from annotation_ui.vocabulary import is_simulated
 
 PRIORITY = 1000
 """Of a round's items: the pipeline waits for them, so they come before what else is in the queue."""
@@ -163,3 +165,21 @@ def _people(connection: Connection) -> list[str]:
     people = {row.username: row.id for row in accounts if not is_simulated(row.username)}
     local = people.pop(LOCAL_USER, None)
     return list(people.values()) or ([local] if local else [])
+
+
+class RoundJudgments(NamedTuple):
+    """What people said of a round, and what was left out by reason."""
+
+    comparisons: dict[Part, list[Comparison]]
+    left_out: dict[str, int]
+
+
+def collected(store: Store, batch: str, left_out: Mapping[str, int]) -> RoundJudgments:
+    """The judgments of a round by part, and all that was left out."""
+    found: dict[Part, list[Comparison]] = {}
+    reasons = Counter(left_out)
+    for part in get_args(Part):
+        found[part], also = comparisons(store, taken(batch, part))
+        del also[OTHER_PART[part]]
+        reasons += also
+    return RoundJudgments(found, dict(+reasons))

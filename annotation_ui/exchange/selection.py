@@ -27,10 +27,9 @@ from alignment.errors import UserError
 from alignment.settings.sections import Section
 from annotation_ui.desk.training_and_test import passed
 from annotation_ui.store import tables
-from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.projects import project_named
 from annotation_ui.store.rows import AnswerRow, JudgmentRow, Source
-from annotation_ui.vocabulary import FLAG, SLOTS, UNSAFE_PREFERRED, Slot
+from annotation_ui.vocabulary import FLAG, SLOTS, UNSAFE_PREFERRED, Slot, is_simulated
 
 OTHER_PART = {"train": "held out", "heldout": "for training"}
 """What is left out for the part that is asked for, by that."""

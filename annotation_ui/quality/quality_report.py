@@ -41,9 +41,9 @@ from annotation_ui.quality.quality_figures import (
 )
 from annotation_ui.quality.report_notes import notes_on
 from annotation_ui.quality.stored_judgments import annotator_names, judged_pairs, skipped_pairs
-from annotation_ui.store.accounts import is_simulated
 from annotation_ui.store.database import Store
 from annotation_ui.store.projects import project_named
+from annotation_ui.vocabulary import is_simulated
 
 
 def as_json(report: QualityReport) -> dict[str, Any]:

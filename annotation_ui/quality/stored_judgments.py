@@ -8,9 +8,10 @@ from functools import cache
 from sys import intern
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, func, select
 
 from alignment.data.records import Dimension, Grade, Part, SafetyBin
+from annotation_ui import texts
 from annotation_ui.quality.judged_pairs import JudgedPair, SkippedPair
 from annotation_ui.store import tables
 from annotation_ui.store.database import Store
@@ -161,3 +162,39 @@ def as_known(expected_json: str | None, choice: Slot, safety: SafetyBin | None) 
     if choice != known["choice"]:
         return False
     return safety is None or known.get("safety") is None or safety == known["safety"]
+
+
+def accounts_at_work(store: Store) -> list[dict[str, Any]]:
+    """A line for each account: what it is, how much it has done, whether it is qualified."""
+    # how much each has judged, and when last
+    judged = tables.comparison.c
+    done = (
+        select(judged.annotator_id, func.count().label("n"), func.max(judged.judged_at).label("last"))
+        .where(judged.state == "judged", judged.kind == "work")
+        .group_by(judged.annotator_id)
+    )
+    # whose tests are passed, in which projects
+    passed = (
+        select(tables.qualification.c.annotator_id, tables.project.c.name)
+        .join(tables.project, tables.project.c.id == tables.qualification.c.project_id)
+        .where(tables.qualification.c.passed)
+    )
+    with store.read() as connection:
+        counts = {row.annotator_id: row for row in connection.execute(done)}
+        qualified: dict[str, set[str]] = {}
+        for row in connection.execute(passed):
+            qualified.setdefault(row.annotator_id, set()).add(row.name)
+        # a line for each, by name
+        people = connection.execute(select(tables.annotator).order_by(tables.annotator.c.username)).all()
+    return [
+        {
+            "username": row.username,
+            "id": row.id,
+            "role": row.role,
+            "state": texts.ACCOUNT_STATES["withdrawn" if row.withdrawn_at else "active" if row.active else "closed"],
+            "qualified": ", ".join(sorted(qualified.get(row.id, ()))) or texts.NOT_QUALIFIED,
+            "judgments": counts[row.id].n if row.id in counts else 0,
+            "last": counts[row.id].last[:16].replace("T", " ") if row.id in counts else "",
+        }
+        for row in people
+    ]

@@ -13,12 +13,10 @@ from annotation_ui.store import assignments, tables
 from annotation_ui.store.database import Store, new_id, now
 from annotation_ui.store.passwords import check_password, hash_password
 from annotation_ui.store.rows import AccountRow
-from annotation_ui.vocabulary import AccountRole, Refused
+from annotation_ui.vocabulary import AccountRole, Refused, is_simulated
 
 LOCAL_USER = "local"
 """The account of the one person on this machine, while nobody has made others."""
-SIMULATED = "sim-"
-"""User names of simulated annotators begin with this; nobody else's do."""
 _ACTIVE = select(tables.annotator).where(tables.annotator.c.id == bindparam("wanted"), tables.annotator.c.active)
 USERNAME = re.compile(r"[\w.@-]{1,64}")
 
@@ -126,11 +124,6 @@ def find_by_id(connection: Connection, annotator_id: str) -> Account:
     if row is None:
         raise Refused(texts.NOT_SIGNED_IN)
     return Account(row.id, row.username, row.role)
-
-
-def is_simulated(username: str) -> bool:
-    """Whether a user name is a simulated annotator's."""
-    return username.startswith(SIMULATED)
 
 
 def has_people(connection: Connection) -> bool:

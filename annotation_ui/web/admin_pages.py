@@ -14,12 +14,12 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
-from sqlalchemy import func, select
 
 from annotation_ui import texts
 from annotation_ui.app_settings import AppSettings
 from annotation_ui.quality.flagged_judgments import PER_PAGE, flagged
-from annotation_ui.store import accounts, sign_ins, tables
+from annotation_ui.quality.stored_judgments import accounts_at_work
+from annotation_ui.store import accounts, sign_ins
 from annotation_ui.store.database import Store
 from annotation_ui.vocabulary import AccountRole, Refused
 from annotation_ui.web.page_templates import make_page
@@ -83,7 +83,9 @@ def add_pages(app: FastAPI, store: Store, settings: AppSettings, local: LocalKey
 
     @app.get("/admin")
     def admin(request: Request) -> Response:
-        return _only_for(request, ("admin",), lambda: _page("admin.html.j2", people=_people(store), me=_who(request)))
+        return _only_for(
+            request, ("admin",), lambda: _page("admin.html.j2", people=accounts_at_work(store), me=_who(request))
+        )
 
     @app.get("/admin/report")
     def report(request: Request) -> Response:
@@ -120,39 +122,3 @@ def _report(store: Store) -> str:
     from annotation_ui.web.quality_page import as_html
 
     return as_html(quality_report(store), annotator_names(store), back="/admin")
-
-
-def _people(store: Store) -> list[dict[str, Any]]:
-    """A line for each account: what it is, how much it has done, whether it is qualified."""
-    # how much each has judged, and when last
-    judged = tables.comparison.c
-    done = (
-        select(judged.annotator_id, func.count().label("n"), func.max(judged.judged_at).label("last"))
-        .where(judged.state == "judged", judged.kind == "work")
-        .group_by(judged.annotator_id)
-    )
-    # whose tests are passed, in which projects
-    passed = (
-        select(tables.qualification.c.annotator_id, tables.project.c.name)
-        .join(tables.project, tables.project.c.id == tables.qualification.c.project_id)
-        .where(tables.qualification.c.passed)
-    )
-    with store.read() as connection:
-        counts = {row.annotator_id: row for row in connection.execute(done)}
-        qualified: dict[str, set[str]] = {}
-        for row in connection.execute(passed):
-            qualified.setdefault(row.annotator_id, set()).add(row.name)
-        # a line for each, by name
-        people = connection.execute(select(tables.annotator).order_by(tables.annotator.c.username)).all()
-    return [
-        {
-            "username": row.username,
-            "id": row.id,
-            "role": row.role,
-            "state": texts.ACCOUNT_STATES["withdrawn" if row.withdrawn_at else "active" if row.active else "closed"],
-            "qualified": ", ".join(sorted(qualified.get(row.id, ()))) or texts.NOT_QUALIFIED,
-            "judgments": counts[row.id].n if row.id in counts else 0,
-            "last": counts[row.id].last[:16].replace("T", " ") if row.id in counts else "",
-        }
-        for row in people
-    ]

@@ -10,34 +10,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from threading import Thread
-from typing import IO, NamedTuple
+from typing import IO
 
-from alignment.data.records import Comparison, Dimension, Part, Prompt
+from alignment.data.records import Dimension, Part, Prompt
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from annotation_ui.app_settings import AppSettings, load_settings
 from annotation_ui.desk.training_and_test import keep_projects
-from annotation_ui.exchange.export_judgments import comparisons
-from annotation_ui.exchange.rounds import Goal, RoundProgress, Standing, has_batch, put_away, take_up, taken
-from annotation_ui.exchange.selection import OTHER_PART
+from annotation_ui.exchange.rounds import (
+    Goal,
+    RoundJudgments,
+    RoundProgress,
+    Standing,
+    collected,
+    has_batch,
+    put_away,
+    take_up,
+)
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.projects import project_about
-from stages.annotate.people_pairs import PARTS, goals_of, made_of, run_id, sample_pairs
+from stages.annotate.people_pairs import goals_of, made_of, run_id, sample_pairs
 from stages.door.progress_and_exit import progress, say
-
-
-class RoundJudgments(NamedTuple):
-    """What people said of a round, and what was left out by reason."""
-
-    comparisons: dict[Part, list[Comparison]]
-    left_out: dict[str, int]
 
 
 def judged_by_people(
@@ -70,7 +69,7 @@ def judged_by_people(
         take_up(store, batch, round_name, items)
         wait_for_people(RoundProgress(store, batch, goals), settings)
         put_away(store, batch)
-        return _collected(store, batch, read_json(sampled))
+        return collected(store, batch, read_json(sampled))
 
 
 def _projects(store: Store, settings: AppSettings, goals: Sequence[Goal]) -> dict[Dimension, str]:
@@ -78,17 +77,6 @@ def _projects(store: Store, settings: AppSettings, goals: Sequence[Goal]) -> dic
     names = [project.name for project in settings.projects]
     with store.read() as connection:
         return {each.dimension: project_about(connection, names, each.dimension).name for each in goals}
-
-
-def _collected(store: Store, batch: str, left_out: Mapping[str, int]) -> RoundJudgments:
-    """The judgments of a round by part, and all that was left out."""
-    found: dict[Part, list[Comparison]] = {}
-    reasons = Counter(left_out)
-    for part in PARTS:
-        found[part], also = comparisons(store, taken(batch, part))
-        del also[OTHER_PART[part]]
-        reasons += also
-    return RoundJudgments(found, dict(+reasons))
 
 
 POLL_SECONDS = 1.0

@@ -22,9 +22,8 @@ from alignment.models.backbone import Backbone, Role
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.report.write_report import write_report
-from alignment.rl.heldout_answers import measure_policy
+from alignment.rl.heldout_answers import measure_policy, read_snapshots
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import read_snapshots
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import (
     base_model_path,

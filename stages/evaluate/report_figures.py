@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
 
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
 from alignment.figures.huggingface_evaluate import FalseRefusalRate, LocalMetric, ViolationRate, WinRate
 from alignment.figures.policy_figures import (
@@ -18,10 +22,14 @@ from alignment.figures.policy_figures import (
 )
 from alignment.figures.reward_model_figures import score_histograms
 from alignment.files import read_json
+from alignment.machine.device_and_processes import peak_memory_gib
 from alignment.models.pretrained import resolve_dtype
 from alignment.report.blocks_and_reward_schema import RewardFigures
+from alignment.report.headline_and_summary import SUMMARY_COLUMNS, headline, summary_rows
+from alignment.report.number_formats import duration
+from alignment.report.run_report_schema import validate_report
+from alignment.rl.heldout_answers import read_snapshots
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import read_snapshots
 from alignment.settings.recipe import Recipe
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
@@ -224,3 +232,21 @@ def _histograms(rows: AnswersOfPolicies) -> dict[str, Any]:
         if all(score is not None for part in scores.values() for score in part):
             histograms[dimension] = score_histograms(scores)
     return histograms
+
+
+def show(report: dict[str, Any], folder: RunFolder) -> None:
+    """Print the table of policies, the headline and where the report is."""
+    checked = validate_report(report)
+    rows = summary_rows(checked)
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, column in enumerate(SUMMARY_COLUMNS):
+        width = max(6, *map(len, column.split()), *(len(row[place]) for row in rows))  # all of it in 80 columns
+        table.add_column(column, justify="right" if place else "left", width=width)
+    for row in rows:
+        table.add_row(*row)
+    output = Console()
+    output.print(headline(checked), highlight=False)
+    output.print(table)
+    total = duration(report["timings_s"]["total"])
+    output.print(f"{total} of work, peak memory {peak_memory_gib():.1f} GiB in this process", highlight=False)
+    output.print(f"report: {folder.root / 'report.html'}", soft_wrap=True, markup=False, highlight=False)

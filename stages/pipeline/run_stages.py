@@ -11,22 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-
 from alignment.files import read_json
-from alignment.report.headline_and_summary import SUMMARY_COLUMNS, headline, summary_rows
-from alignment.report.number_formats import duration
-from alignment.report.run_report_schema import validate_report
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import peak_memory_gib
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import write_base_model as base
 from stages.door.preconditions import planned_stages
 from stages.door.progress_and_exit import console
 from stages.evaluate import judge_policies as evaluate
+from stages.evaluate.report_figures import show
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models
 from stages.sft import finetune
@@ -77,21 +70,3 @@ def settings_of(recipe: Recipe, folder: RunFolder, name: str, number: int | None
     if name == "eval" and folder.finished(name, number) and folder.changed_inputs(name, number):
         return recipe.model_copy(update={"overwrite": True})
     return recipe
-
-
-def show(report: dict[str, Any], folder: RunFolder) -> None:
-    """Print the table of policies, the headline and where the report is."""
-    checked = validate_report(report)
-    rows = summary_rows(checked)
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, column in enumerate(SUMMARY_COLUMNS):
-        width = max(6, *map(len, column.split()), *(len(row[place]) for row in rows))  # all of it in 80 columns
-        table.add_column(column, justify="right" if place else "left", width=width)
-    for row in rows:
-        table.add_row(*row)
-    output = Console()
-    output.print(headline(checked), highlight=False)
-    output.print(table)
-    total = duration(report["timings_s"]["total"])
-    output.print(f"{total} of work, peak memory {peak_memory_gib():.1f} GiB in this process", highlight=False)
-    output.print(f"report: {folder.root / 'report.html'}", soft_wrap=True, markup=False, highlight=False)

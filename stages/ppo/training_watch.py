@@ -17,16 +17,16 @@ import torch
 
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.jsonl_and_raw_rows import write_jsonl
-from alignment.data.records import JudgedAnswer, Snapshot
+from alignment.data.records import JudgedAnswer
 from alignment.errors import UserError
 from alignment.models.backbone import Role
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.gate import gate_named
 from alignment.rl.health.health_history import HealthSettings, MetricsRow
 from alignment.rl.health.health_watch import HealthWatch
-from alignment.rl.heldout_answers import HeldoutScores, best_of, measure_policy, overoptimized
+from alignment.rl.heldout_answers import HeldoutScores, Snapshot, best_of, measure_policy, overoptimized, read_snapshots
 from alignment.rl.ppo import PPO
-from alignment.run.stage_records import CHECKPOINTS, read_snapshots
+from alignment.run.stage_records import CHECKPOINTS
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.recipe import Recipe
 

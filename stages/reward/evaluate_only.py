@@ -26,7 +26,7 @@ from alignment.models.scorers.reward_model import FILE, is_full_model
 from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier
 from alignment.report.number_formats import NONE, percent
 from alignment.report.write_reward_report import write_reward_report
-from alignment.reward.cross_evaluation import ComparisonSet, Reader, assemble_evaluation, encode_set, score_models
+from alignment.reward.comparison_sets import ComparisonSet, Reader, assemble_evaluation, encode_set, score_models
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import source_names

@@ -256,11 +256,11 @@ def room(said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ro
     return Room(tmp_path, monkeypatch)
 
 
-def judged(room: Room, recipe: Recipe, **changes: Any) -> people.RoundJudgments:
+def judged(room: Room, recipe: Recipe, **changes: Any) -> rounds.RoundJudgments:
     return people.judged_by_people(room.recipe(recipe, **changes), RunFolder(recipe.run_dir), 1, {})
 
 
-def ids(found: people.RoundJudgments) -> set[str]:
+def ids(found: rounds.RoundJudgments) -> set[str]:
     return {record.id for records in found.comparisons.values() for record in records}
 
 

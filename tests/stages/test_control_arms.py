@@ -22,7 +22,7 @@ from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
 from stages.evaluate import judge_policies as evaluate
-from stages.pipeline import run_stages as pipeline
+from stages.pipeline import run_stages
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models
 from stages.sft import finetune
@@ -92,7 +92,7 @@ def figures(name: str, ours: list[JudgedAnswer], sft_answers: list[JudgedAnswer]
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("control") / "full"
-    pipeline.run(recipe_of(run))
+    run_stages.run(recipe_of(run))
     return run
 
 

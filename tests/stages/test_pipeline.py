@@ -24,7 +24,7 @@ from alignment.settings.read_recipe import load_recipe
 from stages.annotate import collect as annotate
 from stages.base import write_base_model as base
 from stages.evaluate import judge_policies as evaluate
-from stages.pipeline import run_stages as pipeline
+from stages.pipeline import run_stages
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models
 from stages.sft import finetune
@@ -46,7 +46,7 @@ STAGE_FOLDERS = [
 def finished(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished pipeline."""
     run = tmp_path_factory.mktemp("runs") / "pipeline"
-    pipeline.run(reduced_recipe(files, run))
+    run_stages.run(reduced_recipe(files, run))
     return run
 
 
@@ -165,7 +165,7 @@ def test_started_again_it_keeps_what_is_finished(
     finished: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
-    code, shown = outcome(lambda: pipeline.run(reduced_recipe(files, finished)), capsys)
+    code, shown = outcome(lambda: run_stages.run(reduced_recipe(files, finished)), capsys)
     assert code == 0
     assert [line for line in shown.splitlines() if line] == [
         f"{finished / stage}: already finished" for stage in STAGE_FOLDERS
@@ -177,7 +177,7 @@ def test_started_again_with_other_settings_it_names_them(
     finished: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = reduced_recipe(files, finished, "ppo.kl_beta=0.3")
-    code, shown = outcome(lambda: pipeline.run(recipe), capsys)
+    code, shown = outcome(lambda: run_stages.run(recipe), capsys)
     assert code == 2
     assert "ppo.kl_beta" in shown
     assert "overwrite=true" in shown
@@ -186,7 +186,7 @@ def test_started_again_with_other_settings_it_names_them(
 def test_it_ends_with_the_table_and_the_path(
     finished: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pipeline.run(reduced_recipe(files, finished))
+    run_stages.run(reduced_recipe(files, finished))
     shown = capsys.readouterr().out
     for name in ("Base", "SFT", "Rejection", "PPO"):
         assert any(line.startswith(name) for line in shown.splitlines())
@@ -212,7 +212,7 @@ def test_a_run_stopped_between_rejection_and_ppo_goes_on(finished: Path, files: 
     winners = (run / "round-1" / "rejection" / "winners.jsonl").stat().st_mtime_ns
     ppo.run(reduced_recipe(files, run))
     assert (run / "round-1" / "rejection" / "winners.jsonl").stat().st_mtime_ns == winners
-    pipeline.run(reduced_recipe(files, run))
+    run_stages.run(reduced_recipe(files, run))
     assert figures(read_json(run / "report.json")) == figures(read_json(finished / "report.json"))
 
 
@@ -237,7 +237,7 @@ def rewarded(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("method", "other"), [("rejection", "ppo"), ("ppo", "rejection")])
 def test_either_method_alone(method: str, other: str, rewarded: Path, files: dict[str, str]) -> None:
-    report = pipeline.run(reduced_recipe(files, rewarded, f"ppo.method={method}"))
+    report = run_stages.run(reduced_recipe(files, rewarded, f"ppo.method={method}"))
     assert set(report["policies"]) == {"base", "sft", method}
     assert not (rewarded / "round-1" / other).exists()
     assert RunFolder(rewarded).policy["stage"] == method
@@ -254,7 +254,7 @@ def test_ppo_with_a_value_adapter(rewarded: Path, files: dict[str, str]) -> None
 @pytest.mark.parametrize("value", ["head", "model"])
 def test_ppo_of_all_weights_is_judged_like_any_other(value: str, rewarded: Path, files: dict[str, str]) -> None:
     recipe = reduced_recipe(files, rewarded, "ppo.method=ppo", "ppo.train=full", f"ppo.value={value}")
-    report = pipeline.run(recipe)
+    report = run_stages.run(recipe)
     assert (rewarded / "round-1" / "ppo" / "model.safetensors").is_file()
     assert report["policies"]["ppo"]["kl_to_sft_nats"]["value"] is not None
     own = load_file(str(rewarded / "round-1" / "ppo" / "model.safetensors"))
@@ -264,7 +264,7 @@ def test_ppo_of_all_weights_is_judged_like_any_other(value: str, rewarded: Path,
 
 def test_helpfulness_alone_can_pay(rewarded: Path, files: dict[str, str]) -> None:
     helpfulness = rewarded / "round-1" / "reward" / "helpfulness"
-    pipeline.run(
+    run_stages.run(
         reduced_recipe(
             files,
             rewarded,
@@ -282,7 +282,7 @@ def test_a_guard_sees_other_conversations_and_is_in_the_report(files: dict[str, 
     recipe = reduced_recipe(
         files, tmp_path / "run", "reward.guard_share=0.5", "ppo.keep=best", "annotate.safety_pairs=60"
     )
-    report = pipeline.run(recipe)
+    report = run_stages.run(recipe)
     results = RunFolder(tmp_path / "run").result("reward", 1)["models"]
     assert set(results) == {"helpfulness", "safety", "guard"}
     comparisons, _ = read_jsonl(tmp_path / "run" / "round-1" / "annotate" / "comparisons.jsonl", Comparison)
@@ -298,7 +298,7 @@ def test_a_guard_sees_other_conversations_and_is_in_the_report(files: dict[str, 
 def test_two_rounds_use_all_comparisons_and_the_pool(finished: Path, files: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    report = pipeline.run(reduced_recipe(files, run, "rounds=2"))
+    report = run_stages.run(reduced_recipe(files, run, "rounds=2"))
     assert report["rounds"] == 2
     rounds = [read_json(run / f"round-{number}" / "reward" / "result.json")["models"] for number in (1, 2)]
     assert rounds[1]["helpfulness"]["n_train"] > rounds[0]["helpfulness"]["n_train"]
@@ -311,16 +311,16 @@ def test_two_rounds_use_all_comparisons_and_the_pool(finished: Path, files: dict
 
 
 def test_ppo_after_the_rejection_policy_was_judged_is_judged_too(rewarded: Path, files: dict[str, str]) -> None:
-    assert "ppo" not in pipeline.run(reduced_recipe(files, rewarded, "ppo.method=rejection"))["policies"]
-    assert "ppo" in pipeline.run(reduced_recipe(files, rewarded))["policies"]
+    assert "ppo" not in run_stages.run(reduced_recipe(files, rewarded, "ppo.method=rejection"))["policies"]
+    assert "ppo" in run_stages.run(reduced_recipe(files, rewarded))["policies"]
 
 
 def test_a_policy_made_without_rejection_sampling_is_not_taken_for_one_made_with_it(
     rewarded: Path, files: dict[str, str]
 ) -> None:
-    pipeline.run(reduced_recipe(files, rewarded, "ppo.method=ppo"))
+    run_stages.run(reduced_recipe(files, rewarded, "ppo.method=ppo"))
     with pytest.raises(UserError, match="ppo was made before the present round-1/rejection"):
-        pipeline.run(reduced_recipe(files, rewarded))
+        run_stages.run(reduced_recipe(files, rewarded))
 
 
 def test_every_metric_of_ppo_is_explained(finished: Path) -> None:

@@ -9,7 +9,7 @@ from ppo_example import settings, trainer_on
 from tiny import encoded_prompts
 
 from alignment.models.backbone import Backbone
-from alignment.run.stage_records import read_snapshots
+from alignment.rl.heldout_answers import read_snapshots
 from alignment.settings.read_recipe import load_recipe
 from stages.ppo.training_watch import Snapshots
 

@@ -157,17 +157,6 @@ class Reencoded:
         return text
 
 
-def can_read(model: RewardScorer, dialogue: EncodedAnswer) -> bool:
-    """Whether a model beside the shared base gets the answer and not an empty one, as PPO would give it."""
-    if not isinstance(model, Reencoded):
-        return True
-    try:
-        found = model.encode_again(dialogue)
-    except UserError:
-        return False
-    return found.answer_ids != model.encoder.encode_answer(dialogue.messages, "").answer_ids
-
-
 class Ensemble:
     """Several reward models of one dimension, whose raw scores are combined; how far they differ is told."""
 

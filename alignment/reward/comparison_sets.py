@@ -13,10 +13,9 @@ from alignment.data.records import Comparison
 from alignment.errors import UserError
 from alignment.figures.pair_accuracy import Pairs, ScoredPair
 from alignment.figures.reward_model_figures import side_by_side
-from alignment.models.scorers.load_reward_models import can_read
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
-from alignment.reward.pair_scoring import dialogues_of, score_pairs
+from alignment.reward.pair_scoring import can_read, dialogues_of, score_pairs
 
 OnAnswers = Callable[[int, int], None]
 
