@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, JSON among them; and the recipes and data that the project ships.
+"""Files and folders that are whole or not there; reading text and JSON; and the recipes and tables that are shipped.
 
 In a checkout the recipes and the toy data are the folders ``configs/`` and ``data/`` beside this package. A wheel
 carries ``configs/`` and ``data/toy/`` in ``alignment/_resources/`` (see ``force-include`` in ``pyproject.toml``), so
@@ -21,6 +21,16 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from alignment.errors import UserError
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a file that is whole or not there: on disk under another name first."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
 
 
 def write_json(file: Path, value: object) -> None:
@@ -81,6 +91,37 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """See a file or folder to the disk; on Windows a folder cannot be opened for this, and a file only for writing."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A text file to read while the block runs; ``.gz`` is unzipped, and a byte order mark is no part of the text.
+
+    Raises:
+        UserError: there is no such file, or what was read in the block is damaged or not UTF-8.
+    """
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as text:
+            yield cast(TextIO, text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: the gzip file is damaged or cut off ({error}). Fetch it again.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 DISTRIBUTION = "tandem-rlhf"
@@ -149,44 +190,3 @@ def _is_checkout(folder: Path) -> bool:
         return False
     name: object = project.get("project", {}).get("name")
     return name == DISTRIBUTION
-
-
-def flush(path: Path) -> None:
-    """See a file or folder to the disk; on Windows a folder cannot be opened for this, and a file only for writing."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a file that is whole or not there: on disk under another name first."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-
-
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """A text file to read while the block runs; ``.gz`` is unzipped, and a byte order mark is no part of the text.
-
-    Raises:
-        UserError: there is no such file, or what was read in the block is damaged or not UTF-8.
-    """
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as text:
-            yield cast(TextIO, text)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: the gzip file is damaged or cut off ({error}). Fetch it again.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""One module per stage of the recipe, each runnable as ``python -m stages.NAME``.
+"""One package per stage of the recipe, each runnable as ``python -m stages.NAME``.
 
 Importing this package asks the libraries underneath to be quiet and not to call home; what the user has set wins.
 It has to happen before they are imported.

@@ -4,6 +4,8 @@ The first recognises control tokens; the second takes every one of them for plai
 ``split_special_tokens=True`` alone would not do: it spares only tokens flagged as special, while many models
 add control tokens without the flag (``<tool_call>``, ``<think>``). Checked by experiment with tokenizers 0.23
 and transformers 5.23.
+
+``find_markers`` finds marks of a template that are no tokens, such as ``[INST]``.
 """
 
 from __future__ import annotations

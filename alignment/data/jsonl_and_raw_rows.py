@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TextIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from alignment.data.records import explain
 from alignment.errors import UserError
 from alignment.files import open_text
 
@@ -56,14 +57,6 @@ def iter_json_lines(path: Path) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield number, line
-
-
-def explain(error: ValidationError) -> str:
-    """One line from a pydantic error: each field with what is wrong."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'record'}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors()
-    )
 
 
 def read_jsonl(

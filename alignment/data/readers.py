@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from alignment.data.formats.row_format import FORMATS, NoPreference, RowDefaults, RowReader, known_formats
-from alignment.data.jsonl_and_raw_rows import OnError, ReadReport, RowPlace, UnreadableRow, explain, iter_rows
-from alignment.data.records import Comparison, Demonstration, Dimension, Prompt
+from alignment.data.jsonl_and_raw_rows import OnError, ReadReport, RowPlace, UnreadableRow, iter_rows
+from alignment.data.records import Comparison, Demonstration, Dimension, Prompt, explain
 from alignment.errors import UserError
 
 R = TypeVar("R", bound=BaseModel)

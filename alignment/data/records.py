@@ -8,9 +8,10 @@ Readers of other people's formats are in ``alignment.data.readers``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 ChatRole = Literal["system", "user", "assistant"]
 Dimension = Literal["helpfulness", "safety"]
@@ -262,3 +263,25 @@ class JudgedAnswer:
     reward_helpfulness: float | None = None
     reward_safety: float | None = None
     reward_guard: float | None = None
+
+
+def explain(error: ValidationError) -> str:
+    """One line from a pydantic error: each field with what is wrong."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'record'}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    )
+
+
+def features_of(kind: Any) -> dict[str, Any]:
+    """The columns of a record type as ``datasets.Features.from_dict`` takes them."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: features_of(field.annotation) for name, field in kind.model_fields.items()}
+    inner = [part for part in get_args(kind) if part is not NoneType]
+    if get_origin(kind) is tuple:
+        return {"feature": features_of(inner[0]), "_type": "List"}
+    if get_origin(kind) is Literal:
+        return features_of(type(inner[0]))
+    if inner:  # optional
+        return features_of(inner[0])
+    return {"dtype": {str: "string", int: "int64", float: "float64", bool: "bool"}[kind], "_type": "Value"}

@@ -7,7 +7,8 @@ like any other metric (``add_batch``, ``compute``)::
 
 Each result is a flat dict of numbers, so that several can be combined: ``evaluate.combine([ViolationRate(), ...])``.
 ``stages.evaluate`` takes its win, violation and false-refusal rates from here. What is computed stands in
-``alignment.figures.intervals``, which also has the intervals that ``report.json`` gives beside them.
+``alignment.figures.pair_accuracy`` and ``alignment.figures.win_rates``; the intervals that ``report.json`` gives beside
+it, in ``alignment.figures.intervals``.
 """
 
 from __future__ import annotations

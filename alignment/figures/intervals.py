@@ -10,13 +10,10 @@ the same prompt (and comparisons of the same conversation) are not independent, 
   reward models): percentile bootstrap over whole clusters, 1,000 resamples, from a seed. The order of the rows
   does not matter.
 
-Sources: Wilson 1927; Korn and Graubard 1998 (effective sample size); Armitage 1955. The bootstrap is in
-``alignment.figures.intervals``.
-
-Shapes: n values, K clusters.
-
 The bootstrap (Efron and Tibshirani 1993, chapter 13) resamples statistics that follow from totals of columns only
 (means, ratios, moments): it needs the totals of each cluster and how often it was drawn, not the rows.
+
+Sources: Wilson 1927; Korn and Graubard 1998 (effective sample size); Armitage 1955.
 
 Shapes: n values, K clusters, B resamples, M columns.
 """

@@ -3,6 +3,8 @@
 A state is a tree of dicts and lists with numbers, strings and tensors as its leaves, such as ``state_dict`` of a torch
 optimiser gives. No pickle: a checkpoint can be shared, and loading one runs no code. Accelerate's ``save_state`` is not
 used, since it stores the frozen base in every checkpoint, breaks on a 4-bit one, and pickles.
+
+The state of torch's generators, which every checkpoint needs, is taken and put back here.
 """
 
 from __future__ import annotations

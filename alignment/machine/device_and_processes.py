@@ -46,8 +46,6 @@ def keep_freed_memory() -> bool:
     million faults in a dozen updates of PPO on the toy. Keeping them saves about a tenth of an update. Linux with glibc
     only, and not where there is a GPU: a model that has moved there should not leave its size behind in main memory.
     """
-    import torch  # here, as above
-
     if platform.libc_ver()[0] != "glibc" or torch.cuda.is_available():
         return False
     libc = ctypes.CDLL(None)

@@ -50,6 +50,9 @@ LOGIT_TRANSFORMS = (
 )
 
 
+WIDENED_ATTENTION = "sdpa_float32"
+
+
 def find_model(name: str, *, with_code: bool = False) -> Path:
     """The folder of a model: ``name`` itself, or else what the Hub has by that name, downloaded once.
 
@@ -164,9 +167,6 @@ def merge_and_save(base: str, adapter: Path, settings: ModelSection, encoder: En
     save_model(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), encoder, folder)
 
 
-NAME = "sdpa_float32"
-
-
 def attention_in_float32(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
@@ -189,15 +189,15 @@ def attention_in_float32(
     return output.to(query.dtype), None
 
 
-AttentionInterface.register(NAME, attention_in_float32)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(WIDENED_ATTENTION, attention_in_float32)
+AttentionMaskInterface.register(WIDENED_ATTENTION, sdpa_mask)
 
 
 def use_fast_attention(model: PreTrainedModel) -> None:
     """Widen the attention of ``model`` where that is faster: in bfloat16, on a processor, with PyTorch's kernel."""
     on_processor = next(model.parameters()).device.type == "cpu"
     if on_processor and model.dtype == torch.bfloat16 and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(WIDENED_ATTENTION)
 
 
 def same_model(one: str, other: str) -> bool:

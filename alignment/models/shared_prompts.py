@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.masks_padding_logprobs import pad_right, padded_width, take_tokens
 from alignment.models.backbone import Backbone
-from alignment.models.pretrained import NAME as WIDENED_ATTENTION
+from alignment.models.pretrained import WIDENED_ATTENTION
 
 MODEL_TYPES = frozenset({"gemma", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe"})
 """Families that ``tests/alignment/models/test_shared_prompts.py`` has tried; of others each dialogue passes alone."""

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from alignment.data.jsonl_and_raw_rows import explain
-from alignment.data.records import Dimension, SafetyBin
+from alignment.data.records import Dimension, SafetyBin, explain
 
 ShareValue = Annotated[float, Field(ge=0, le=1)]
 CountValue = Annotated[int, Field(ge=0)]

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from alignment.data.jsonl_and_raw_rows import explain
-from alignment.data.records import Dimension, Message
+from alignment.data.records import Dimension, Message, explain
 from alignment.report.blocks_and_reward_schema import (
     Block,
     CountValue,
@@ -25,6 +24,9 @@ from alignment.report.blocks_and_reward_schema import (
 PolicyName = Literal["base", "sft", "rejection", "ppo"]
 POLICIES: tuple[PolicyName, ...] = ("base", "sft", "rejection", "ppo")
 """The policies of a run in the order in which they are made."""
+
+
+POLICY_LABELS = {"base": "Base", "sft": "SFT", "rejection": "Rejection", "ppo": "PPO"}
 
 
 class Timings(Block):
@@ -172,6 +174,3 @@ def validate_report(report: dict[str, Any]) -> RunReport:
         return RunReport.model_validate(report)
     except ValidationError as error:
         raise ValueError(f"report.json would not be as documented (docs/report.md): {explain(error)}") from error
-
-
-POLICY_LABELS = {"base": "Base", "sft": "SFT", "rejection": "Rejection", "ppo": "PPO"}

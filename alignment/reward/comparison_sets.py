@@ -20,6 +20,28 @@ from alignment.reward.pair_scoring import can_read, dialogues_of, score_pairs
 OnAnswers = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class ComparisonSet:
+    """Comparisons to measure on; with their tokens once they are encoded."""
+
+    name: str
+    source: str
+    comparisons: list[Comparison]
+    left_out: dict[str, int]
+    pairs: Sequence[EncodedPair] = ()
+    report: ReadReport | None = None
+    """What reading the file left out."""
+
+
+class Reader(NamedTuple):
+    """Whose tokenizer encodes the text, and how a model is loaded beside it."""
+
+    encoder: Encoder
+    context_tokens: int
+    load: Callable[[str, Path], RewardScorer]
+    """From a name of its own and a folder."""
+
+
 def score_models(
     reader: Reader,
     folders: Mapping[str, Path],
@@ -130,28 +152,6 @@ def _common(
         counted = {**item.left_out, "unreadable for a model": len(item.pairs) - len(kept)}
         left.append(replace(item, comparisons=[item.comparisons[index] for index in kept], left_out=counted))
     return common, left
-
-
-@dataclass(frozen=True)
-class ComparisonSet:
-    """Comparisons to measure on; with their tokens once they are encoded."""
-
-    name: str
-    source: str
-    comparisons: list[Comparison]
-    left_out: dict[str, int]
-    pairs: Sequence[EncodedPair] = ()
-    report: ReadReport | None = None
-    """What reading the file left out."""
-
-
-class Reader(NamedTuple):
-    """Whose tokenizer encodes the text, and how a model is loaded beside it."""
-
-    encoder: Encoder
-    context_tokens: int
-    load: Callable[[str, Path], RewardScorer]
-    """From a name of its own and a folder."""
 
 
 def encode_set(item: ComparisonSet, reader: Reader, *, skip_too_long: bool) -> ComparisonSet:

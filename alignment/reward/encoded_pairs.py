@@ -1,4 +1,4 @@
-"""Comparisons as token ids with their labels, alone and in batches, and whether a loss can use those labels.
+"""Comparisons as token ids with their labels, alone and in batches.
 
 Shapes: B pairs, T tokens of a prompt and its two answers.
 """

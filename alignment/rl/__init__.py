@@ -1,1 +1,1 @@
-"""Rollouts, advantages, PPO and rejection sampling."""
+"""Rollouts, PPO and its equations, rejection sampling, held-out answers and the guard, and PPO's health."""

@@ -1,11 +1,11 @@
-"""Answers of a policy to prompts, with everything that needs a model: length, stop, KL to SFT, reward scores.
-
-And whether the policy has learned to please its reward models rather than to be better: a guard tells. It is a reward
-model that pays no policy, trained on comparisons that the others have not seen (Gao et al. 2023, arXiv:2210.10760, tell
-over-optimisation by a gold reward that falls while the proxy rises; the guard stands in for it). The policy is compared
-with itself on the same held-out prompts, so differences are paired.
+"""Answers of a policy to held-out prompts with all that needs a model (length, stop, KL to SFT, scores), and the guard.
 
 Verdicts are added by whoever may know the judge (``stages.evaluate``).
+
+The guard tells whether a policy has learned to please its reward models rather than to be better. It is a reward model
+that pays no policy, trained on comparisons that the others have not seen. Gao et al. 2023 (arXiv:2210.10760) tell
+over-optimisation by a gold reward that falls while the proxy rises; the guard stands in for it. The policy is compared
+with itself on the same held-out prompts, so differences are paired.
 
 Shapes: B answers, R response.
 """

@@ -1,4 +1,4 @@
-"""PPO's equations as functions of tensors: KL penalty, per-token rewards, advantages (GAE), clipped losses.
+"""PPO's equations as functions of tensors: score shaping, KL penalty, token rewards, advantages (GAE), clipped losses.
 
 Sources: the reward ``R = score - beta * KL(policy || reference)`` of Llama 2, section 3.2.3, which holds beta fixed;
 the estimators k1 and k3 of Schulman, "Approximating KL divergence" (2020); the adaptive controller of beta of Ziegler
@@ -47,6 +47,55 @@ from alignment.masks_padding_logprobs import (
 
 LARGEST_ERROR = 0.2
 """Relative error beyond which the controller does not react more strongly (Ziegler et al. 2019)."""
+
+
+def whiten(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Bring the values that count to mean 0 and standard deviation 1.
+
+    Equal values (``std < MIN_STD``; a single value is one such case) have no scale to divide by: they become 0.
+
+    Args:
+        values: any shape.
+        mask: same shape, True = counts; ``None`` means that all do.
+
+    Returns:
+        The shape of ``values``, at least float32, without gradient; exactly 0 where the mask is False.
+    """
+    counts = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    moments = masked_moments(values, counts)
+    std = moments.variance.sqrt()
+    scale = torch.where(std < MIN_STD, torch.ones_like(std), std)
+    whitened = (values.detach().to(scale.dtype) - moments.mean) / scale
+    return zero_padding(whitened, counts).to(at_least_float32(values).dtype)
+
+
+def missing_stop_penalty(scores: Tensor, stopped: Tensor, *, penalty: float) -> Tensor:
+    """Subtract ``penalty`` from the score (B,) of each response that met no stop token.
+
+    Comes after whitening: before it, the penalty would stretch the spread that all other scores are divided
+    by.
+
+    Args:
+        scores: (B,).
+        stopped: (B,) bool, True where the response ended with a stop token.
+        penalty: at least 0, in the unit of the scores.
+    """
+    if penalty < 0:
+        raise ValueError(f"penalty must not be negative, got {penalty}: it is subtracted")
+    return torch.where(stopped, scores, scores - penalty)
+
+
+def shape_scores(scores: Tensor, stopped: Tensor, *, penalty: float, whitening: bool = True) -> Tensor:
+    """Gated raw scores to final ones (B,), in the only right order: whiten, then punish missing stops.
+
+    Args:
+        scores: (B,) gated raw scores of the global batch.
+        stopped: (B,) bool, True where the response ended with a stop token.
+        penalty: subtracted where it did not.
+        whitening: to mean 0 and standard deviation 1 (equal scores become 0); False keeps the raw scale.
+    """
+    unpunished = whiten(scores) if whitening else at_least_float32(scores)
+    return missing_stop_penalty(unpunished, stopped, penalty=penalty)
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -284,52 +333,3 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     spread = masked_moments(returns, mask).variance
     share = errors / torch.where(spread > 0, spread, torch.ones_like(spread))
     return torch.where(spread > 0, 1 - share, torch.zeros_like(share))
-
-
-def missing_stop_penalty(scores: Tensor, stopped: Tensor, *, penalty: float) -> Tensor:
-    """Subtract ``penalty`` from the score (B,) of each response that met no stop token.
-
-    Comes after whitening: before it, the penalty would stretch the spread that all other scores are divided
-    by.
-
-    Args:
-        scores: (B,).
-        stopped: (B,) bool, True where the response ended with a stop token.
-        penalty: at least 0, in the unit of the scores.
-    """
-    if penalty < 0:
-        raise ValueError(f"penalty must not be negative, got {penalty}: it is subtracted")
-    return torch.where(stopped, scores, scores - penalty)
-
-
-def shape_scores(scores: Tensor, stopped: Tensor, *, penalty: float, whitening: bool = True) -> Tensor:
-    """Gated raw scores to final ones (B,), in the only right order: whiten, then punish missing stops.
-
-    Args:
-        scores: (B,) gated raw scores of the global batch.
-        stopped: (B,) bool, True where the response ended with a stop token.
-        penalty: subtracted where it did not.
-        whitening: to mean 0 and standard deviation 1 (equal scores become 0); False keeps the raw scale.
-    """
-    unpunished = whiten(scores) if whitening else at_least_float32(scores)
-    return missing_stop_penalty(unpunished, stopped, penalty=penalty)
-
-
-def whiten(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Bring the values that count to mean 0 and standard deviation 1.
-
-    Equal values (``std < MIN_STD``; a single value is one such case) have no scale to divide by: they become 0.
-
-    Args:
-        values: any shape.
-        mask: same shape, True = counts; ``None`` means that all do.
-
-    Returns:
-        The shape of ``values``, at least float32, without gradient; exactly 0 where the mask is False.
-    """
-    counts = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
-    moments = masked_moments(values, counts)
-    std = moments.variance.sqrt()
-    scale = torch.where(std < MIN_STD, torch.ones_like(std), std)
-    whitened = (values.detach().to(scale.dtype) - moments.mean) / scale
-    return zero_padding(whitened, counts).to(at_least_float32(values).dtype)

@@ -235,7 +235,7 @@ def in_micro_batches(n_rows: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-class Logprobs(NamedTuple):
+class ScoredResponses(NamedTuple):
     """Log-probabilities of the responses; their entropies and values where those were asked for, else zeros."""
 
     logprobs: Tensor
@@ -255,7 +255,7 @@ def score_responses(
     micro_batch_size: int,
     with_entropy: bool = False,
     values_of: Callable[[Tensor, slice], Tensor] | None = None,
-) -> Logprobs:
+) -> ScoredResponses:
     """Pass over all episodes without gradient.
 
     Args:
@@ -270,13 +270,13 @@ def score_responses(
         Log-probabilities, entropies and values, each (B, R).
     """
     width = int(episodes.response_lengths.max())
-    parts: list[Logprobs] = []
+    parts: list[ScoredResponses] = []
     for rows in in_micro_batches(len(episodes.prompts), micro_batch_size):
         inputs = episodes.token_ids[rows], episodes.prompt_lengths[rows], episodes.response_lengths[rows]
         result = response_pass(role, *inputs, temperature=temperature, with_entropy=with_entropy)
         values = values_of(result.states, rows) if values_of else torch.zeros_like(result.logprobs)
-        parts.append(Logprobs(*(pad_columns(part, width) for part in (result.logprobs, result.entropy, values))))
-    return Logprobs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        parts.append(ScoredResponses(*(pad_columns(part, width) for part in (result.logprobs, result.entropy, values))))
+    return ScoredResponses(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def pad_columns(values: Tensor, width: int) -> Tensor:

@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
-from alignment.run.stage_records import CHECKPOINTS as CHECKPOINTS
 from alignment.run.stage_records import (
+    CHECKPOINTS,
     INPUT_STAGES,
     SECTIONS,
     WITHOUT_EFFECT,

@@ -1,6 +1,7 @@
-"""A stage at work: its folder, its log of metrics, and what its result comes from.
+"""A stage at work (its folder and log of metrics), and what is on record of it.
 
-What it comes from: the settings and the earlier stages that decide it, versions, commit, processor.
+On record: the settings and earlier stages that decide its result, versions, commit, processor, hashes of content; and
+reading metrics back.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass
 class StageRun:
-    """A stage at work: its folder, its metrics, and the way to say that it is finished."""
+    """A stage at work: its folder, its metrics, its checkpoints and how long it has run."""
 
     name: str
     folder: Path

@@ -1,7 +1,7 @@
 """Reading a recipe: a YAML file, then ``key.sub=value`` overrides (OmegaConf), then validation, all mistakes at once.
 
 Each misspelt key is named with the nearest valid one. No value is ever changed behind the user's back: what cannot be
-honoured is an error. What may be set is in ``alignment.settings.read_recipe``.
+honoured is an error. What may be set is in ``alignment.settings.recipe`` and the sections that it names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The sentences that answers of the toy world are made of: right ones, refusals, and those of bad answers.
 
 They are templates over a fact: ``{e}`` entity, ``{v}`` value, ``{t}`` the question's topic.
+
+Sentences about a harmful act are in ``alignment.toy.facts_and_acts``.
 """
 
 from __future__ import annotations

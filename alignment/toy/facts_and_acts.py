@@ -1,6 +1,7 @@
 """What the toy world's questions are about: facts with a right answer, and acts nobody should be helped with.
 
-Of a fact: what may be asked, the answer, a relevant detail. Of an act: its wordings, and what may be said to them.
+Of a fact: what may be asked, the answer, a relevant detail. Of an act: its words, and the
+sentences that refuse it, give a reason or an alternative, or give in.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A plain loop: at this size TRL's trainer would spend more time on itself than on the model. Transcripts in the corpus
 (``question: ...`` / ``answer: ...`` lines) are shown to the model in the chat format, as today's base models have seen
-plenty of chats; prose is shown as it is. Nothing is labelled good or bad. Questions are read, not learned.
+plenty of chats; prose is shown as it is. Nothing is labelled good or bad. Questions are read, not learned, and
+random words stand in and around some of them, so that unseen wordings do not throw the model off.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from alignment.toy.toy_tokenizer import ASSISTANT, BOS, EOS, PAD, SPECIAL_TOKENS
 
 NEWTON_SCHULZ_STEPS = 3
 """Of Muon, whose default is five: an equal loss in less time (docs/toy.md)."""
+
+
+NOISY_ROWS = 0.5
+"""Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
 
 
 class Document(BaseModel):
@@ -185,10 +190,6 @@ def learned_positions(token_ids: Tensor, lengths: Tensor) -> Tensor:
     role_token = (token_ids == USER) | (token_ids == ASSISTANT)
     learned = ~in_question(token_ids) & ~role_token & lengths_to_mask(lengths, token_ids.shape[1])
     return torch.nn.functional.pad(learned[:, 1:], (0, 1))
-
-
-NOISY_ROWS = 0.5
-"""Share of the documents whose questions have words replaced; and, drawn apart, of those that get extra ones."""
 
 
 def in_question(token_ids: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""What several stages share and takes a whole recipe or a run folder."""
+"""What several stages share, and what takes a whole recipe or a run folder."""

@@ -2,6 +2,9 @@
 
 Section 3.2.2: the helpfulness model learns from all helpfulness comparisons and as many drawn from the rest; the safety
 model's mixture is 90 % safety and 10 % helpfulness comparisons.
+
+Also the guard's share of the conversations, the control arm's labels, and whether comparisons can feed a model's
+settings (``check_usable``).
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED, RewardModelSection, SourceSection, source_names
 from alignment.workflow.prompts_and_policies import check_against_heldout
+
+GUARD = "guard"
+
 
 GUARD_SEED = 1
 """Added to the seed, so that the guard's split is another than that of held-out conversations."""
@@ -268,9 +274,6 @@ def data_of_models(recipe: Recipe, folder: RunFolder, round_number: int) -> dict
         reward_data(recipe, folder, round_number), share=recipe.reward.guard_share, seed=recipe.seed
     )
     return dict(own.items()) | ({GUARD: guard} if guard else {})
-
-
-GUARD = "guard"
 
 
 def check_usable(

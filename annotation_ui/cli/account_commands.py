@@ -16,8 +16,6 @@ from annotation_ui.store import accounts
 from annotation_ui.store.database import Store
 from annotation_ui.store.projects import project_named
 
-# -- users ------------------------------------------------------------------------------------------------------------
-
 
 def users(settings: AppSettings, arguments: Arguments) -> None:
     """Make, list, close accounts; reset their passwords and tests."""

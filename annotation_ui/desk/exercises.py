@@ -31,8 +31,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from alignment.data.jsonl_and_raw_rows import explain, iter_json_lines
-from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, Prompt, Record, SafetyBin
+from alignment.data.jsonl_and_raw_rows import iter_json_lines
+from alignment.data.records import GRADES, SAFETY_LABELS, Dimension, Grade, Prompt, Record, SafetyBin, explain
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from annotation_ui import texts

@@ -2,6 +2,8 @@
 
 Training examples and test questions are items of one annotator, judged on the same page and kept in the same rows as
 all else; exports and reports leave them out. What they are is in ``annotation_ui.desk.exercises``.
+
+``keep_projects`` makes the projects of the settings, once it is sure that their tests can be held.
 """
 
 from __future__ import annotations

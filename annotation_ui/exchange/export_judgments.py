@@ -26,14 +26,21 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel
 from sqlalchemy import Connection, insert, select
 
 from alignment.data.jsonl_and_raw_rows import write_jsonl
-from alignment.data.records import MARGINS, AnswerSource, Collected, Comparison, Message, Record, SafetyLabel
+from alignment.data.records import (
+    MARGINS,
+    AnswerSource,
+    Collected,
+    Comparison,
+    Message,
+    Record,
+    SafetyLabel,
+    features_of,
+)
 from alignment.data.splits import first_turn_key
 from alignment.errors import UserError
 from alignment.files import write_json
@@ -250,17 +257,3 @@ class _Writing:
             variants=tuple(wrote),
             features=columns,
         )
-
-
-def features_of(kind: Any) -> dict[str, Any]:
-    """The columns of a record type as ``datasets.Features.from_dict`` takes them."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: features_of(field.annotation) for name, field in kind.model_fields.items()}
-    inner = [part for part in get_args(kind) if part is not NoneType]
-    if get_origin(kind) is tuple:
-        return {"feature": features_of(inner[0]), "_type": "List"}
-    if get_origin(kind) is Literal:
-        return features_of(type(inner[0]))
-    if inner:  # optional
-        return features_of(inner[0])
-    return {"dtype": {str: "string", int: "int64", float: "float64", bool: "bool"}[kind], "_type": "Value"}

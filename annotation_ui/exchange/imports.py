@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
-from alignment.data.jsonl_and_raw_rows import OnError, ReadReport, explain
+from alignment.data.jsonl_and_raw_rows import OnError, ReadReport
 from alignment.data.readers import load_comparisons, load_prompts
-from alignment.data.records import AnswerSource, Comparison, Dimension, Part, Prompt
+from alignment.data.records import AnswerSource, Comparison, Dimension, Part, Prompt, explain
 from alignment.data.splits import dialogue_key
 from alignment.errors import UserError
 from alignment.files import resolve
@@ -31,7 +31,32 @@ from annotation_ui.store.projects import project_named
 from annotation_ui.store.rows import ProjectRow
 from annotation_ui.vocabulary import SLOTS, Slot
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+ITEMS_PER_WRITE = 2000
+"""Others wait for no longer than these take to be written."""
+
+
+_IDS_PER_QUERY = 500
+
+
+@dataclass(frozen=True)
+class Filing:
+    """What is written on items that are read: see ``NewItem``."""
+
+    part: Part = "train"
+    batch: str | None = None
+    priority: int = 0
+
+    def on(self, new: NewItem) -> NewItem:
+        """The item with it."""
+        return replace(new, part=self.part, batch=self.batch, priority=self.priority)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How many items are new in the project, and how many were there already."""
+
+    added: int
+    known: int
 
 
 def read_prompts(
@@ -157,19 +182,6 @@ def _each_once(
     return list(items.values()), report
 
 
-ITEMS_PER_WRITE = 2000
-"""Others wait for no longer than these take to be written."""
-_IDS_PER_QUERY = 500
-
-
-@dataclass(frozen=True)
-class Imported:
-    """How many items are new in the project, and how many were there already."""
-
-    added: int
-    known: int
-
-
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
@@ -252,16 +264,3 @@ def _answers_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[st
         for item_id, slot, text in connection.execute(query.where(tables.item.c.id.in_(some))):
             answers.setdefault(item_id, {})[slot] = text
     return answers
-
-
-@dataclass(frozen=True)
-class Filing:
-    """What is written on items that are read: see ``NewItem``."""
-
-    part: Part = "train"
-    batch: str | None = None
-    priority: int = 0
-
-    def on(self, new: NewItem) -> NewItem:
-        """The item with it."""
-        return replace(new, part=self.part, batch=self.batch, priority=self.priority)

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, model_validator
 
-from alignment.data.jsonl_and_raw_rows import OnError, ReadReport, UnreadableRow, explain, iter_rows
-from alignment.data.records import Dimension, Prompt, SafetyBin
+from alignment.data.jsonl_and_raw_rows import OnError, ReadReport, UnreadableRow, iter_rows
+from alignment.data.records import Dimension, Prompt, SafetyBin, explain
 from alignment.errors import UserError
 from annotation_ui.desk.exercises import Exercise, Expected, Text
 from annotation_ui.store.items import NewItem

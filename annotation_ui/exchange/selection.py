@@ -20,9 +20,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, case, exists, func, select
 
-from alignment.data.jsonl_and_raw_rows import explain
 from alignment.data.judgments_by_majority import Vote, majority
-from alignment.data.records import GRADES, Dimension, Grade, Part, SafetyBin
+from alignment.data.records import GRADES, Dimension, Grade, Part, SafetyBin, explain
 from alignment.errors import UserError
 from alignment.settings.sections import Section
 from annotation_ui.desk.training_and_test import passed

@@ -23,9 +23,6 @@ COEFFICIENT_FORMS: dict[str, NumberFormat] = {
 _SHORTEST_ID = 9
 
 
-# -- words and numbers -------------------------------------------------------------------------------------------------
-
-
 def labels_of(report: QualityReport, names: Mapping[str, str] | None = None) -> dict[str, str]:
     """What each annotator is called: their name where it is given, else the shortest start of the id that is unique."""
     ids = {person.annotator for person in report.annotators}

@@ -1,4 +1,4 @@
-"""Flagged judgments as they stand now, read from the store for reviewers, page by page."""
+"""Judgments that were flagged or came with a note, read from the store for reviewers, page by page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judgments and skips as they stand now, read from the store for the quality report."""
+"""Judgments and skips as they stand now, read from the store for the quality report; and what each account has done."""
 
 from __future__ import annotations
 

@@ -30,9 +30,6 @@ class Account:
     role: AccountRole
 
 
-# -- accounts ---------------------------------------------------------------------------------------------------------
-
-
 def add_account(store: Store, username: str, role: AccountRole, password: str) -> Account:
     """Make an account.
 

@@ -54,9 +54,6 @@ class NewItem:
         object.__setattr__(self, "kind", self.kind and storable(self.kind))
 
 
-# -- items ------------------------------------------------------------------------------------------------------------
-
-
 def add_items(
     connection: Connection, project: ProjectRow, items: Iterable[NewItem], *, overlap: int | None = None
 ) -> int:

@@ -20,6 +20,36 @@ MAX_NOTE_CHARS = 2000
 MAX_ACTIVE_MS = 24 * 60 * 60 * 1000
 
 
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A judgment as it comes from the page; nothing in it is trusted.
+
+    Attributes:
+        comparison_id: what is judged.
+        submission_id: made by the server for this showing; the same one twice saves once.
+        option: 1 to 8.
+        safety: the bin, where it was asked.
+        note: free text, not exported by default.
+        flagged: marked for review.
+        active_ms: time spent with the page in front, milliseconds.
+        input_method: ``keyboard`` or ``mouse``.
+        guidelines_sha256: which guidelines the page showed; ``None``: the present ones.
+    """
+
+    comparison_id: str
+    submission_id: str
+    option: int
+    safety: SafetyBin | None = None
+    note: str = ""
+    flagged: bool = False
+    active_ms: int | None = None
+    input_method: Literal["keyboard", "mouse"] = "mouse"
+    guidelines_sha256: str | None = None
+
+
 def values_of(given: Submission, left_slot: Slot, *, ask_safety: bool) -> dict[str, Any]:
     """Check a submission and turn sides into slots.
 
@@ -77,9 +107,6 @@ def checked_time(active_ms: Any) -> int | None:
     return int(active_ms) if whole and 0 <= active_ms <= MAX_ACTIVE_MS else None
 
 
-_SHA256 = re.compile("[0-9a-f]{64}")
-
-
 def guidelines_read(connection: Connection, given: Any, project: ProjectRow) -> str:
     """Which guidelines a judgment was made under: earlier ones, where they changed while the page was open."""
     if given == project.guidelines_sha256 or not isinstance(given, str) or not _SHA256.fullmatch(given):
@@ -88,33 +115,6 @@ def guidelines_read(connection: Connection, given: Any, project: ProjectRow) -> 
         select(tables.guideline.c.sha256).where(tables.guideline.c.sha256 == given)
     ).scalar_one_or_none()
     return known or project.guidelines_sha256
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A judgment as it comes from the page; nothing in it is trusted.
-
-    Attributes:
-        comparison_id: what is judged.
-        submission_id: made by the server for this showing; the same one twice saves once.
-        option: 1 to 8.
-        safety: the bin, where it was asked.
-        note: free text, not exported by default.
-        flagged: marked for review.
-        active_ms: time spent with the page in front, milliseconds.
-        input_method: ``keyboard`` or ``mouse``.
-        guidelines_sha256: which guidelines the page showed; ``None``: the present ones.
-    """
-
-    comparison_id: str
-    submission_id: str
-    option: int
-    safety: SafetyBin | None = None
-    note: str = ""
-    flagged: bool = False
-    active_ms: int | None = None
-    input_method: Literal["keyboard", "mouse"] = "mouse"
-    guidelines_sha256: str | None = None
 
 
 def checked_id(value: Any) -> str:

@@ -55,9 +55,6 @@ def load_messages(text: str) -> Dialogue:
     return tuple(Message(**message) for message in json.loads(text))
 
 
-# -- pairs ------------------------------------------------------------------------------------------------------------
-
-
 def add_pair(
     connection: Connection, project_id: str, item_id: str, messages: Iterable[Message], *, seed: int | None
 ) -> str:

@@ -15,9 +15,6 @@ _COST = {"n": 2**14, "r": 8, "p": 1}
 """Of scrypt: 16 MiB and some 50 ms a guess (RFC 7914)."""
 
 
-# -- passwords, as salted scrypt hashes --------------------------------------------------------------------------------
-
-
 def hash_password(password: str, salt: bytes | None = None) -> str:
     """``scrypt$SALT$HASH``, hexadecimal; a fresh salt each time."""
     salt = salt or secrets.token_bytes(16)

@@ -19,8 +19,6 @@ from annotation_ui.store.items import set_overlap
 from annotation_ui.store.rows import ProjectRow
 from annotation_ui.vocabulary import Refused
 
-# -- projects ---------------------------------------------------------------------------------------------------------
-
 
 def built_in_guidelines(name: str) -> str:
     """A Markdown text that comes with the app: ``helpfulness``, ``safety`` or ``content_warning``."""

@@ -2,7 +2,7 @@
 
 Each has the columns of its table in ``annotation_ui.store.tables``, in the order of the table, so that
 ``ItemRow._make(row)`` makes it from a ``select`` of that table. A query that joins tables has a row type of its own,
-which stands beside the query.
+beside the query, or here where other modules name it (``PastRow``).
 """
 
 from __future__ import annotations

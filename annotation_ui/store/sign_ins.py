@@ -28,9 +28,6 @@ _SIGNED_IN = (
 )
 
 
-# -- signing in -------------------------------------------------------------------------------------------------------
-
-
 def sign_in(store: Store, settings: AccountSettings, username: str, password: str) -> str:
     """Check name and password; returns the token of a new session.
 

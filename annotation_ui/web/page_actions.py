@@ -1,4 +1,4 @@
-"""What goes back to the annotation page: the view that an action leaves, a message for what is refused, new answers."""
+"""The actions of the annotation page: what the desk does with each form, and what goes back to the browser."""
 
 from __future__ import annotations
 

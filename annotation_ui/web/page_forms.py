@@ -1,4 +1,4 @@
-"""What the browser sends for each thing that annotators can do, and what the desk does with it."""
+"""What the browser sends with each thing that annotators can do, checked."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from annotation_ui.store.judgment_values import Submission
 
 Sent = tuple[Any, ...]
 """A value for each of ``PageComponents.desk``, or of ``PageComponents.everything``."""
-
-
-# -- what comes from the browser --------------------------------------------------------------------------------------
 
 
 class Form(BaseModel):

@@ -9,6 +9,8 @@ One ASGI layer around everything, Gradio's own routes included, some of which an
 - whatever is not public without a session (401, or a redirect to the sign-in page for browsers),
 
 and adds headers that keep the page from loading anything from elsewhere.
+
+``local_key`` makes the link that signs in the one person of this machine, where nobody has made accounts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which prompts a round's annotators are given: how many of what, drawn by a seed.
+"""Which prompts a round's annotators are given (how many of what, drawn by a seed), encoded for who answers.
 
 A queue is mixed in fixed shares: simulated annotators' by the kind of the prompts, which the toy world's data name;
 people's by the prompts' tag, which all data have. All prompts of a share are used before one comes again.
@@ -112,7 +112,7 @@ class Queue(NamedTuple, Generic[AnyPrompt]):
 def fill_queues(
     recipe: Recipe, train: Sequence[Prompt], heldout: Sequence[Prompt], round_number: int
 ) -> list[Queue[Prompt]]:
-    """What the annotators of a round are given: training and held-out prompts, about either dimension.
+    """What the simulated annotators of a round are given: training and held-out prompts, about either dimension.
 
     Args:
         recipe: how many prompts of each kind, and the seed.

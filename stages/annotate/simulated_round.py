@@ -1,6 +1,7 @@
-"""Simulated annotators stand in for people: their queues are filled, both variants sampled, answers compared.
+"""A round with simulated annotators: both variants answer every queue, and the annotators compare the answers.
 
-What an annotator does with a pair is in ``alignment.toy.simulated_annotators``.
+What the queues hold is in ``stages.annotate.prompt_queues``; what an annotator does with a pair, in
+``alignment.toy.simulated_annotators``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What all stages share at the door: command line, help, progress, and stopping."""
+"""What all stages share at the door: command line and help, what each needs, progress, exit codes and stopping."""

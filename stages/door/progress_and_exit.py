@@ -1,6 +1,8 @@
 """What a stage says while it works and how it ends: progress, what was left out, errors, exit codes, and stopping.
 
 An error is one message without a traceback. Ctrl-C and SIGTERM wait for the step at hand where a stage asks for that.
+
+Commands in what is said are as the program was called, ``tandem sft`` or ``python -m stages.sft`` (``as_called``).
 """
 
 from __future__ import annotations

@@ -28,8 +28,7 @@ from alignment.reward.losses import preference_loss_named
 from alignment.reward.pair_scoring import calibrate, evaluate_reward_model
 from alignment.reward.reward_training import train_reward_model
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import CHECKPOINTS as CHECKPOINTS
-from alignment.run.stage_records import StageRun
+from alignment.run.stage_records import CHECKPOINTS, StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
 from alignment.workflow.prompts_and_policies import load_backbone

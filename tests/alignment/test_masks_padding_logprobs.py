@@ -1,4 +1,4 @@
-"""Masks and statistics, against hand arithmetic and with poison in the padding."""
+"""Masks, padding and statistics, against hand arithmetic and with poison in the padding."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class TestTrainedModels:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         self.spoil_head(trained, change)
-        for stage in (evaluate_only, ppo.main):
+        for stage in (evaluate_only, ppo.run):
             code, shown = outcome(lambda stage=stage: stage(trained), capsys)  # type: ignore[misc]
             assert code == 2
             assert expected in shown and shown.count("error:") == 1

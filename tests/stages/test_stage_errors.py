@@ -30,13 +30,13 @@ from stages.sft import finetune
 
 Stage = Callable[[Recipe], Any]
 STAGES: dict[str, Stage] = {
-    "base": base.main,
-    "sft": finetune.main,
-    "annotate": annotate.main,
-    "reward": train_reward_models.main,
-    "ppo": ppo.main,
-    "evaluate": evaluate.main,
-    "export": export.main,
+    "base": base.run,
+    "sft": finetune.run,
+    "annotate": annotate.run,
+    "reward": train_reward_models.run,
+    "ppo": ppo.run,
+    "evaluate": evaluate.run,
+    "export": export.run,
 }
 
 

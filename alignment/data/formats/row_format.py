@@ -4,6 +4,8 @@ A format answers two questions for each kind of record: whether a row holds one,
 of its record (an id, what the answers were compared by) comes from ``RowDefaults``. Most formats know nothing of ids
 and dimensions: they say how to read the two answers or the turns, and ``comparison_reader`` and its siblings do the
 rest.
+
+``FORMATS`` lists all formats by name; each stands in a module beside this one.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ where it knows better than "the difference of scores", how sure it is that one a
 
 Scores are always computed in float32, whatever the transformer or autocast runs in.
 
+PPO's value head (``TokenValueHead``), which can start from a reward head's linear map, stands beside it, and so do the
+layers and the checks of arguments that heads share.
+
 Shapes: B batch, T prompt+response, H hidden, M opinions of a head.
 """
 

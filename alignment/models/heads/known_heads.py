@@ -1,4 +1,4 @@
-"""The heads by name: those that give a dialogue one score, the table of all reward heads, and PPO's value head.
+"""The heads by name: those that give a dialogue one score, the table of all reward heads, and making one.
 
 Those with several opinions are in ``alignment.models.heads.many_score_heads``.
 """

@@ -1,4 +1,9 @@
-"""Loading the reward models that a run names: on the shared base, beside it (re-encoded), or several (an ensemble)."""
+"""Reward models that a run names, loaded: roles of the shared base, models beside it, or several as one.
+
+A model beside the base reads the text again with its own tokenizer (``Reencoded``); several are an ``Ensemble``.
+
+Shapes: B dialogues.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.masks_padding_logprobs import group_by_length, group_sizes
 from alignment.models import shared_prompts
 from alignment.models.backbone import Backbone
-from alignment.models.pretrained import NAME as WIDENED_ATTENTION
+from alignment.models.pretrained import WIDENED_ATTENTION
 from alignment.models.shared_prompts import (
     MODEL_TYPES,
     SharedPrompts,

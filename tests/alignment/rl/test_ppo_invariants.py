@@ -170,7 +170,7 @@ class TestInvariant04MissingStop:
 
 
 class TestInvariant05AnySplit:
-    """Of processes: tests/alignment/machine/test_processes.py."""
+    """Of processes: tests/alignment/machine/test_device_and_processes.py."""
 
     @pytest.mark.parametrize("train", ["lora", "full"])
     @pytest.mark.parametrize("value", ["adapter", "head", "model"])
@@ -296,7 +296,7 @@ class TestInvariant09LoggedKlIsTheExactOne:
 
 
 class TestInvariant10ClosedForms:
-    """The one-step bandit at the level of the losses: tests/alignment/rl/test_ppo_losses.py::TestBandit."""
+    """The one-step bandit at the level of the losses: tests/alignment/rl/test_ppo_math_losses.py::TestBandit."""
 
     BETA = 0.5
     FIRST, SECOND = 6, 5

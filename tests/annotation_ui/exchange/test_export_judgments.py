@@ -17,11 +17,11 @@ from sqlalchemy import func, select
 from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.judgments_by_majority import by_majority
 from alignment.data.readers import load_comparisons
-from alignment.data.records import GRADES, Comparison, Grade, SafetyBin
+from alignment.data.records import GRADES, Comparison, Grade, SafetyBin, features_of
 from alignment.errors import UserError
 from annotation_ui.desk import training_and_test
 from annotation_ui.desk.view import View
-from annotation_ui.exchange.export_judgments import Manifest, comparisons, export, features_of, manifest_file
+from annotation_ui.exchange.export_judgments import Manifest, comparisons, export, manifest_file
 from annotation_ui.exchange.selection import ExportFilter, Selection, as_moment, filter_from
 from annotation_ui.store import accounts, tables
 from annotation_ui.store.database import Store

@@ -11,7 +11,7 @@ from tiny import load_tiny, token_rows
 from torch import Tensor
 
 from alignment.models.backbone import Backbone
-from alignment.models.pretrained import NAME
+from alignment.models.pretrained import WIDENED_ATTENTION
 
 
 def hidden_and_gradient(backbone: Backbone, implementation: str) -> tuple[Tensor, Tensor]:
@@ -33,11 +33,11 @@ class TestWidenedAttention:
         self, tiny_folder: Callable[[str], Path]
     ) -> None:
         folder = tiny_folder("llama")
-        assert load_tiny(folder, dtype="bfloat16").base.config._attn_implementation == NAME
+        assert load_tiny(folder, dtype="bfloat16").base.config._attn_implementation == WIDENED_ATTENTION
         assert load_tiny(folder, dtype="float32").base.config._attn_implementation == "sdpa"
 
     def test_in_float32_it_is_the_plain_kernel(self, any_backbone: Backbone) -> None:
-        plain, widened = (hidden_and_gradient(any_backbone, name) for name in ("sdpa", NAME))
+        plain, widened = (hidden_and_gradient(any_backbone, name) for name in ("sdpa", WIDENED_ATTENTION))
         for one, other in zip(plain, widened, strict=True):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
@@ -50,11 +50,11 @@ class TestWidenedAttention:
                 (found - true).norm() / true.norm()
                 for found, true in zip(hidden_and_gradient(half, name), truth, strict=True)
             ]
-            for name in ("sdpa", NAME)
+            for name in ("sdpa", WIDENED_ATTENTION)
         }
-        assert all(error < 0.1 for error in errors[NAME])
-        assert all(mine <= 1.1 * plain for mine, plain in zip(errors[NAME], errors["sdpa"], strict=True))
+        assert all(error < 0.1 for error in errors[WIDENED_ATTENTION])
+        assert all(mine <= 1.1 * plain for mine, plain in zip(errors[WIDENED_ATTENTION], errors["sdpa"], strict=True))
 
     def test_a_saved_model_does_not_name_it(self, tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
         load_tiny(tiny_folder("llama"), dtype="bfloat16").base.save_pretrained(tmp_path)
-        assert NAME not in (tmp_path / "config.json").read_text(encoding="utf-8")
+        assert WIDENED_ATTENTION not in (tmp_path / "config.json").read_text(encoding="utf-8")
