@@ -20,7 +20,6 @@ from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import load_backbone, load_policy
 from stages.annotate import collect as annotate
 from stages.evaluate import judge_policies as evaluate
-from stages.evaluate import report_figures
 from stages.pipeline import run_stages
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models
@@ -122,7 +121,7 @@ def test_the_pipeline_annotates_unless_every_reward_model_has_data(
         name = module.__name__.split(".")[1]
         monkeypatch.setattr(module, "run", lambda *unused, name=name: called.append(name))
     monkeypatch.setattr(run_stages, "read_json", lambda file: {})
-    monkeypatch.setattr(report_figures, "show", lambda report, folder: None)
+    monkeypatch.setattr(run_stages, "show", lambda report, folder: None)
     own = [f"reward.helpfulness.data={tmp_path}"] if both else []
     run_stages.run(recipe_for(CASES["llama"], tmp_path, f"reward.models={models}", *own))
     needed = models == "[helpfulness,safety]" and not both
