@@ -85,7 +85,7 @@ test-wheel: .venv/.installed ## Build the wheel, install it into an empty enviro
 	@touch $@
 
 test-lowest: .venv-lowest/.installed ## Run the fast tests on the lowest versions that pyproject.toml allows.
-	@.venv-lowest/bin/python -m pytest -m "$(FAST)" $(ARGS)
+	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$(FAST)" $(ARGS)
 
 ci: ## Everything that must hold before a change is accepted: lint, types, import rules, tests, a pipeline run.
 	.ci/run

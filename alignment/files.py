@@ -14,7 +14,7 @@ import os
 import shutil
 import tomllib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,11 +23,11 @@ from typing import Any, TextIO, cast
 from alignment.errors import UserError
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write a file that is whole or not there: on disk under another name first."""
+def write_text(path: Path, content: str | Iterable[str]) -> None:
+    """Write a file that is whole or not there: on disk under another name first. Long content may come in pieces."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(content)
+        stream.writelines([content] if isinstance(content, str) else content)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path)

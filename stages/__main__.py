@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from rich.console import Console
+
 from stages.door.progress_and_exit import DESK, as_called, is_tandem
 
 STAGES = {
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``tandem NAME ...``: run a stage or the app by its name, or list what there is; returns the exit code."""
     name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
-        print(overview())
+        Console().out(overview(), highlight=False)
         return 0
     if name == DESK:
         return int(_door("annotation_ui").main(words, program=as_called("python -m annotation_ui")))

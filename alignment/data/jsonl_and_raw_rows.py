@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from alignment.data.records import explain
 from alignment.errors import UserError
-from alignment.files import open_text
+from alignment.files import open_text, write_text
 
 OnError = Literal["raise", "skip"]
 
@@ -27,7 +27,7 @@ R = TypeVar("R", bound=BaseModel)
 
 @dataclass
 class ReadReport:
-    """What reading a file left out, and why; ``examples`` holds the first few lines of each reason."""
+    """What reading a file left out, and why; ``examples`` holds where the first of each reason stood."""
 
     path: str
     read: int = 0
@@ -91,14 +91,12 @@ def write_jsonl(path: str | os.PathLike[str], records: Iterable[BaseModel | dict
     """Write one record a line, atomically: the file is whole or not there."""
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as lines:
-        for record in records:
-            row = record.model_dump(mode="json", exclude_none=True) if isinstance(record, BaseModel) else record
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-        lines.flush()
-        os.fsync(lines.fileno())
-    os.replace(temporary, file)
+    write_text(file, (_as_line(record) for record in records))
+
+
+def _as_line(record: BaseModel | dict[str, Any]) -> str:
+    row = record.model_dump(mode="json", exclude_none=True) if isinstance(record, BaseModel) else record
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 _HUB_NAME = re.compile(r"(?P<owner>[\w-]+)/(?P<name>[\w.-]+)(:(?P<split>[\w\[\]%:+-]+))?")

@@ -15,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+from rich.console import Console
+
 from alignment.data.records import GRADES, Dimension
 from alignment.settings.read_recipe import recipe_keys
 from annotation_ui.app_settings import DEFAULT_SETTINGS, AppSettings, ProjectSettings, VariantSettings
@@ -41,12 +43,13 @@ class _Help(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help="show every setting and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: Any) -> NoReturn:
-        print(parser.format_help())
-        print(f"settings (in {DEFAULT_SETTINGS} or a file of your own, or as key=value on the command line):")
+        lines = [parser.format_help()]
+        lines += [f"settings (in {DEFAULT_SETTINGS} or a file of your own, or as key=value on the command line):"]
         for section, prefix in ((AppSettings, ""), (ProjectSettings, "projects.NAME."), (VariantSettings, "variants.")):
             for key, kind, default, description in recipe_keys(section, prefix):
                 if key != "projects.NAME.name":
-                    print(f"  {key} : {kind} = {default}\n      {description}")
+                    lines += [f"  {key} : {kind} = {default}", f"      {description}"]
+        Console().out("\n".join(lines), highlight=False)  # not print: its reader may leave, as in "--help | head"
         parser.exit()
 
 

@@ -73,9 +73,9 @@ def report(settings: AppSettings, arguments: Arguments) -> None:
         arguments.html.write_text(as_html(quality, names), encoding="utf-8")
         say(f"wrote {arguments.html}")
     elif arguments.json:
-        print(json.dumps(as_json(quality), indent=2))
+        Console().out(json.dumps(as_json(quality), indent=2), highlight=False)
     else:
-        print(as_text(quality, names))
+        Console().out(as_text(quality, names), highlight=False)
 
 
 # -- import, export ---------------------------------------------------------------------------------------------------

@@ -51,6 +51,33 @@ def as_json(report: QualityReport) -> dict[str, Any]:
     return dataclasses.asdict(report)
 
 
+def quality_report(store: Store, *, project_name: str | None = None, with_simulated: bool = False) -> QualityReport:
+    """The report on everything judged so far.
+
+    Args:
+        store: where judgments are.
+        project_name: of the one project to report on; default: all.
+        with_simulated: count simulated annotators beside people; where no person has judged, they count anyway.
+
+    Raises:
+        UserError: there is no such project.
+    """
+    with store.read() as connection:
+        if project_name is not None:
+            project_named(connection, project_name)
+        judged, skipped = judged_pairs(connection, project_name), skipped_pairs(connection, project_name)
+    simulated = {key for key, name in annotator_names(store).items() if is_simulated(name)}
+    of_people = [row for row in judged if row.annotator not in simulated]
+    if with_simulated or not of_people:
+        return build_report(judged, skipped)
+    report = build_report(of_people, [row for row in skipped if row.annotator not in simulated])
+    n = len(judged) - len(of_people)
+    if not n:
+        return report
+    note = texts.NOTE_SIMULATED.format(judgments=texts.counted(n, texts.JUDGMENTS))
+    return replace(report, notes=(ReportNote(note), *report.notes))
+
+
 def build_report(rows: Iterable[JudgedPair], skips: Iterable[SkippedPair] = ()) -> QualityReport:
     """The report on some judgments.
 
@@ -172,30 +199,3 @@ def grade_shares(rows: Sequence[JudgedPair]) -> dict[Grade, float]:
     """Share of each grade, strongest first; empty for no rows."""
     counts = Counter(row.grade for row in rows)
     return {grade: counts[grade] / len(rows) for grade in GRADES} if rows else {}
-
-
-def quality_report(store: Store, *, project_name: str | None = None, with_simulated: bool = False) -> QualityReport:
-    """The report on everything judged so far.
-
-    Args:
-        store: where judgments are.
-        project_name: of the one project to report on; default: all.
-        with_simulated: count simulated annotators beside people; where no person has judged, they count anyway.
-
-    Raises:
-        UserError: there is no such project.
-    """
-    with store.read() as connection:
-        if project_name is not None:
-            project_named(connection, project_name)
-        judged, skipped = judged_pairs(connection, project_name), skipped_pairs(connection, project_name)
-    simulated = {key for key, name in annotator_names(store).items() if is_simulated(name)}
-    of_people = [row for row in judged if row.annotator not in simulated]
-    if with_simulated or not of_people:
-        return build_report(judged, skipped)
-    report = build_report(of_people, [row for row in skipped if row.annotator not in simulated])
-    n = len(judged) - len(of_people)
-    if not n:
-        return report
-    note = texts.NOTE_SIMULATED.format(judgments=texts.counted(n, texts.JUDGMENTS))
-    return replace(report, notes=(ReportNote(note), *report.notes))

@@ -121,9 +121,6 @@ def _add_comparison(
     connection.execute(_ADD_COMPARISON, values)
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
 def conversation_by_id(connection: Connection, conversation_id: str) -> ConversationRow:
     """A conversation by id."""
     return ConversationRow._make(connection.execute(_CONVERSATION, {"wanted": conversation_id}).one())
@@ -155,9 +152,6 @@ def note_shown(connection: Connection, comparison_id: str) -> None:
     connection.execute(update(tables.comparison).where(*first).values(first_shown_at=now()))
 
 
-# -- where the annotator is -------------------------------------------------------------------------------------------
-
-
 def set_state(connection: Connection, conversation_id: str, state: str) -> None:
     """Say that a conversation goes on or has ended."""
     connection.execute(_SET_CONVERSATION, {"wanted": conversation_id, "state": state})
@@ -166,6 +160,12 @@ def set_state(connection: Connection, conversation_id: str, state: str) -> None:
 def set_comparison(connection: Connection, comparison_id: str, **values: Any) -> None:
     """Say how a comparison stands: ``state``, ``judged_at``."""
     connection.execute(_SET_COMPARISON, {"wanted": comparison_id, **values})
+
+
+def unfinished(connection: Connection, annotator_id: str, project_id: str) -> str | None:
+    """A conversation of the annotator whose last comparison waits for a judgment, the earliest first."""
+    mine = {"annotator_id": annotator_id, "project_id": project_id}
+    return connection.execute(_UNFINISHED, mine).scalar_one_or_none()
 
 
 def desk_place(connection: Connection, annotator_id: str, project_id: str) -> DeskPlaceRow | None:
@@ -185,9 +185,3 @@ def set_desk_place(connection: Connection, annotator_id: str, project_id: str, *
     values["at"] = now()
     if not connection.execute(_SET_PLACE, {"whose": annotator_id, "where": project_id, **values}).rowcount:
         connection.execute(insert(tables.desk_place).values(annotator_id=annotator_id, project_id=project_id, **values))
-
-
-def unfinished(connection: Connection, annotator_id: str, project_id: str) -> str | None:
-    """A conversation of the annotator whose last comparison waits for a judgment, the earliest first."""
-    mine = {"annotator_id": annotator_id, "project_id": project_id}
-    return connection.execute(_UNFINISHED, mine).scalar_one_or_none()

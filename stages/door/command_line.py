@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.console import Console
+
 from alignment.errors import UserError
 from alignment.run.stage_records import SECTIONS
 from alignment.settings.read_recipe import DEFAULT_RECIPE, REQUIRED, leaves, load_recipe, recipe_keys
@@ -52,7 +54,8 @@ def show_help(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.config, arguments.overrides)
     origin = arguments.config or DEFAULT_RECIPE
     everything = arguments.help == ALL
-    print(help_text(arguments.parser, arguments.stage, recipe, origin=origin, everything=everything))
+    text = help_text(arguments.parser, arguments.stage, recipe, origin=origin, everything=everything)
+    Console().out(text, highlight=False)  # not print: its reader may leave, as in "--help-all | head"
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:

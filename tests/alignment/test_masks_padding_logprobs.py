@@ -1,4 +1,4 @@
-"""Masks, padding and statistics, against hand arithmetic and with poison in the padding."""
+"""Masks, padding, statistics and log-probabilities, against hand arithmetic and with poison in the padding."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alignment.masks_padding_logprobs import (
+    entropy,
     last_index,
     lengths_to_mask,
     masked_mean,
@@ -16,8 +17,8 @@ from alignment.masks_padding_logprobs import (
     masked_sum,
     masked_variance,
     take_tokens,
+    token_logprobs,
 )
-from alignment.rl.ppo_math import whiten
 
 NAN = math.nan
 MASK = torch.tensor([[True, True, False], [True, True, True]])
@@ -75,29 +76,6 @@ class TestStatistics:
         assert moments.variance.item() == pytest.approx(2 / 3)
 
 
-class TestWhiten:
-    def test_centred_by_hand(self) -> None:
-        std = math.sqrt(8)
-        expected = torch.tensor([[-4 / std, -2 / std, 0.0], [0.0, 2 / std, 4 / std]])
-        torch.testing.assert_close(whiten(VALUES, MASK), expected)
-
-    def test_without_mask_everything_counts(self) -> None:
-        torch.testing.assert_close(whiten(torch.tensor([2.0, 6.0])), torch.tensor([-1.0, 1.0]))
-
-    @pytest.mark.parametrize("size", [1, 4])
-    def test_equal_values_and_a_single_one_become_zero(self, size: int) -> None:
-        assert whiten(torch.full((size,), 3.0)).tolist() == [0.0] * size
-
-    def test_rounding_is_not_blown_up(self) -> None:
-        assert whiten(torch.tensor([0.1, 0.1 + 1e-8, 0.1 - 1e-8])).abs().max().item() < 1e-6
-
-    def test_nothing_counts_gives_zeros(self) -> None:
-        assert whiten(VALUES, torch.zeros_like(MASK)).tolist() == [[0.0] * 3] * 2
-
-    def test_bfloat16_comes_back_in_float32(self) -> None:
-        assert whiten(torch.tensor([1.0, 2.0], dtype=torch.bfloat16)).dtype == torch.float32
-
-
 class TestLastIndex:
     def test_right_left_and_full(self) -> None:
         mask = torch.tensor([[True, False, False], [False, True, True], [True, True, True], [True, True, False]])
@@ -117,3 +95,50 @@ def test_take_tokens_by_a_slow_loop(trailing: tuple[int, ...]) -> None:
     for n in range(3):
         for w in range(2):
             assert torch.equal(taken[n, w], values[rows[n], columns[n, w]])
+
+
+class TestTokenLogprobs:
+    LOGITS = torch.tensor([[0.0, math.log(3.0), math.log(4.0)], [math.log(2.0), 0.0, 0.0]])
+
+    def test_by_hand(self) -> None:
+        # softmax: 1/8, 3/8, 4/8 and 2/4, 1/4, 1/4.
+        logprobs = token_logprobs(self.LOGITS, torch.tensor([1, 2]), temperature=1.0)
+        torch.testing.assert_close(logprobs.exp(), torch.tensor([3 / 8, 1 / 4]))
+
+    def test_temperature_divides_the_logits(self) -> None:
+        # At 1/2 the odds are squared: 1, 9, 16 of 26 and 4, 1, 1 of 6.
+        logprobs = token_logprobs(self.LOGITS, torch.tensor([1, 0]), temperature=0.5)
+        torch.testing.assert_close(logprobs.exp(), torch.tensor([9 / 26, 4 / 6]))
+
+    def test_bfloat16_logits_are_widened_first(self) -> None:
+        # bf16 arithmetic would give a log-probability with three digits: -6.90625 here.
+        logits = torch.zeros(1, 1000, dtype=torch.bfloat16)
+        logprob = token_logprobs(logits, torch.tensor([3]), temperature=1.0)
+        assert logprob.dtype == torch.float32
+        assert logprob.item() == pytest.approx(-math.log(1000), abs=1e-5)
+
+    def test_large_logits_stay_finite(self) -> None:
+        logprobs = token_logprobs(torch.tensor([[1e4, 0.0]]), torch.tensor([1]), temperature=1.0)
+        assert logprobs.item() == -1e4
+
+    @pytest.mark.parametrize("temperature", [0.0, -1.0])
+    def test_temperature_must_be_positive(self, temperature: float) -> None:
+        with pytest.raises(ValueError, match="temperature"):
+            token_logprobs(self.LOGITS, torch.tensor([0, 0]), temperature=temperature)
+
+
+class TestEntropy:
+    def test_by_hand(self) -> None:
+        logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [math.log(3.0), 0.0, -math.inf, -math.inf]])
+        mixed = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+        torch.testing.assert_close(entropy(logits, temperature=1.0), torch.tensor([math.log(4), mixed]))
+
+    def test_temperature(self) -> None:
+        sharp = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))  # odds 3 squared: 9 to 1
+        assert entropy(torch.tensor([[math.log(3.0), 0.0]]), temperature=0.5).item() == pytest.approx(sharp)
+
+    def test_gradient_is_finite_at_probability_zero(self) -> None:
+        logits = torch.tensor([[0.0, 1.0, -500.0, -math.inf]], requires_grad=True)
+        entropy(logits, temperature=1.0).sum().backward()
+        assert logits.grad is not None
+        assert bool(logits.grad.isfinite().all())

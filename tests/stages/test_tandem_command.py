@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from child_process import ChildProcess
 
 import stages
 from stages.__main__ import APP, STAGES, main
@@ -78,3 +81,17 @@ def test_commands_in_a_text_are_as_the_program_was_called() -> None:
 
 def test_called_as_a_module_texts_stay_as_they_are() -> None:
     assert as_called("python -m stages.base") == "python -m stages.base"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("words", [["stages"], ["stages.ppo", "--help-all"], ["annotation_ui", "--help"]])
+def test_a_reader_who_has_seen_enough_is_no_error(words: list[str]) -> None:
+    """As in ``... --help | head``: nothing is said, where Python would print a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", *words]
+    with ChildProcess(command, stdout=write, stderr=subprocess.PIPE, text=True) as process:
+        os.close(write)
+        errors = process.communicate()[1]
+    assert errors == ""
+    assert process.returncode == 1

@@ -1,9 +1,10 @@
-"""Two processes with 64 episodes each do what one with 128 does."""
+"""Two processes with 64 episodes each do what one with 128 does; memory of freed tensors is kept."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -119,3 +120,31 @@ def test_a_process_without_a_row_of_the_batch_joins_the_others(monkeypatch: pyte
     found = [torch.tensor([[1, 2]]), torch.tensor([[3, 4]]), torch.empty(0, 2, dtype=torch.long)]
     monkeypatch.setattr(device_and_processes, "gather_object", lambda own: found)
     assert processes.join_rows(found[2], 2).tolist() == [[1, 2], [3, 4]]
+
+
+FAULTS = """
+import resource, sys, torch
+from alignment.machine.device_and_processes import keep_freed_memory
+sys.stdout.write(str(keep_freed_memory()) if "keep" in sys.argv else "False")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(60):
+    torch.ones(16 * 2**20)
+print("", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="left alone where there is a GPU")
+def test_the_memory_of_freed_tensors_is_kept() -> None:
+    """Sixty tensors of 64 MiB, one after the other, in two processes: pages are faulted in for each, or once."""
+
+    def faults(*arguments: str) -> tuple[bool, int]:
+        command = [sys.executable, "-c", FAULTS, *arguments]
+        output = child_process.run(command, check=True).stdout.split()
+        return output[0] == "True", int(output[1])
+
+    kept, few = faults("keep")
+    left_alone, many = faults()
+    assert (kept, left_alone) == (True, False)
+    assert few < many / 2

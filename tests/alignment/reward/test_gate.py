@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from alignment.reward.gate import LOGIT_THRESHOLD, gate
-from alignment.rl.ppo_math import missing_stop_penalty, shape_scores
 
 
 class TestGate:
@@ -51,34 +50,3 @@ class TestGate:
     def test_a_threshold_that_is_no_probability_is_refused(self, threshold: float) -> None:
         with pytest.raises(ValueError, match="threshold_probability"):
             gate(torch.zeros(1), torch.zeros(1), torch.tensor([False]), threshold_probability=threshold)
-
-
-class TestMissingStop:
-    def test_only_unstopped_responses_pay(self) -> None:
-        scores = missing_stop_penalty(torch.tensor([1.0, 1.0]), torch.tensor([True, False]), penalty=2.0)
-        assert scores.tolist() == [1.0, -1.0]
-
-    def test_a_negative_penalty_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="penalty"):
-            missing_stop_penalty(torch.zeros(1), torch.tensor([False]), penalty=-1.0)
-
-
-class TestShapeScores:
-    SCORES = torch.tensor([8.0, 10.0, 12.0, 14.0])  # mean 11, variance 5
-    STOPPED = torch.tensor([True, True, True, False])
-
-    def test_whitening_takes_off_a_mean_far_from_zero(self) -> None:
-        shaped = shape_scores(self.SCORES, self.STOPPED, penalty=0.0)
-        torch.testing.assert_close(shaped, torch.tensor([-3.0, -1.0, 1.0, 3.0]) / math.sqrt(5))
-
-    def test_equal_scores_become_zero(self) -> None:
-        assert shape_scores(torch.full((3,), 0.3), torch.ones(3).bool(), penalty=1.0).tolist() == [0.0] * 3
-
-    def test_penalty_comes_after_whitening(self) -> None:
-        shaped = shape_scores(self.SCORES, self.STOPPED, penalty=1.0)
-        root = math.sqrt(5)
-        torch.testing.assert_close(shaped, torch.tensor([-3 / root, -1 / root, 1 / root, 3 / root - 1]))
-
-    def test_without_whitening_the_scale_stays(self) -> None:
-        shaped = shape_scores(self.SCORES, self.STOPPED, penalty=1.0, whitening=False)
-        assert shaped.tolist() == [8.0, 10.0, 12.0, 13.0]

@@ -272,6 +272,7 @@ class TestInvariant08RolesDoNotTouch:
 
 
 class TestInvariant09LoggedKlIsTheExactOne:
+    @pytest.mark.integration
     def test_over_many_answers_of_one_token(self, backbone: Backbone) -> None:
         trainer = trainer_on(backbone, learning_rate=3e-3, sampling={"temperature": TEMPERATURE, "max_new_tokens": 1})
         for _ in range(3):
@@ -360,6 +361,7 @@ class TestInvariant10ClosedForms:
         assert divergence(reference, optimum) > 1
         assert divergence((learnt_first, learnt_second), optimum) <= 0.01
 
+    @pytest.mark.integration
     @pytest.mark.parametrize("train", ["lora", "full"])
     def test_the_trainer_on_a_bandit_of_32_tokens(self, tmp_path: Path, train: str) -> None:
         """A transformer, sampling, scoring, GAE and the optimiser together: one prompt, one token, known rewards."""

@@ -1,4 +1,4 @@
-"""Log-probabilities, the clipped losses and their diagnostics; and PPO's pieces together on a bandit."""
+"""The clipped losses and their diagnostics; and PPO's pieces together on a bandit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignment.masks_padding_logprobs import entropy, token_logprobs
+from alignment.masks_padding_logprobs import token_logprobs
 from alignment.rl.ppo_math import (
     PolicyLoss,
     ValueLoss,
@@ -22,53 +22,6 @@ from alignment.rl.ppo_math import (
 )
 
 NAN = math.nan
-
-
-class TestTokenLogprobs:
-    LOGITS = torch.tensor([[0.0, math.log(3.0), math.log(4.0)], [math.log(2.0), 0.0, 0.0]])
-
-    def test_by_hand(self) -> None:
-        # softmax: 1/8, 3/8, 4/8 and 2/4, 1/4, 1/4.
-        logprobs = token_logprobs(self.LOGITS, torch.tensor([1, 2]), temperature=1.0)
-        torch.testing.assert_close(logprobs.exp(), torch.tensor([3 / 8, 1 / 4]))
-
-    def test_temperature_divides_the_logits(self) -> None:
-        # At 1/2 the odds are squared: 1, 9, 16 of 26 and 4, 1, 1 of 6.
-        logprobs = token_logprobs(self.LOGITS, torch.tensor([1, 0]), temperature=0.5)
-        torch.testing.assert_close(logprobs.exp(), torch.tensor([9 / 26, 4 / 6]))
-
-    def test_bfloat16_logits_are_widened_first(self) -> None:
-        # bf16 arithmetic would give a log-probability with three digits: -6.90625 here.
-        logits = torch.zeros(1, 1000, dtype=torch.bfloat16)
-        logprob = token_logprobs(logits, torch.tensor([3]), temperature=1.0)
-        assert logprob.dtype == torch.float32
-        assert logprob.item() == pytest.approx(-math.log(1000), abs=1e-5)
-
-    def test_large_logits_stay_finite(self) -> None:
-        logprobs = token_logprobs(torch.tensor([[1e4, 0.0]]), torch.tensor([1]), temperature=1.0)
-        assert logprobs.item() == -1e4
-
-    @pytest.mark.parametrize("temperature", [0.0, -1.0])
-    def test_temperature_must_be_positive(self, temperature: float) -> None:
-        with pytest.raises(ValueError, match="temperature"):
-            token_logprobs(self.LOGITS, torch.tensor([0, 0]), temperature=temperature)
-
-
-class TestEntropy:
-    def test_by_hand(self) -> None:
-        logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [math.log(3.0), 0.0, -math.inf, -math.inf]])
-        mixed = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-        torch.testing.assert_close(entropy(logits, temperature=1.0), torch.tensor([math.log(4), mixed]))
-
-    def test_temperature(self) -> None:
-        sharp = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))  # odds 3 squared: 9 to 1
-        assert entropy(torch.tensor([[math.log(3.0), 0.0]]), temperature=0.5).item() == pytest.approx(sharp)
-
-    def test_gradient_is_finite_at_probability_zero(self) -> None:
-        logits = torch.tensor([[0.0, 1.0, -500.0, -math.inf]], requires_grad=True)
-        entropy(logits, temperature=1.0).sum().backward()
-        assert logits.grad is not None
-        assert bool(logits.grad.isfinite().all())
 
 
 def policy_loss(ratios: list[float], advantages: list[float], n_tokens: int | None = None) -> PolicyLoss:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -59,34 +58,6 @@ def test_a_stage_folder_says_how_it_was_made(tmp_path: Path) -> None:
     stage.log({"update": 2, "objective/kl": 0.25})
     lines = (stage.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["objective/kl"] for line in lines] == [0.5, 0.25]
-
-
-FAULTS = """
-import resource, sys, torch
-from alignment.machine.device_and_processes import keep_freed_memory
-sys.stdout.write(str(keep_freed_memory()) if "keep" in sys.argv else "False")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(60):
-    torch.ones(16 * 2**20)
-print("", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.integration
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")
-@pytest.mark.skipif(torch.cuda.is_available(), reason="left alone where there is a GPU")
-def test_the_memory_of_freed_tensors_is_kept() -> None:
-    """Sixty tensors of 64 MiB, one after the other, in two processes: pages are faulted in for each, or once."""
-
-    def faults(*arguments: str) -> tuple[bool, int]:
-        command = [sys.executable, "-c", FAULTS, *arguments]
-        output = child_process.run(command, check=True).stdout.split()
-        return output[0] == "True", int(output[1])
-
-    kept, few = faults("keep")
-    left_alone, many = faults()
-    assert (kept, left_alone) == (True, False)
-    assert few < many / 2
 
 
 def test_the_environment_is_known_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
