@@ -35,7 +35,12 @@ def write_text(path: Path, content: str | Iterable[str]) -> None:
 
 def write_json(file: Path, value: object) -> None:
     """Write JSON atomically: the file is whole or not there."""
-    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """JSON as it stands in the files of a run."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(file: Path) -> Any:
@@ -168,7 +173,7 @@ def resolve(path: str | Path) -> Path:
         ``path`` itself where it exists; else the shipped file of that name; else ``path`` unchanged, so that
         the error of whoever opens it names what was given.
     """
-    given = Path(path)
+    given = Path(path).expanduser()
     if given.exists() or not _is_resource(given):
         return given
     shipped = resource(given)

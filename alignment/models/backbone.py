@@ -51,6 +51,7 @@ class Backbone:
         self.base = base
         self.path = str(base.config._name_or_path)
         self.trust_remote_code = False
+        self.unexpected_weights: list[str] = []
         self.peft: PeftModel | None = None
         self._lora_layers: list[LoraLayer] = []
         self._copy = copy.deepcopy(base) if sampling_copy else None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
@@ -36,6 +36,7 @@ from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
 from alignment.machine.device_and_processes import pick_device
 from alignment.models.backbone import Backbone, save_model
+from alignment.models.weights_from_files import Loaded, check_complete, load_weights, why_not
 from alignment.run.stage_records import content_hash
 from alignment.settings.sections import ModelSection
 
@@ -67,7 +68,18 @@ def find_model(name: str, *, with_code: bool = False) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
     except (OSError, ValueError) as error:
-        raise UserError(f"{name}: no such folder, and no model on the Hub ({first_line(error)})") from error
+        raise UserError(f"{name}: {why_not(name, error)}") from error
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder that a model which was loaded by this name came from: itself, or one commit of it on the Hub.
+
+    ``None`` where nothing has been loaded by that name.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -75,7 +87,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.name_or_path={path}: no tokenizer there ({first_line(error)})") from error
+        raise UserError(f"model.name_or_path={path}: no tokenizer there ({why_not(path, error)})") from error
     return tokenizer
 
 
@@ -86,8 +98,13 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
     the log-probabilities describe.
 
     Raises:
-        UserError: nothing loadable at ``path``, or its logits are transformed after the output layer.
+        UserError: nothing loadable at ``path``; a weight is missing, of another shape, cut off or not finite; or its
+            logits are transformed after the output layer.
     """
+    return _load_causal_lm(path, settings, quantize=quantize).model
+
+
+def _load_causal_lm(path: str, settings: ModelSection, *, quantize: bool) -> Loaded:
     # The precision of the weights, 4-bit where that is asked for.
     dtype = resolve_dtype(settings.dtype)
     quantization = None
@@ -99,16 +116,19 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
             bnb_4bit_compute_dtype=dtype,
         )
     # Load the weights.
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            quantization_config=quantization,
-            trust_remote_code=settings.trust_remote_code,
-            device_map={"": pick_device()} if quantization else None,
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.name_or_path={path}: no causal language model there ({first_line(error)})") from error
+    origin = f"model.name_or_path={path}"
+    loaded = load_weights(
+        AutoModelForCausalLM,
+        path,
+        what="causal language model",
+        origin=origin,
+        dtype=dtype,
+        quantization_config=quantization,
+        trust_remote_code=settings.trust_remote_code,
+        device_map={"": pick_device()} if quantization else None,
+    )
+    check_complete(loaded, origin)
+    model = loaded.model
     # Refuse models that change their logits after the output layer.
     transformed = [name for name in LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if transformed:
@@ -122,12 +142,8 @@ def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) 
     # Drop the sampling defaults; training passes need no KV cache.
     model.generation_config = GenerationConfig()
     model.config.use_cache = False
-    return model.eval()
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, cut to one line."""
-    return str(error).strip().splitlines()[0][:200]
+    model.eval()
+    return loaded
 
 
 def _keep_nf4_differentiable(model: nn.Module) -> None:
@@ -144,12 +160,13 @@ def _keep_nf4_differentiable(model: nn.Module) -> None:
 
 def load_base(path: str | Path, settings: ModelSection) -> Backbone:
     """The frozen base of all roles, with its tokenizer and its encoder, from a folder or the Hub."""
-    base = load_causal_lm(str(path), settings)
+    base, _, unexpected = _load_causal_lm(str(path), settings, quantize=True)
     tokenizer = load_tokenizer(str(path), trust_remote_code=settings.trust_remote_code)
     if settings.sampling_copy and settings.quantization != "none":
         raise UserError("model.sampling_copy needs model.quantization=none: adapters do not merge into 4-bit weights")
     backbone = Backbone(base, tokenizer, DialogueEncoder(tokenizer), sampling_copy=settings.sampling_copy)
     backbone.trust_remote_code = settings.trust_remote_code
+    backbone.unexpected_weights = unexpected
     return backbone
 
 

@@ -1,8 +1,10 @@
 """The run folder: everything of one experiment, where each stage finds its inputs and leaves its outputs.
 
 A stage folder counts as finished when its ``result.json`` is there; that file is written last and atomically, so a
-stage killed at any moment is simply not finished. ``ledger.jsonl`` gets one line per finished stage: what went in,
-what came out (content hashes), how long it took. One process at a time writes to a run (file lock).
+stage killed at any moment is simply not finished. One that is made again leaves the finished one in place until it has
+succeeded (``alignment.run.stage_replacement``). A finished stage is used only while its files, and what it was made
+from, are what they were (``alignment.run.manifest``). ``ledger.jsonl`` gets one line per finished stage: what went in,
+what came out (content hashes), how long it took. One command at a time writes to a run (``alignment.run.run_lock``).
 """
 
 from __future__ import annotations
@@ -13,27 +15,25 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from filelock import FileLock, Timeout
-
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
+from alignment.run.manifest import Manifests
+from alignment.run.run_lock import RunLock
 from alignment.run.stage_records import (
     CHECKPOINTS,
     INPUT_STAGES,
-    SECTIONS,
-    WITHOUT_EFFECT,
     StageRun,
+    changed_settings,
     changed_values,
     content_hash,
-    differing_keys,
     environment,
 )
-from alignment.settings.read_recipe import save_recipe, value_at
+from alignment.run.stage_replacement import RESULT, beside, put_in_place, settle
+from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
 
 
@@ -42,6 +42,7 @@ class RunFolder:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
+        self.manifests = Manifests(self.root)
 
     def stage(self, name: str, round_number: int | None = None) -> Path:
         """Folder of a stage: ``sft`` at the top, ``round-1/ppo`` inside a round."""
@@ -49,17 +50,27 @@ class RunFolder:
 
     def finished(self, name: str, round_number: int | None = None) -> bool:
         """Whether that stage left a result."""
-        return (self.stage(name, round_number) / "result.json").is_file()
+        return (self.stage(name, round_number) / RESULT).is_file()
+
+    def is_made_again(self, name: str, round_number: int | None = None) -> bool:
+        """Whether that stage is finished, and was begun anew since, or is to be."""
+        return self.finished(name, round_number) and beside(self.stage(name, round_number)).is_dir()
+
+    def make_again(self, name: str, round_number: int | None = None) -> None:
+        """Have a finished stage made anew from its beginning by whoever runs it next, ``overwrite`` or not."""
+        if self.finished(name, round_number):
+            _clear(beside(self.stage(name, round_number)))
 
     def result(self, name: str, round_number: int | None = None) -> dict[str, Any]:
         """The result of a finished stage."""
-        return dict(read_json(self.stage(name, round_number) / "result.json"))
+        return dict(read_json(self.stage(name, round_number) / RESULT))
 
     def require(self, name: str, round_number: int | None = None, *, command: str) -> Path:
         """Folder of a finished stage that is up to date; raise ``UserError`` naming the command that makes it."""
         folder = self.stage(name, round_number)
         if not self.finished(name, round_number):
             raise UserError(f"{folder} is missing or not finished. Make it first: {command} run_dir={self.root}")
+        self.manifests.check_unedited(self._name(name, round_number))
         if changed := self.changed_inputs(name, round_number):
             raise UserError(
                 f"{folder} was made before the present {' and '.join(changed)}. "
@@ -73,20 +84,31 @@ class RunFolder:
         Comparisons collected since do not count for reward models that were trained on a file; nor do data files that
         are no longer where they were.
         """
-        result = self.result(name, round_number)
-        if "made_from" not in result:
+        return self.changed_stages(name, round_number) + self._changed_files(name, round_number)
+
+    def changed_stages(self, name: str, round_number: int | None = None) -> list[str]:
+        """The stages that a finished one was made from, or would read now, and that are others or gone."""
+        made_from = self.result(name, round_number).get("made_from")
+        if made_from is None:
             return []  # from a version that did not write it down
-        made_from = result["made_from"]
-        now = self._outputs(self._inputs_of(self.stage(name, round_number).relative_to(self.root).as_posix()))
+        now = self._outputs(self._inputs_of(self._name(name, round_number)))
         stages = [stage for stage in now if stage in made_from or not stage.endswith("/annotate")]
         gone = [stage for stage in made_from if stage not in now]
         changed = [stage for stage in stages if made_from.get(stage) != now[stage]]
-        files = {path: found for path, found in result.get("files", {}).items() if Path(path).exists()}
-        return gone + changed + [path for path, found in files.items() if content_hash(Path(path)) != found]
+        return gone + changed
+
+    def _changed_files(self, name: str, round_number: int | None) -> list[str]:
+        """The files and folders outside the run that a stage was made from, and that hold something else now."""
+        stage = self._name(name, round_number)
+        if self.manifests.of(stage) is not None:
+            return self.manifests.changed_inputs(stage)
+        files = self.result(name, round_number).get("files", {})
+        there = {path: found for path, found in files.items() if Path(path).exists()}
+        return [path for path, found in there.items() if content_hash(Path(path)) != found]
 
     def _outputs(self, stages: Sequence[str]) -> dict[str, str]:
         """Stage -> hash of what it made, for those of ``stages`` that are finished."""
-        files = {stage: self.root / stage / "result.json" for stage in stages}
+        files = {stage: self.root / stage / RESULT for stage in stages}
         return {stage: read_json(file).get("output", "") for stage, file in files.items() if file.is_file()}
 
     def _inputs_of(self, stage: str) -> list[str]:
@@ -114,37 +136,36 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for writing; raise ``UserError`` if another process does."""
+        """Hold the run for writing, also inside a block that does; raise ``UserError`` if another command holds it."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run_dir={self.root} cannot be made: {error.strerror}. Choose another run_dir.") from error
-        lock = FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UserError(
-                f"{self.root} is in use by another stage. Wait for it, or choose another run_dir."
-            ) from error
-        try:
+        with RunLock(self.root).held() as first:
+            if first:
+                settle(self.root)
             yield
-        finally:
-            lock.release()
+
+    def let_go(self) -> AbstractContextManager[None]:
+        """A block in which other commands may write to the run that this one holds."""
+        return RunLock(self.root).let_go()
 
     def kept(self, name: str, round_number: int | None, recipe: Recipe) -> bool:
-        """Whether a stage is finished and need not run again.
+        """Whether a stage is finished and need not run again; no stage is that is being made again.
 
         Raises:
-            UserError: it is finished with other settings, or was made from what has changed since; names them.
+            UserError: it is finished with other settings, it was made from what has changed since, or its own files
+                have; names them.
         """
-        if recipe.overwrite or not self.finished(name, round_number):
+        if recipe.overwrite or not self.finished(name, round_number) or self.is_made_again(name, round_number):
             return False
+        self.manifests.check_unedited(self._name(name, round_number))
         if inputs := self.changed_inputs(name, round_number):
             raise UserError(
                 f"{self.stage(name, round_number)} was made before the present {' and '.join(inputs)}. "
                 "Choose another run_dir, or pass overwrite=true to make everything again."
             )
-        changed = self.changed_settings(name, round_number, recipe)
+        changed = changed_settings(self.stage(name, round_number), name, recipe)
         if changed:
             raise UserError(
                 f"{self.stage(name, round_number)} was made with other settings: {', '.join(changed)}. "
@@ -152,20 +173,9 @@ class RunFolder:
             )
         return True
 
-    def changed_settings(self, name: str, round_number: int | None, recipe: Recipe) -> list[str]:
-        """Dotted keys in which a finished stage's recipe differs from this one, where they matter to the stage."""
-        sections = SECTIONS[name]
-        before = yaml.safe_load((self.stage(name, round_number) / "config.yaml").read_text(encoding="utf-8"))
-        now = recipe.model_dump(mode="json")
-        keys = differing_keys(
-            {key: value_at(before, key) for key in sections}, {key: value_at(now, key) for key in sections}
-        )
-        keys = [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)]
-        return keys + (["seed"] if before.get("seed") != recipe.seed else [])
-
     def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:
-        """Raise ``UserError`` if the stage is finished and ``overwrite`` is off."""
-        if self.finished(name, round_number) and not recipe.overwrite:
+        """Raise ``UserError`` if the stage is finished, ``overwrite`` is off, and it is not being made again."""
+        if self.finished(name, round_number) and not (recipe.overwrite or self.is_made_again(name, round_number)):
             raise UserError(
                 f"{self.stage(name, round_number)} is finished. Pass overwrite=true to run it again, "
                 "or choose another run_dir."
@@ -183,13 +193,13 @@ class RunFolder:
         Raises:
             UserError: it was started with other settings or inputs; names them.
         """
-        folder = self.stage(name, round_number)
-        work = (*(folder / CHECKPOINTS).rglob("step-*"), *folder.glob("*/result.json"))
+        folder = self._at_work(name, round_number)
+        work = (*(folder / CHECKPOINTS).rglob("step-*"), *folder.glob(f"*/{RESULT}"))
         stopped = (folder / "inputs.json").is_file() and bool(work)
-        if not stopped or recipe.overwrite or self.finished(name, round_number):
+        if not stopped or recipe.overwrite:
             return self.begin(name, recipe, round_number, inputs=inputs)
-        before, now = read_json(folder / "inputs.json"), self._made_from(folder, inputs)
-        changed = self.changed_settings(name, round_number, recipe) + changed_values(before, now)
+        before, now = read_json(folder / "inputs.json"), self._made_from(self._name(name, round_number), inputs)
+        changed = changed_settings(folder, name, recipe) + changed_values(before, now)
         if changed:
             raise UserError(
                 f"{folder} was stopped half-way, and what it was started with has changed since: {', '.join(changed)}. "
@@ -200,12 +210,19 @@ class RunFolder:
     def stage_run(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
         """A stage that another process has begun, with this process seeded for it."""
         self.seed(name, recipe, round_number)
-        folder = self.stage(name, round_number)
-        return StageRun(name=folder.relative_to(self.root).as_posix(), folder=folder)
+        return StageRun(name=self._name(name, round_number), folder=self._at_work(name, round_number))
 
-    def _made_from(self, folder: Path, inputs: Sequence[Path]) -> dict[str, str]:
-        """Hashes of the stages and files that a stage in ``folder`` is made from."""
-        return {**self._outputs(self._inputs_of(folder.relative_to(self.root).as_posix())), **self.hashes(inputs)}
+    def _name(self, name: str, round_number: int | None) -> str:
+        return self.stage(name, round_number).relative_to(self.root).as_posix()
+
+    def _at_work(self, name: str, round_number: int | None) -> Path:
+        """Where a stage is made: in its folder, or beside it where that is finished."""
+        folder = self.stage(name, round_number)
+        return beside(folder) if self.finished(name, round_number) else folder
+
+    def _made_from(self, stage: str, inputs: Sequence[Path]) -> dict[str, str]:
+        """Hashes of the stages and files that a stage, ``round-1/ppo`` say, is made from."""
+        return {**self._outputs(self._inputs_of(stage)), **self.hashes(inputs)}
 
     def hashes(self, inputs: Sequence[Path]) -> dict[str, str]:
         """Path -> content hash of files and folders; those of the run by their place in it."""
@@ -230,7 +247,7 @@ class RunFolder:
     ) -> StageRun:
         """Start a stage in a clean folder, with its resolved recipe and environment written down.
 
-        Whatever can be wrong with the inputs is to be found out before: what the stage made earlier is gone afterwards.
+        What the stage made earlier, if it was finished, stays in place until this one is.
 
         Args:
             name: name of the stage.
@@ -242,19 +259,20 @@ class RunFolder:
             UserError: the stage is finished and ``overwrite`` is off.
         """
         self.check_not_finished(name, recipe, round_number)
-        folder = self.stage(name, round_number)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        folder, stage = self._at_work(name, round_number), self._name(name, round_number)
+        _clear(folder)
         if inputs is not None:
-            write_json(folder / "inputs.json", self._made_from(folder, inputs))
+            write_json(folder / "inputs.json", self._made_from(stage, inputs))
         save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml")
         write_json(folder / "env.json", environment(recipe.seed))
         self.seed(name, recipe, round_number)
-        return StageRun(name=folder.relative_to(self.root).as_posix(), folder=folder)
+        return StageRun(name=stage, folder=folder)
 
     def finish(self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> dict[str, Any]:
-        """Write the ledger line and, last of all, ``result.json``; returns the result."""
+        """Write the ledger line and, last of all, ``result.json``; returns the result.
+
+        A stage that was made beside a finished one takes its place, and ``stage.folder`` is that place.
+        """
         from alignment.machine.device_and_processes import peak_memory_gib  # here, for the same reason
 
         output = content_hash(stage.folder)
@@ -277,5 +295,15 @@ class RunFolder:
         }
         with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(line) + "\n")
-        write_json(stage.folder / "result.json", complete)
+        self.manifests.write(stage.folder, complete, inputs=[Path(path) for path in complete["files"]])
+        if stage.folder != (place := self.root / stage.name):
+            put_in_place(place)
+            stage.folder = place
         return complete
+
+
+def _clear(folder: Path) -> None:
+    """Make an empty folder, whatever was there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)

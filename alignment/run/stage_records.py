@@ -18,8 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from alignment.data.jsonl_and_raw_rows import iter_json_lines, write_jsonl
 from alignment.errors import UserError
+from alignment.settings.read_recipe import value_at
+from alignment.settings.recipe import Recipe
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 """How a stage tells where it stands: called with the steps done, the steps in all, and the latest figures."""
@@ -142,6 +146,24 @@ def differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
     for key in sorted(before.keys() | now.keys()):
         keys += differing_keys(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
     return keys
+
+
+def changed_settings(folder: Path, name: str, recipe: Recipe) -> list[str]:
+    """Dotted keys in which the recipe that a stage was made with differs from another, where they matter to the stage.
+
+    Args:
+        folder: the stage's, finished or half done.
+        name: its name, as in ``SECTIONS``.
+        recipe: the other recipe.
+    """
+    sections = SECTIONS[name]
+    before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    now = recipe.model_dump(mode="json")
+    keys = differing_keys(
+        {key: value_at(before, key) for key in sections}, {key: value_at(now, key) for key in sections}
+    )
+    keys = [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)]
+    return keys + (["seed"] if before.get("seed") != recipe.seed else [])
 
 
 def changed_values(before: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -7,7 +7,10 @@ Numbers of the paper (Touvron et al. 2023) are the defaults for real models, eac
 
 from __future__ import annotations
 
-from pydantic import Field
+import os
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from alignment.settings.ppo_sections import PPOSection, RejectionSection
 from alignment.settings.reward_sections import RewardSection
@@ -28,7 +31,9 @@ from alignment.settings.sections import (
 class Recipe(Section):
     """Everything about one experiment."""
 
-    run_dir: str = Field(description="folder of this experiment")
+    run_dir: Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)] = Field(
+        description="folder of this experiment"
+    )
     seed: Count = Field(0, description="of every random choice")
     rounds: Positive = Field(1, description="annotate, reward and ppo, this many times")
     overwrite: bool = Field(False, description="run a finished stage again")

@@ -141,7 +141,9 @@ class RewardEvaluationSection(Section):
 class RewardSection(Section):
     """The two reward models (section 3.2.2)."""
 
-    models: list[Literal["helpfulness", "safety"]] = Field(["helpfulness", "safety"], description="which to train")
+    models: Annotated[list[Literal["helpfulness", "safety"]], Field(min_length=1)] = Field(
+        ["helpfulness", "safety"], description="which to train"
+    )
     head: HeadSection = HeadSection()  # type: ignore[call-arg]
     train: Literal["lora", "full"] = Field(
         "lora", description="an adapter on the SFT model, or all weights of a copy of its own, for each reward model"

@@ -6,9 +6,9 @@ read (model, sampling, data), and the stages base, SFT (section 3.1), annotate (
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from alignment.data.records import Dimension, Part
 
@@ -20,9 +20,22 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused."""
+    """Base of all sections: frozen; unknown keys are refused, and so are infinity and true or false for a number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("a number is wanted here, not true or false")
+        return value
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a setting's values are numbers, none of them true or false."""
+    kinds = {kind for part in (get_args(annotation) or (annotation,)) for kind in (get_args(part)[:1] or (part,))}
+    return bool(kinds & {int, float}) and bool not in kinds
 
 
 def check_divides(part: int, whole: int, part_name: str, whole_name: str) -> None:

@@ -67,7 +67,8 @@ def judged_by_people(
             items, left_out = sample_pairs(recipe, folder, round_number, batch, prompts, projects)
             write_json(sampled, left_out)
         take_up(store, batch, round_name, items)
-        wait_for_people(RoundProgress(store, batch, goals), settings)
+        with folder.let_go():  # for hours, perhaps
+            wait_for_people(RoundProgress(store, batch, goals), settings)
         put_away(store, batch)
         return collected(store, batch, read_json(sampled))
 

@@ -9,6 +9,7 @@ Finished stages are kept: started again, it goes on where it was. Ends by printi
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from alignment.files import read_json
@@ -29,16 +30,36 @@ Work = Callable[[Recipe, int], dict[str, Any]]
 
 def run(recipe: Recipe) -> dict[str, Any]:
     """Run what is not finished yet; returns the report."""
-    folder = RunFolder(recipe.run_dir)
-    for name, number in planned_stages(recipe):
-        settings = settings_of(recipe, folder, name, number)
-        if folder.kept(name, number, settings):
-            console.print(f"{folder.stage(name, number)}: already finished", soft_wrap=True, markup=False)
-        else:
-            WORK[name](settings, number or 1)
+    folder, said = RunFolder(recipe.run_dir), set[str]()
+    with folder.lock():
+        for name, number in planned_stages(recipe) if recipe.overwrite else ():
+            folder.make_again(name, number)  # so that, once stopped, the same command without overwrite goes on
+        for name, number in planned_stages(recipe):
+            settings = settings_of(recipe, folder, name, number)
+            if folder.kept(name, number, settings):
+                console.print(finished_line(folder, folder.stage(name, number), said), soft_wrap=True, markup=False)
+            else:
+                WORK[name](settings, number or 1)
     report: dict[str, Any] = read_json(folder.root / "report.json")
     show(report, folder)
     return report
+
+
+def finished_line(folder: RunFolder, place: Path, said: set[str]) -> str:
+    """That a stage is finished, and what of it could not be looked at.
+
+    Args:
+        folder: the run.
+        place: the stage's folder.
+        said: files that were said to be gone before; more are added.
+    """
+    stage = place.relative_to(folder.root).as_posix()
+    line = f"{place}: already finished"
+    if folder.manifests.of(stage) is None:
+        line += "; its files are not checked, for an earlier version made it"
+    gone = [path for path in folder.manifests.missing_inputs(stage) if path not in said]
+    said.update(gone)
+    return f"{line}; not checked, for it is not there: {', '.join(gone)}" if gone else line
 
 
 WORK: dict[str, Work] = {

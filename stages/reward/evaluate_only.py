@@ -28,6 +28,7 @@ from alignment.report.number_formats import NONE, percent
 from alignment.report.write_reward_report import write_reward_report
 from alignment.reward.comparison_sets import ComparisonSet, Reader, assemble_evaluation, encode_set, score_models
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_records import changed_settings
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import source_names
 from alignment.settings.sections import ModelSection
@@ -188,7 +189,8 @@ def _heldout_of_run(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
             "'reward.evaluation.data=[{data: FILE, dimension: safety}]'"
         )
     if folder.finished("reward", round_number):
-        changed = [key for key in folder.changed_settings("reward", round_number, recipe) if _decides_the_split(key)]
+        changed = changed_settings(folder.stage("reward", round_number), "reward", recipe)
+        changed = [key for key in changed if _decides_the_split(key)]
         if changed:
             raise UserError(
                 f"the reward models of {folder.root} were trained with other settings ({', '.join(changed)}), so which "

@@ -18,13 +18,14 @@ from alignment.data.splits import answered_prompts
 from alignment.files import resolve
 from alignment.models.backbone import save_model
 from alignment.models.optimizer_and_trainer import check_trainer_settings
-from alignment.models.pretrained import load_base, merge_and_save
+from alignment.models.pretrained import folder_of, load_base, merge_and_save
 from alignment.models.sft_trainer import train_sft
+from alignment.models.weights_from_files import some
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import base_model_path, check_against_heldout
 from stages.door.preconditions import check_sft
-from stages.door.progress_and_exit import progress, say_left_out
+from stages.door.progress_and_exit import progress, say, say_left_out
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
@@ -39,6 +40,8 @@ def run(recipe: Recipe) -> dict[str, Any]:
     check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
     # Load the base model and encode the demonstrations for it.
     backbone = load_base(base, recipe.model)
+    if backbone.unexpected_weights:
+        say(f"{base}: weights that the model has no use for are left out: {some(backbone.unexpected_weights)}")
     limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
     dialogues, too_long = encode_dialogues(
         demonstrations, backbone.encoder, max_length_tokens=limit, skip_too_long=recipe.data.too_long == "skip"
@@ -69,6 +72,8 @@ def run(recipe: Recipe) -> dict[str, Any]:
         backbone.tokenizer.save_pretrained(str(stage.folder))
         # Write the result; the SFT model is the run's policy now.
         result = {**figures, "demonstrations": len(dialogues), "left_out": left_out}
-        folder.finish(stage, result, inputs=[source])
+        result["unexpected_weights"] = backbone.unexpected_weights
+        weights = folder_of(base)
+        folder.finish(stage, result, inputs=[source, *([weights] if weights else [])])
         folder.set_policy("sft")
         return folder.result("sft")

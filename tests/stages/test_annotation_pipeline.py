@@ -129,6 +129,8 @@ def test_the_stage_pauses_with_the_address_and_trains_on_exactly_what_people_sai
 ) -> None:
     with waiting(recipe) as (thread, store, outcome):
         url = until(lambda: next((line.split()[-1] for line in said if "open" in line), None))
+        with RunFolder(recipe.run_dir).lock():
+            pass  # while people are waited for, other stages may run
         judge = Judge(url)
         options = iter(range(1000))
         while judge.judge("helpfulness", 1 + next(options) % 8):

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from child_process import ChildProcess
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_data, reduced_recipe, write_lines
 
 from alignment.files import read_json
+from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import write_base_model as base
@@ -71,8 +73,8 @@ def reduced_names(folder: Path) -> dict[str, str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run, the lock aside."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    """Every file of a run, the lock and what is known of files aside."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", ".hashes.json"))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -125,7 +127,7 @@ def test_base_is_only_for_the_toy_model(ready: Path, capsys: pytest.CaptureFixtu
 
 def test_a_run_that_another_process_writes_to(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with FileLock(ready / "run" / ".lock"):
-        assert "in use by another stage" in refused("annotate", own_recipe(ready), capsys)
+        assert "in use by another command" in refused("annotate", own_recipe(ready), capsys)
     assert guarded(lambda: annotate.run(own_recipe(ready))) == 0
 
 
@@ -202,6 +204,26 @@ def test_prompts_with_one_id_between_them(ready: Path, capsys: pytest.CaptureFix
 def test_a_model_folder_that_is_none(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = own_recipe(ready, f"model.name_or_path={ready / 'data'}", "overwrite=true")
     assert f"model.name_or_path={ready / 'data'}" in refused("sft", recipe, capsys)
+
+
+def test_a_model_with_a_missing_weight(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lacking = Path(shutil.copytree(ready / "model", ready / "lacking"))
+    weights = load_file(str(lacking / "model.safetensors"))
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, str(lacking / "model.safetensors"), metadata={"format": "pt"})
+    recipe = own_recipe(ready, f"model.name_or_path={lacking}", "overwrite=true")
+    assert "lack 1 weights of a LlamaForCausalLM: model.layers.1.mlp.up_proj.weight" in refused("sft", recipe, capsys)
+
+
+def test_weights_without_a_place_are_said_and_on_record(ready: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = Path(shutil.copytree(ready / "model", ready / "more"))
+    weights = load_file(str(more / "model.safetensors"))
+    save_file({**weights, "vision.weight": weights["lm_head.weight"].clone()}, str(more / "model.safetensors"))
+    recipe = own_recipe(ready, f"model.name_or_path={more}", "overwrite=true")
+    code, shown = outcome(lambda: STAGES["sft"](recipe), capsys)
+    assert code == 0, shown
+    assert "has no use for are left out: vision.weight" in shown
+    assert RunFolder(recipe.run_dir).result("sft")["unexpected_weights"] == ["vision.weight"]
 
 
 # -- skipping --------------------------------------------------------------------------------------------------------

@@ -11,8 +11,7 @@ Shapes: B dialogues.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +20,6 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import EncodedAnswer
@@ -29,8 +27,9 @@ from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.machine.device_and_processes import pick_device
 from alignment.masks_padding_logprobs import pad_right
-from alignment.models.pretrained import find_model, first_line, load_tokenizer, resolve_dtype, weights_hash
+from alignment.models.pretrained import find_model, load_tokenizer, resolve_dtype, weights_hash
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, check_finite
+from alignment.models.weights_from_files import first_line, load_weights
 from alignment.settings.sections import ModelSection
 
 
@@ -143,8 +142,7 @@ def _load_with_adapter(
     if not weights.is_file():
         raise UserError(f"{folder}: not a reward model, {weights.name} is missing")
     base = _base_of_adapter(folder, at_hand)
-    with _without_report():  # it would say that the score layer is a fresh one, which the adapter's replaces
-        model, missing = _from_pretrained(base, settings, num_labels=1, pad_token_id=tokenizer.pad_token_id)
+    model, missing = _from_pretrained(base, settings, num_labels=1, pad_token_id=tokenizer.pad_token_id)
     score = SCORE_KEY.removeprefix("base_model.model.")
     if wrong := [key for key in missing if key != score]:
         raise UserError(f"{folder}: its base {base} lacks {wrong[0]}")
@@ -175,29 +173,18 @@ def _base_of_adapter(folder: Path, at_hand: str | None) -> str:
     return at_hand
 
 
-@contextmanager
-def _without_report() -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
 def _from_pretrained(path: str, settings: ModelSection, **changes: Any) -> tuple[PreTrainedModel, list[str]]:
     """A sequence classifier, and which of its weights are made up because the files have none."""
-    try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path,
-            dtype=resolve_dtype(settings.dtype),
-            trust_remote_code=settings.trust_remote_code,
-            output_loading_info=True,
-            **changes,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: no sequence classifier with one output there ({first_line(error)})") from error
-    return model, sorted(report["missing_keys"])
+    loaded = load_weights(
+        AutoModelForSequenceClassification,
+        path,
+        what="sequence classifier with one output",
+        origin=path,
+        dtype=resolve_dtype(settings.dtype),
+        trust_remote_code=settings.trust_remote_code,
+        **changes,
+    )
+    return loaded.model, loaded.missing
 
 
 def _offset(file: Path) -> float:

@@ -460,7 +460,7 @@ class TestHubNames:
 
     @pytest.mark.parametrize("name", ["nobody/nothing", "a/b/c", "/no/such/folder", "no such name", ""])
     def test_a_name_that_is_neither(self, name: str, backbone: Backbone) -> None:
-        with pytest.raises(UserError, match="no such folder, and no model on the Hub"):
+        with pytest.raises(UserError, match="there is no such folder"):
             load_reward_model(backbone, "other", name, tiny_settings(), beside={})
 
 

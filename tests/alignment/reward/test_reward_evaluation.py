@@ -20,6 +20,7 @@ from alignment.report.run_report_schema import RewardModelBlock
 from alignment.reward.encoded_pairs import encode_pairs
 from alignment.reward.pair_scoring import evaluate_reward_model, pair_scores, score_pairs
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_records import changed_settings
 from alignment.settings.recipe import Recipe
 from stages.reward import train_reward_models
 from stages.reward.evaluate_only import evaluate_only, short_names, tables
@@ -218,7 +219,7 @@ class TestEvaluateOnly:
         (tmp_path / "empty").mkdir()
         with pytest.raises(UserError, match="not a reward model; expected"):
             evaluate_only(recipe_for(tmp_path, [tmp_path / "empty"], [world["pairs"]]))
-        with pytest.raises(UserError, match="no such folder, and no model on the Hub"):
+        with pytest.raises(UserError, match="there is no such folder"):
             evaluate_only(recipe_for(tmp_path, [tmp_path / "nowhere"], [world["pairs"]]))
         with pytest.raises(UserError, match=r"python -m stages\.reward"):
             evaluate_only(recipe_for(tmp_path, None, [world["pairs"]]))
@@ -250,5 +251,5 @@ class TestEvaluateOnly:
         changed = reduced_recipe(
             {**files, "pretraining": "unused"}, tmp_path / "run", *settings, "reward.evaluation.to=elsewhere"
         )
-        assert folder.changed_settings("reward", 1, changed) == []
+        assert changed_settings(folder.stage("reward", 1), "reward", changed) == []
         assert folder.changed_inputs("reward", 1) == []

@@ -92,11 +92,29 @@ def test_all_mistakes_come_at_once() -> None:
         "evaluate.sampling.temperature=0",
         "ppo.minibatch_size_episodes=48",
         "ppo.micro_batch_size_episodes=5",
+        "sft.learning_rate=.inf",
+        "ppo.kl_beta=.nan",
+        "seed=true",
+        "rounds=false",
+        "ppo.gamma=true",
+        "ppo.kl_budget_nats=true",
+        "reward.models=[]",
+        "run_dir=''",
     ],
 )
 def test_values_out_of_range_are_refused(override: str) -> None:
     section = override.partition("=")[0].split(".")[0]
     assert section in refusal(override)
+
+
+def test_true_and_false_are_no_numbers_and_stay_what_they_are_elsewhere() -> None:
+    assert "seed: a number is wanted here, not true or false (given: True)" in refusal("seed=true")
+    assert load_recipe(None, ["overwrite=true", "model.sampling_copy=false"]).overwrite
+
+
+def test_a_run_in_the_home_folder_is_there_and_not_in_a_folder_called_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load_recipe(None, ["run_dir=~/x"]).run_dir == "/home/ada/x"
 
 
 def test_batch_sizes_that_do_not_divide_name_both_numbers() -> None:

@@ -1,0 +1,119 @@
+"""Manifests: what each finished stage made and was made from, file by file, and whether that is still so.
+
+``manifest.json`` in a stage's folder holds ``files`` (place in the folder -> SHA-256, ``result.json`` included) and
+``inputs`` (path of a file or folder outside the run -> the same of what it held). What the stage read of the run itself
+is in ``made_from`` of its result. Stages are named by their place in the run: ``sft``, ``round-1/ppo``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import UserError
+from alignment.files import json_text, read_json, write_json, write_text
+from alignment.run.contents import MANIFEST, KnownHashes, contents, differences
+from alignment.run.stage_replacement import RESULT
+
+
+class Manifests:
+    """The manifests of a run's stages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def of(self, stage: str) -> dict[str, Any] | None:
+        """A stage's manifest; ``None`` for one that is not finished, or from a version that wrote none."""
+        file = self.root / stage / MANIFEST
+        return dict(read_json(file)) if file.is_file() and (self.root / stage / RESULT).is_file() else None
+
+    def edited(self, stage: str, *, read: bool = False) -> list[str]:
+        """Which files of a stage have changed since it made them, are gone or are new; in words.
+
+        Args:
+            stage: its place in the run.
+            read: read every byte, even of files whose size, times and inode are the same.
+        """
+        manifest = self.of(stage)
+        if manifest is None:
+            return []
+        hashes = self._hashes()
+        found = differences(manifest["files"], contents(self.root / stage, hashes, read=read))
+        hashes.save()
+        return found
+
+    def check_unedited(self, stage: str) -> None:
+        """Raise ``UserError`` where a finished stage, or one that it was made from, is no longer as it was made."""
+        made_from = read_json(self.root / stage / RESULT).get("made_from", {})
+        for place in (*made_from, stage):
+            if found := self.edited(place):
+                raise UserError(
+                    f"{self.root / place} is not what its stage made: {', '.join(found)}. Put that back; or take it as "
+                    f"meant: python -m stages.doctor --run {self.root} --accept {place}; or make the stage again with "
+                    "overwrite=true."
+                )
+
+    def changed_inputs(self, stage: str, *, read: bool = False) -> list[str]:
+        """The files and folders outside the run that a stage was made from, and that hold something else now.
+
+        Those that are no longer where they were do not count.
+
+        Args:
+            stage: its place in the run; it has a manifest.
+            read: read every byte.
+        """
+        hashes, changed = self._hashes(), []
+        for name, before in (self.of(stage) or {"inputs": {}})["inputs"].items():
+            path = Path(name)
+            if path.exists() and (found := differences(before, contents(path, hashes, read=read))):
+                changed.append(name if path.is_file() else f"{name} ({', '.join(found)})")
+        hashes.save()
+        return changed
+
+    def missing_inputs(self, stage: str) -> list[str]:
+        """The files and folders outside the run that a stage was made from, and that are not there to be looked at."""
+        return [name for name in (self.of(stage) or {"inputs": {}})["inputs"] if not Path(name).exists()]
+
+    def write(self, folder: Path, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> None:
+        """Finish a stage: write its manifest and, last of all, its result.
+
+        Args:
+            folder: where the stage was made.
+            result: what ``result.json`` is to hold.
+            inputs: files and folders outside the run that it was made from.
+        """
+        hashes = self._hashes()
+        found = {str(path.resolve()): contents(path, hashes) for path in inputs}
+        self._write(folder, result, found, hashes)
+
+    def accept(self, stage: str) -> list[str]:
+        """Take a stage's files as they are now; stages made from it are out of date then.
+
+        Returns:
+            Which were others, in words.
+
+        Raises:
+            UserError: there is no such finished stage, or it is from a version that wrote no manifest.
+        """
+        manifest = self.of(stage)
+        if manifest is None:
+            raise UserError(f"{self.root / stage}: no finished stage with a manifest; name one as round-1/ppo")
+        found = self.edited(stage, read=True)
+        if found:
+            hashes, folder = self._hashes(), self.root / stage
+            output = hashlib.sha256(json.dumps(contents(folder, hashes)).encode()).hexdigest()[:16]
+            self._write(folder, {**read_json(folder / RESULT), "output": output}, manifest["inputs"], hashes)
+        return found
+
+    def _write(self, folder: Path, result: Mapping[str, Any], inputs: object, hashes: KnownHashes) -> None:
+        text = json_text(result)
+        files = contents(folder, hashes) | {RESULT: hashlib.sha256(text.encode()).hexdigest()}
+        hashes.save()
+        write_json(folder / MANIFEST, {"version": 1, "files": files, "inputs": inputs})
+        write_text(folder / RESULT, text)
+
+    def _hashes(self) -> KnownHashes:
+        return KnownHashes(self.root / ".hashes.json")

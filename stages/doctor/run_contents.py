@@ -1,0 +1,67 @@
+"""Whether a run's files are what its stages made and were made from; taking an edit as meant. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignment.errors import UserError
+from alignment.run.run_folder import RunFolder
+from alignment.run.stage_records import INPUT_STAGES
+from alignment.run.stage_replacement import RESULT
+from stages.doctor.output import counted, print_line
+
+
+def run_is_as_made(run_dir: str) -> bool:
+    """Read every byte of a run's finished stages, and of what they were made from; returns whether all is as it was."""
+    folder = _run(run_dir)
+    return all([_stage_is_as_made(folder, stage) for stage in _finished_stages(folder.root)])  # each says its line
+
+
+def _stage_is_as_made(folder: RunFolder, stage: str) -> bool:
+    manifests = folder.manifests
+    manifest = manifests.of(stage)
+    if manifest is None:
+        print_line(f"{stage}: ", "not checked, from a version that wrote no manifest", style="yellow")
+        return True
+    name, number = _name_and_round(stage)
+    wrong = manifests.edited(stage, read=True)
+    wrong += [f"it was made from {path}, which has changed" for path in manifests.changed_inputs(stage, read=True)]
+    wrong += [f"it was made before the present {item}" for item in folder.changed_stages(name, number)]
+    unchecked = [f"it was made from {path}, which is not there" for path in manifests.missing_inputs(stage)]
+    if wrong:
+        print_line(f"{stage}: ", "; ".join(wrong), style="bold red")
+    else:
+        print_line(f"{stage}: ", f"as it was made, {counted(len(manifest['files']), 'file')}", style="bold")
+    for what in unchecked:
+        print_line("  not checked: ", what, style="yellow")
+    return not wrong
+
+
+def accept_stage(run_dir: str, stage: str) -> None:
+    """Take a stage's files as they are, and say what that means."""
+    found = _run(run_dir).manifests.accept(stage.strip("/"))
+    if not found:
+        print_line(f"{stage}: ", "as it was made; nothing to accept", style="bold")
+        return
+    print_line(f"{stage}: ", f"{', '.join(found)}; taken as meant. Stages made from it are out of date.", style="bold")
+
+
+def _run(run_dir: str) -> RunFolder:
+    if not Path(run_dir).is_dir():
+        raise UserError(f"no such run: {run_dir}. A run is made by: python -m stages.pipeline run_dir={run_dir}")
+    return RunFolder(run_dir)
+
+
+def _finished_stages(root: Path) -> list[str]:
+    """The finished stages of a run, in the order in which they are made."""
+    rounds = sorted(
+        (path for path in root.glob("round-*") if path.name.removeprefix("round-").isdecimal()),
+        key=lambda path: int(path.name.removeprefix("round-")),
+    )
+    found = [root / "base", root / "sft", *(folder / name for folder in rounds for name in list(INPUT_STAGES)[2:])]
+    return [folder.relative_to(root).as_posix() for folder in found if (folder / RESULT).is_file()]
+
+
+def _name_and_round(stage: str) -> tuple[str, int | None]:
+    folder, _, name = stage.rpartition("/")
+    return name, int(folder.removeprefix("round-")) if folder else None
