@@ -14,7 +14,7 @@ import pytest
 import torch
 from ppo_history import from_update, healthy
 from safetensors.torch import load_file, save_file
-from stage_fixtures import own_data, own_model, reduced_recipe
+from stage_fixtures import own_data, own_model, reduced_recipe, without_manifests
 from tiny import LORA, add_reward_model, encoded_prompts, randomize, tiny_tokenizer
 
 from alignment.models.backbone import Backbone, Role
@@ -323,12 +323,14 @@ class TestRewardModelsThatDoNotFit:
     @pytest.mark.parametrize(("value", "said"), [(0.0, "all the same"), (float("nan"), "not finite")])
     def test_a_head_without_its_weights(self, ready: Path, value: float, said: str) -> None:
         spoil_weights(ready / "run/round-1/reward/safety/head.safetensors", value)
+        without_manifests(ready / "run")
         found = only(recipe_in(ready), "problem")
         assert list(found) == ["safety model"] and said in found["safety model"]
 
     def test_those_of_another_sft_model(self, ready: Path) -> None:
         result = ready / "run/sft/result.json"
         result.write_text(json.dumps({**json.loads(result.read_text()), "output": "another"}))
+        without_manifests(ready / "run")
         found = only(recipe_in(ready), "problem")
         assert list(found) == ["helpfulness model", "safety model"]
         assert "was made before the present sft" in found["safety model"]
@@ -342,6 +344,7 @@ class TestRewardModelsThatDoNotFit:
 
     def test_one_is_missing(self, ready: Path) -> None:
         shutil.rmtree(ready / "run/round-1/reward/helpfulness")
+        without_manifests(ready / "run")
         assert list(only(recipe_in(ready), "problem")) == ["helpfulness model"]
 
 

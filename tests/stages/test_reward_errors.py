@@ -11,7 +11,7 @@ import pytest
 import torch
 from any_model import CASES, recipe_for
 from safetensors.torch import load_file, save_file
-from stage_fixtures import outcome, write_lines
+from stage_fixtures import outcome, without_manifests, write_lines
 
 from alignment.models.scorers.reward_model import HEAD_FILE
 from alignment.settings.recipe import Recipe
@@ -113,6 +113,7 @@ class TestTrainedModels:
     def spoil_head(self, recipe: Recipe, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         file = Path(recipe.run_dir) / "round-1" / "reward" / "helpfulness" / HEAD_FILE
         save_file({"score.weight": change(load_file(str(file))["score.weight"])}, str(file))
+        without_manifests(Path(recipe.run_dir))
 
     @pytest.mark.parametrize(
         ("change", "expected"),

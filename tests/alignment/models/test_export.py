@@ -17,7 +17,7 @@ import transformers
 from datasets import Dataset
 from peft import AutoPeftModelForSequenceClassification, PeftModel
 from safetensors.torch import load_file, save_file
-from stage_fixtures import outcome, own_data, own_model, reduced_recipe
+from stage_fixtures import outcome, own_data, own_model, reduced_recipe, without_manifests
 from tiny import (
     CHAT_TEMPLATE,
     add_reward_model,
@@ -644,6 +644,7 @@ def test_another_head_ends_as_one_message(made: Path, tmp_path: Path, capsys: py
     backbone = load_tiny(made / "run" / "sft")
     trained = made / "run" / "round-1" / "reward" / "safety"
     add_reward_model(backbone, "safety", head_name="mlp").save(trained, calibration={})
+    without_manifests(made / "run")
     code, shown = outcome(lambda: export.run(recipe(made, "export.what=safety", f"export.to={tmp_path}/x")), capsys)
     assert code == 2
     assert "'mlp'" in shown

@@ -161,7 +161,7 @@ class TestSequenceClassifier:
 
     def test_several_outputs_are_refused(self, backbone: Backbone, classifier: Path) -> None:
         edit_config(classifier, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
-        with pytest.raises(UserError, match="one output"):
+        with pytest.raises(UserError, match=r"score\.weight \(1, 24\) instead of \(2, 24\)"):
             load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
 
     def test_a_model_without_its_head_is_refused(self, backbone: Backbone, tmp_path: Path) -> None:
