@@ -173,7 +173,7 @@ def resolve(path: str | Path) -> Path:
         ``path`` itself where it exists; else the shipped file of that name; else ``path`` unchanged, so that
         the error of whoever opens it names what was given.
     """
-    given = Path(path).expanduser()
+    given = Path(os.path.expanduser(path))  # which leaves "~backup.jsonl" alone
     if given.exists() or not _is_resource(given):
         return given
     shipped = resource(given)

@@ -48,6 +48,10 @@ class RunFolder:
         """Folder of a stage: ``sft`` at the top, ``round-1/ppo`` inside a round."""
         return self.root / name if round_number is None else self.root / f"round-{round_number}" / name
 
+    def place(self, name: str, round_number: int | None = None) -> str:
+        """By what a stage is known in records: its place in the run, such as ``round-1/ppo``."""
+        return self.stage(name, round_number).relative_to(self.root).as_posix()
+
     def finished(self, name: str, round_number: int | None = None) -> bool:
         """Whether that stage left a result."""
         return (self.stage(name, round_number) / RESULT).is_file()
@@ -70,7 +74,7 @@ class RunFolder:
         folder = self.stage(name, round_number)
         if not self.finished(name, round_number):
             raise UserError(f"{folder} is missing or not finished. Make it first: {command} run_dir={self.root}")
-        self.manifests.check_unedited(self._name(name, round_number))
+        self.manifests.check_unedited(self.place(name, round_number))
         if changed := self.changed_inputs(name, round_number):
             raise UserError(
                 f"{folder} was made before the present {' and '.join(changed)}. "
@@ -91,7 +95,7 @@ class RunFolder:
         made_from = self.result(name, round_number).get("made_from")
         if made_from is None:
             return []  # from a version that did not write it down
-        now = self._outputs(self._inputs_of(self._name(name, round_number)))
+        now = self._outputs(self._inputs_of(self.place(name, round_number)))
         stages = [stage for stage in now if stage in made_from or not stage.endswith("/annotate")]
         gone = [stage for stage in made_from if stage not in now]
         changed = [stage for stage in stages if made_from.get(stage) != now[stage]]
@@ -99,7 +103,7 @@ class RunFolder:
 
     def _changed_files(self, name: str, round_number: int | None) -> list[str]:
         """The files and folders outside the run that a stage was made from, and that hold something else now."""
-        stage = self._name(name, round_number)
+        stage = self.place(name, round_number)
         if self.manifests.of(stage) is not None:
             return self.manifests.changed_inputs(stage)
         files = self.result(name, round_number).get("files", {})
@@ -159,7 +163,7 @@ class RunFolder:
         """
         if recipe.overwrite or not self.finished(name, round_number) or self.is_made_again(name, round_number):
             return False
-        self.manifests.check_unedited(self._name(name, round_number))
+        self.manifests.check_unedited(self.place(name, round_number))
         if inputs := self.changed_inputs(name, round_number):
             raise UserError(
                 f"{self.stage(name, round_number)} was made before the present {' and '.join(inputs)}. "
@@ -198,7 +202,7 @@ class RunFolder:
         stopped = (folder / "inputs.json").is_file() and bool(work)
         if not stopped or recipe.overwrite:
             return self.begin(name, recipe, round_number, inputs=inputs)
-        before, now = read_json(folder / "inputs.json"), self._made_from(self._name(name, round_number), inputs)
+        before, now = read_json(folder / "inputs.json"), self._made_from(self.place(name, round_number), inputs)
         changed = changed_settings(folder, name, recipe) + changed_values(before, now)
         if changed:
             raise UserError(
@@ -210,10 +214,7 @@ class RunFolder:
     def stage_run(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
         """A stage that another process has begun, with this process seeded for it."""
         self.seed(name, recipe, round_number)
-        return StageRun(name=self._name(name, round_number), folder=self._at_work(name, round_number))
-
-    def _name(self, name: str, round_number: int | None) -> str:
-        return self.stage(name, round_number).relative_to(self.root).as_posix()
+        return StageRun(name=self.place(name, round_number), folder=self._at_work(name, round_number))
 
     def _at_work(self, name: str, round_number: int | None) -> Path:
         """Where a stage is made: in its folder, or beside it where that is finished."""
@@ -259,7 +260,7 @@ class RunFolder:
             UserError: the stage is finished and ``overwrite`` is off.
         """
         self.check_not_finished(name, recipe, round_number)
-        folder, stage = self._at_work(name, round_number), self._name(name, round_number)
+        folder, stage = self._at_work(name, round_number), self.place(name, round_number)
         _clear(folder)
         if inputs is not None:
             write_json(folder / "inputs.json", self._made_from(stage, inputs))

@@ -39,7 +39,9 @@ def _stage_is_as_made(folder: RunFolder, stage: str) -> bool:
 
 def accept_stage(run_dir: str, stage: str) -> None:
     """Take a stage's files as they are, and say what that means."""
-    found = _run(run_dir).manifests.accept(stage.strip("/"))
+    folder = _run(run_dir)
+    with folder.lock():
+        found = folder.manifests.accept(stage.strip("/"))
     if not found:
         print_line(f"{stage}: ", "as it was made; nothing to accept", style="bold")
         return

@@ -9,7 +9,6 @@ Finished stages are kept: started again, it goes on where it was. Ends by printi
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from alignment.files import read_json
@@ -37,7 +36,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
         for name, number in planned_stages(recipe):
             settings = settings_of(recipe, folder, name, number)
             if folder.kept(name, number, settings):
-                console.print(finished_line(folder, folder.stage(name, number), said), soft_wrap=True, markup=False)
+                console.print(finished_line(folder, folder.place(name, number), said), soft_wrap=True, markup=False)
             else:
                 WORK[name](settings, number or 1)
     report: dict[str, Any] = read_json(folder.root / "report.json")
@@ -45,16 +44,15 @@ def run(recipe: Recipe) -> dict[str, Any]:
     return report
 
 
-def finished_line(folder: RunFolder, place: Path, said: set[str]) -> str:
+def finished_line(folder: RunFolder, stage: str, said: set[str]) -> str:
     """That a stage is finished, and what of it could not be looked at.
 
     Args:
         folder: the run.
-        place: the stage's folder.
+        stage: its place in the run.
         said: files that were said to be gone before; more are added.
     """
-    stage = place.relative_to(folder.root).as_posix()
-    line = f"{place}: already finished"
+    line = f"{folder.root / stage}: already finished"
     if folder.manifests.of(stage) is None:
         line += "; its files are not checked, for an earlier version made it"
     gone = [path for path in folder.manifests.missing_inputs(stage) if path not in said]

@@ -41,6 +41,12 @@ def test_checkout_is_recognised_by_its_name_not_by_any_pyproject(
     assert resource("configs/toy.yaml") == tmp_path / "configs" / "toy.yaml"
 
 
+def test_resolve_knows_the_home_folder_and_other_names_with_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert resolve("~/pairs.jsonl") == Path("/home/ada/pairs.jsonl")
+    assert resolve("~no such person.jsonl") == Path("~no such person.jsonl")
+
+
 def test_resolve_prefers_the_current_folder_then_the_shipped_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,6 +163,11 @@ class TestSequenceClassifier:
         edit_config(classifier, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
         with pytest.raises(UserError, match=r"score\.weight \(1, 24\) instead of \(2, 24\)"):
             load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
+        weights = load_file(str(classifier / "model.safetensors"))
+        both = {**weights, "score.weight": weights["score.weight"].repeat(2, 1)}
+        save_file(both, str(classifier / "model.safetensors"), metadata={"format": "pt"})
+        with pytest.raises(UserError, match="has one output, this one has 2"):
+            load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
 
     def test_a_model_without_its_head_is_refused(self, backbone: Backbone, tmp_path: Path) -> None:
         """A causal language model: Transformers would put a fresh random head on it."""
