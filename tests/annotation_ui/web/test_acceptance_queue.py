@@ -43,7 +43,8 @@ def test_guidelines_that_change_reach_an_open_page_and_judgments_name_what_was_r
 
     file.write_text("Be brief.", encoding="utf-8")
     site.keep_project(name, guidelines=str(file), **shown)
-    desk.judge(2).wait_for_prompt("ask 2").wait_for_text(GUIDELINES, "Be brief.")
+    # Not ``judge``, which waits for "saved": that the guidelines have changed is said in its place, at once.
+    desk.press("2", "Enter").wait_for_prompt("ask 2").wait_for_text(GUIDELINES, "Be brief.")
     desk.wait_for_status("The guidelines have changed")
     desk.judge(3).wait_for_phase("empty")
 
