@@ -259,10 +259,11 @@ def test_nothing_is_judged_before_both_answers_have_ended(office: Office) -> Non
     office.hold("b")
     view = office.desk.ask(ada.id, "helpfulness", "one")
     assert view.phase == "generating"
-    whole = "red to 1: one"
-    view = wait_for(ada.view, lambda seen: seen.left and seen.right and whole in (seen.left.text, seen.right.text))
-    panes = {pane.text: pane.done for pane in (view.left, view.right) if pane}
-    assert panes == {"red to 1: one": True, "blue": False}
+    shown_panes = {"red to 1: one": True, "blue": False}
+    view = wait_for(
+        ada.view,
+        lambda seen: {pane.text: pane.done for pane in (seen.left, seen.right) if pane} == shown_panes,
+    )
     given = Submission(str(view.comparison_id), f"{view.comparison_id}.0", 1)
     assert "both answers" in refusal(ada.submit, given)
     assert "Judge this pair first" in refusal(ada.fetch)
