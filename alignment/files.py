@@ -55,6 +55,21 @@ def read_json(file: Path) -> Any:
         ) from error
 
 
+def read_object(file: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON file of this run that holds an object; raise ``UserError`` naming it where it does not.
+
+    Args:
+        file: its path.
+        keys: what the object must have.
+    """
+    value = read_json(file)
+    missing = [key for key in keys if key not in value] if isinstance(value, dict) else []
+    if not isinstance(value, dict) or missing:
+        found = f"without {', '.join(map(repr, missing))}" if missing else f"{json.dumps(value)[:40]}, no object"
+        raise UserError(f"{file}: not what was written there ({found}). Put it back, or make that stage again.")
+    return value
+
+
 def check_replaceable(folder: Path, *, mark: tuple[str, str], overwrite: bool) -> None:
     """Raise ``UserError`` where something is at ``folder``, unless it may go.
 

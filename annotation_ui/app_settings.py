@@ -106,7 +106,8 @@ class AppSettings(Section):
 def load_settings(path: str | None = None, overrides: Sequence[str] = ()) -> AppSettings:
     """Read a settings file, apply ``key.sub=value`` and validate; raise ``UserError`` that lists every mistake."""
     origin = path or DEFAULT_SETTINGS
-    return parse_settings(AppSettings, read_settings(origin, overrides), origin=origin)
+    given = [item.partition("=")[0] for item in overrides]
+    return parse_settings(AppSettings, read_settings(origin, overrides), origin=origin, given=given)
 
 
 def database_of(settings: AppSettings, run: Path | None) -> str:

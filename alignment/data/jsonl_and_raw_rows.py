@@ -27,17 +27,31 @@ R = TypeVar("R", bound=BaseModel)
 
 @dataclass
 class ReadReport:
-    """What reading a file left out, and why; ``examples`` holds where the first of each reason stood."""
+    """What reading a file left out, and why; ``examples`` holds where the first of each reason stood.
+
+    ``unread`` counts the rows with a key that nothing has read, by key.
+    """
 
     path: str
     read: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
 
     def skip(self, reason: str, where: str) -> None:
         """Count one left-out record under ``reason``; remember where the first one stood."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
         self.examples.setdefault(reason, where)
+
+    def note_unread(self, keys: Iterable[str]) -> None:
+        """Count a row's keys that nothing has read."""
+        for key in keys:
+            self.unread[key] = self.unread.get(key, 0) + 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the file went unread, row or key."""
+        return not self.n_skipped and not self.unread
 
     @property
     def n_skipped(self) -> int:
@@ -48,7 +62,8 @@ class ReadReport:
         """One line for people: how many were read and what was left out."""
         parts = [f"{count} {reason} (first: {self.examples[reason]})" for reason, count in self.skipped.items()]
         left_out = f"; left out: {', '.join(parts)}" if parts else ""
-        return f"{self.path}: {self.read} records{left_out}"
+        unread = f"; not used: {', '.join(self.unread)}" if self.unread else ""
+        return f"{self.path}: {self.read} records{left_out}{unread}"
 
 
 def iter_json_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -6,20 +6,31 @@ Every record gets an id from its file and position, so that the same file always
 of this project keep theirs.
 
 Rows without a preference are left out and counted. Malformed rows raise, or with ``on_error="skip"`` are left
-out and counted. Nothing else is left out.
+out and counted. Keys that nothing reads are named in the report; one that carries a label raises, unless ``unused``
+names it. Nothing else is left out.
 """
 
 from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from alignment.data.formats.row_format import FORMATS, NoPreference, RowDefaults, RowReader, known_formats
+from alignment.data.formats.row_format import FORMATS, RowDefaults, RowReader, known_formats
+from alignment.data.formats.row_labels import (
+    COMPARISON_LABELS,
+    DEMONSTRATION_LABELS,
+    PROMPT_LABELS,
+    MeaninglessLabel,
+    NoPreference,
+    WatchedRow,
+    is_label,
+)
 from alignment.data.jsonl_and_raw_rows import OnError, ReadReport, RowPlace, UnreadableRow, iter_rows
 from alignment.data.records import Comparison, Demonstration, Dimension, Prompt, explain
 from alignment.errors import UserError
@@ -31,7 +42,7 @@ _N_LOOKED_AT = 50
 
 
 def load_demonstrations(
-    source: str, *, format: str = "auto", on_error: OnError = "raise"
+    source: str, *, format: str = "auto", on_error: OnError = "raise", unused: Sequence[str] = ()
 ) -> tuple[list[Demonstration], ReadReport]:
     """Dialogues to imitate; of comparisons, the dialogue with the preferred answer.
 
@@ -39,17 +50,25 @@ def load_demonstrations(
         source: a file, or ``owner/name[:split]`` of a Hub dataset.
         format: a name from ``FORMATS``, or ``auto``.
         on_error: what to do with malformed rows: raise, or leave out and count.
+        unused: keys that may go unread although they carry a label.
 
     Raises:
-        UserError: the source cannot be read, holds no demonstration or a malformed row; names file and row.
+        UserError: the source cannot be read, holds no demonstration or a malformed row, or has a label without a
+            meaning; names file and row.
     """
     readers = {name: each.demonstrations for name, each in known_formats().items()}
     # the dimension is a formality: a demonstration has none
-    return _load(source, "demonstrations", readers, dimension="helpfulness", format=format, on_error=on_error)
+    kind = _Kind("demonstrations", readers, DEMONSTRATION_LABELS)
+    return _load(source, kind, dimension="helpfulness", format=format, on_error=on_error, unused=unused)
 
 
 def load_comparisons(
-    source: str, *, dimension: Dimension, format: str = "auto", on_error: OnError = "raise"
+    source: str,
+    *,
+    dimension: Dimension,
+    format: str = "auto",
+    on_error: OnError = "raise",
+    unused: Sequence[str] = (),
 ) -> tuple[list[Comparison], ReadReport]:
     """Preferences between two answers.
 
@@ -59,16 +78,24 @@ def load_comparisons(
             something else are left out and counted.
         format: a name from ``FORMATS``, or ``auto``.
         on_error: what to do with malformed rows: raise, or leave out and count.
+        unused: keys that may go unread although they carry a label.
 
     Raises:
-        UserError: the source cannot be read, holds no comparison or a malformed row; names file and row.
+        UserError: the source cannot be read, holds no comparison or a malformed row, or has a label without a meaning;
+            names file and row.
     """
     readers = {name: each.comparisons for name, each in known_formats().items()}
-    return _load(source, "comparisons", readers, dimension=dimension, format=format, on_error=on_error)
+    kind = _Kind("comparisons", readers, COMPARISON_LABELS)
+    return _load(source, kind, dimension=dimension, format=format, on_error=on_error, unused=unused)
 
 
 def load_prompts(
-    source: str, *, dimension: Dimension = "helpfulness", format: str = "auto", on_error: OnError = "raise"
+    source: str,
+    *,
+    dimension: Dimension = "helpfulness",
+    format: str = "auto",
+    on_error: OnError = "raise",
+    unused: Sequence[str] = (),
 ) -> tuple[list[Prompt], ReadReport]:
     """Dialogues that wait for an answer; of demonstrations and comparisons, all up to the last user turn.
 
@@ -77,31 +104,44 @@ def load_prompts(
         dimension: the tag of prompts that have none themselves.
         format: a name from ``FORMATS``, or ``auto``.
         on_error: what to do with malformed rows: raise, or leave out and count.
+        unused: keys that may go unread although they carry a label.
 
     Raises:
-        UserError: the source cannot be read, holds no prompt or a malformed row; names file and row.
+        UserError: the source cannot be read, holds no prompt or a malformed row, or has a label without a meaning;
+            names file and row.
     """
     readers = {name: each.prompts for name, each in known_formats().items()}
-    return _load(source, "prompts", readers, dimension=dimension, format=format, on_error=on_error)
+    kind = _Kind("prompts", readers, PROMPT_LABELS)
+    return _load(source, kind, dimension=dimension, format=format, on_error=on_error, unused=unused)
+
+
+@dataclass(frozen=True)
+class _Kind(Generic[R]):
+    """A kind of record: what it is called, how each format reads it, and which keys are labels of it."""
+
+    what: str
+    readers: Mapping[str, RowReader[R]]
+    labels: tuple[str, ...]
 
 
 def _load(
     source: str,
-    what: str,
-    readers: Mapping[str, RowReader[R]],
+    kind: _Kind[R],
     *,
     dimension: Dimension,
     format: str,
     on_error: OnError,
+    unused: Sequence[str],
 ) -> tuple[list[R], ReadReport]:
-    """Records of a source; ``what`` names them in messages, ``readers`` has the reader of each format."""
+    """Records of a source."""
+    what = kind.what
     _check_format(format)
     # the first rows show the format
     rows = iter(iter_rows(source))
     head = list(itertools.islice(rows, _N_LOOKED_AT))
     if not head:
         raise UserError(f"{source} is empty: expected {what}.")
-    name = format if format != "auto" else _detect(source, what, head, readers, on_error=on_error)
+    name = format if format != "auto" else _detect(source, kind, head, on_error=on_error)
     # every row becomes a record, is counted as left out, or raises
     report = ReadReport(path=source)
     records: list[R] = []
@@ -112,20 +152,34 @@ def _load(
                 raise row
             if not isinstance(row, Mapping):
                 raise ValueError(f"expected an object, found {type(row).__name__}")
-            records.append(readers[name].read(row, RowDefaults(f"{stem}-{where.number:06d}", dimension)))
+            watched = WatchedRow({key: value for key, value in row.items() if key not in unused})
+            records.append(kind.readers[name].read(watched, RowDefaults(f"{stem}-{where.number:06d}", dimension)))
         except NoPreference as reason:
             report.skip(str(reason), str(where))
         except ValueError as error:
             problem = explain(error) if isinstance(error, ValidationError) else str(error)
             if on_error == "raise":
-                raise UserError(
-                    f"{source}, {where}: {problem}. Mend it, or pass data.on_error=skip. (Read as format {name!r}.)"
-                ) from error
+                other = f", or data.unused=[{error.key}]" if isinstance(error, MeaninglessLabel) else ""
+                advice = f"Mend it, or pass data.on_error=skip{other}."
+                raise UserError(f"{source}, {where}: {problem}. {advice} (Read as format {name!r}.)") from error
             report.skip("malformed", f"{where}: {problem}")
+        else:
+            _check_read(source, str(where), watched.unread, kind.labels, name)
+            report.note_unread([*watched.unread, *(key for key in unused if row.get(key) is not None)])
     report.read = len(records)
     if not records:
         raise UserError(f"no usable {what} in this source, read as format {name!r}. {report.summary()}")
     return records, report
+
+
+def _check_read(source: str, where: str, unread: Sequence[str], labels: tuple[str, ...], format: str) -> None:
+    """Raise ``UserError`` where a row has a label that was not read."""
+    for key in unread:
+        if is_label(key, labels):
+            raise UserError(
+                f"{source}, {where}: what the label {key!r} says is not known here. To read the file without it: "
+                f"data.unused=[{key}]. (Read as format {format!r}.)"
+            )
 
 
 def _check_format(format: str) -> None:
@@ -138,16 +192,15 @@ def _check_format(format: str) -> None:
 
 def _detect(
     source: str,
-    what: str,
+    kind: _Kind[R],
     head: list[tuple[RowPlace, Any]],
-    readers: Mapping[str, RowReader[R]],
     *,
     on_error: OnError,
 ) -> str:
     """The first format that recognises one of the first rows; the first row decides where errors raise."""
     for where, row in head:
         if isinstance(row, Mapping):
-            for name, reader in readers.items():
+            for name, reader in kind.readers.items():
                 if reader.recognises(row):
                     return name
         elif on_error == "raise":
@@ -155,7 +208,7 @@ def _detect(
             raise UserError(f"{source}, {where}: {problem}. Mend it, or pass data.on_error=skip.")
     keys = next((", ".join(map(repr, row)) for _, row in head if isinstance(row, Mapping)), "none")
     raise UserError(
-        f"{source}: cannot tell which format holds {what} here. The first record has the keys {keys}. "
+        f"{source}: cannot tell which format holds {kind.what} here. The first record has the keys {keys}. "
         f"Known formats are {', '.join(FORMATS)}; name one"
         " with the format setting beside the file's (sft.format, annotate.format, reward.*.format)."
     )

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -89,6 +90,20 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     except (OSError, ValueError) as error:
         raise UserError(f"model.name_or_path={path}: no tokenizer there ({why_not(path, error)})") from error
     return tokenizer
+
+
+def end_tokens_of(path: str, *, trust_remote_code: bool = False) -> list[int]:
+    """Ids at which ``generate`` ends an answer of a model, by ``generation_config.json``, else ``config.json``.
+
+    Args:
+        path: a folder or a Hub name.
+        trust_remote_code: the model's configuration may be code of its own.
+    """
+    try:
+        found = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:  # it has none
+        found = getattr(AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code), "eos_token_id", None)
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 def load_causal_lm(path: str, settings: ModelSection, *, quantize: bool = True) -> PreTrainedModel:
@@ -164,7 +179,9 @@ def load_base(path: str | Path, settings: ModelSection) -> Backbone:
     tokenizer = load_tokenizer(str(path), trust_remote_code=settings.trust_remote_code)
     if settings.sampling_copy and settings.quantization != "none":
         raise UserError("model.sampling_copy needs model.quantization=none: adapters do not merge into 4-bit weights")
-    backbone = Backbone(base, tokenizer, DialogueEncoder(tokenizer), sampling_copy=settings.sampling_copy)
+    ends = end_tokens_of(str(path), trust_remote_code=settings.trust_remote_code)
+    encoder = DialogueEncoder(tokenizer, eos_token_ids=ends)
+    backbone = Backbone(base, tokenizer, encoder, sampling_copy=settings.sampling_copy)
     backbone.trust_remote_code = settings.trust_remote_code
     backbone.unexpected_weights = unexpected
     return backbone

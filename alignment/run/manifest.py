@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
-from alignment.files import json_text, read_json, write_json, write_text
+from alignment.files import json_text, read_object, resolve, write_json, write_text
 from alignment.run.contents import MANIFEST, KnownHashes, contents, differences
 from alignment.run.stage_replacement import RESULT
 
@@ -28,7 +28,8 @@ class Manifests:
     def of(self, stage: str) -> dict[str, Any] | None:
         """A stage's manifest; ``None`` for one that is not finished, or from a version that wrote none."""
         file = self.root / stage / MANIFEST
-        return dict(read_json(file)) if file.is_file() and (self.root / stage / RESULT).is_file() else None
+        is_there = file.is_file() and (self.root / stage / RESULT).is_file()
+        return read_object(file, "files", "inputs") if is_there else None
 
     def edited(self, stage: str, *, read: bool = False) -> list[str]:
         """Which files of a stage have changed since it made them, are gone or are new; in words.
@@ -47,7 +48,7 @@ class Manifests:
 
     def check_unedited(self, stage: str) -> None:
         """Raise ``UserError`` where a finished stage, or one that it was made from, is no longer as it was made."""
-        made_from = read_json(self.root / stage / RESULT).get("made_from", {})
+        made_from = read_object(self.root / stage / RESULT).get("made_from", {})
         for place in (*made_from, stage):
             if found := self.edited(place):
                 raise UserError(
@@ -72,6 +73,19 @@ class Manifests:
                 changed.append(name if path.is_file() else f"{name} ({', '.join(found)})")
         hashes.save()
         return changed
+
+    def hold_the_same(self, stage: str, before: object, now: object) -> bool:
+        """Whether two settings name a file or folder that a stage was made from, and another that holds the same."""
+        if not (isinstance(before, str) and isinstance(now, str)):
+            return False
+        inputs = (self.of(stage) or {"inputs": {}})["inputs"]
+        held, there = inputs.get(str(resolve(before).resolve())), resolve(now)
+        if held is None or not there.exists():
+            return False
+        hashes = self._hashes()
+        found = contents(there, hashes)
+        hashes.save()
+        return bool(found == held or (there.is_file() and [*found.values()] == [*held.values()]))
 
     def missing_inputs(self, stage: str) -> list[str]:
         """The files and folders outside the run that a stage was made from, and that are not there to be looked at."""
@@ -105,7 +119,7 @@ class Manifests:
         if found:
             hashes, folder = self._hashes(), self.root / stage
             output = hashlib.sha256(json.dumps(contents(folder, hashes)).encode()).hexdigest()[:16]
-            self._write(folder, {**read_json(folder / RESULT), "output": output}, manifest["inputs"], hashes)
+            self._write(folder, {**read_object(folder / RESULT), "output": output}, manifest["inputs"], hashes)
         return found
 
     def _write(self, folder: Path, result: Mapping[str, Any], inputs: object, hashes: KnownHashes) -> None:

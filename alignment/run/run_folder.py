@@ -20,17 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
-from alignment.files import read_json, write_json
+from alignment.files import read_json, read_object, write_json
+from alignment.run.commands import command
 from alignment.run.manifest import Manifests
 from alignment.run.run_lock import RunLock
+from alignment.run.run_recipe import changes, keep_recipe
 from alignment.run.stage_records import (
     CHECKPOINTS,
+    EACH_FOR_ITSELF,
+    FREE_IN_EVALUATION,
     INPUT_STAGES,
+    SECTIONS,
     StageRun,
     changed_settings,
     changed_values,
     content_hash,
     environment,
+    within,
 )
 from alignment.run.stage_replacement import RESULT, beside, put_in_place, settle
 from alignment.settings.read_recipe import save_recipe
@@ -67,20 +73,26 @@ class RunFolder:
 
     def result(self, name: str, round_number: int | None = None) -> dict[str, Any]:
         """The result of a finished stage."""
-        return dict(read_json(self.stage(name, round_number) / RESULT))
+        return read_object(self.stage(name, round_number) / RESULT)
 
-    def require(self, name: str, round_number: int | None = None, *, command: str) -> Path:
+    def require(self, name: str, round_number: int | None = None) -> Path:
         """Folder of a finished stage that is up to date; raise ``UserError`` naming the command that makes it."""
         folder = self.stage(name, round_number)
         if not self.finished(name, round_number):
-            raise UserError(f"{folder} is missing or not finished. Make it first: {command} run_dir={self.root}")
+            raise UserError(f"{folder} is missing or not finished. Make it first: {self.command_for(name)}")
         self.manifests.check_unedited(self.place(name, round_number))
         if changed := self.changed_inputs(name, round_number):
             raise UserError(
                 f"{folder} was made before the present {' and '.join(changed)}. "
-                f"Make it again: {command} run_dir={self.root} overwrite=true"
+                f"Make it again: {self.command_for(name, 'overwrite=true')}"
             )
         return folder
+
+    def command_for(self, name: str, *settings: str) -> str:
+        """The command that makes a stage of this run, with the settings that the present one was given."""
+        stage = {"rejection": "ppo", "eval": "evaluate"}.get(name, name)
+        method = [f"ppo.method={name}"] if stage == "ppo" else []
+        return command(stage, self.root, *method, *settings)
 
     def changed_inputs(self, name: str, round_number: int | None = None) -> list[str]:
         """What a finished stage reads and what is another now: stages made, or made differently, since; edited files.
@@ -113,7 +125,7 @@ class RunFolder:
     def _outputs(self, stages: Sequence[str]) -> dict[str, str]:
         """Stage -> hash of what it made, for those of ``stages`` that are finished."""
         files = {stage: self.root / stage / RESULT for stage in stages}
-        return {stage: read_json(file).get("output", "") for stage, file in files.items() if file.is_file()}
+        return {stage: read_object(file).get("output", "") for stage, file in files.items() if file.is_file()}
 
     def _inputs_of(self, stage: str) -> list[str]:
         """The stages that a stage reads: ``round-1/ppo`` reads ``sft``, ``round-1/reward`` and so on."""
@@ -131,7 +143,9 @@ class RunFolder:
     def policy(self) -> dict[str, Any]:
         """Which stage folder holds the newest policy: ``{"stage", "round", "folder"}``."""
         file = self.root / "policy.json"
-        return dict(read_json(file)) if file.is_file() else {"stage": "sft", "round": None, "folder": "sft"}
+        if not file.is_file():
+            return {"stage": "sft", "round": None, "folder": "sft"}
+        return read_object(file, "stage", "round", "folder")
 
     def set_policy(self, name: str, round_number: int | None = None) -> None:
         """Record that a stage made the newest policy."""
@@ -169,13 +183,58 @@ class RunFolder:
                 f"{self.stage(name, round_number)} was made before the present {' and '.join(inputs)}. "
                 "Choose another run_dir, or pass overwrite=true to make everything again."
             )
-        changed = changed_settings(self.stage(name, round_number), name, recipe)
-        if changed:
+        free = () if name == "eval" else ("evaluate",)
+        if changed := self._changed_settings(self.place(name, round_number), recipe, free):
             raise UserError(
-                f"{self.stage(name, round_number)} was made with other settings: {', '.join(changed)}. "
-                "Choose another run_dir, or pass overwrite=true to make everything again."
+                f"{self.stage(name, round_number)} was made with other settings: {changes(changed)}. "
+                "Put them back, choose another run_dir, or pass overwrite=true to make everything again."
             )
         return True
+
+    def is_stale_evaluation(self, name: str, round_number: int | None, recipe: Recipe) -> bool:
+        """Whether a stage is a finished evaluation of what has changed since, or with other settings than these.
+
+        Such a one is made again without being asked for: nothing is lost by that.
+        """
+        if name != "eval" or not self.finished(name, round_number):
+            return False
+        changed = self._changed_settings(self.place(name, round_number), recipe)
+        return bool(self.changed_inputs(name, round_number) or changed)
+
+    def check_settings(self, recipe: Recipe, making: Sequence[str]) -> None:
+        """Raise ``UserError`` where a finished stage was made with other settings than a recipe has now.
+
+        Args:
+            recipe: with which other stages are to be made.
+            making: their places in the run.
+        """
+        evaluation = all(place.endswith("/eval") for place in making)
+        free = (*EACH_FOR_ITSELF, "evaluate", *(FREE_IN_EVALUATION if evaluation else ()))
+        for file in sorted((*self.root.glob(f"*/{RESULT}"), *self.root.glob(f"round-*/*/{RESULT}"))):
+            folder, name = file.parent, file.parent.name
+            place = folder.relative_to(self.root).as_posix()
+            if name not in SECTIONS or name == "eval" or place in making or beside(folder).is_dir():
+                continue  # no stage that others are made from, or to be made now, or being made again
+            if changed := self._changed_settings(place, recipe, free):
+                raise UserError(
+                    f"{folder} was made with other settings: {changes(changed)}. To go on from it, put them back or "
+                    f"leave them out. To make it with these: {self.command_for(name, 'overwrite=true')}. Or choose "
+                    "another run_dir."
+                )
+
+    def _changed_settings(self, place: str, recipe: Recipe, free: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+        """The settings in which a finished stage was made otherwise: key -> its value, the recipe's.
+
+        A file or folder that holds what it held when the stage was made is the same wherever it lies.
+
+        Args:
+            place: of the stage in the run.
+            recipe: to compare with.
+            free: settings, and sections, that do not count.
+        """
+        found = changed_settings(self.root / place, place.rpartition("/")[2], recipe)
+        counted = {key: values for key, values in found.items() if not within(key, free)}
+        return {key: values for key, values in counted.items() if not self.manifests.hold_the_same(place, *values)}
 
     def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:
         """Raise ``UserError`` if the stage is finished, ``overwrite`` is off, and it is not being made again."""
@@ -203,12 +262,14 @@ class RunFolder:
         if not stopped or recipe.overwrite:
             return self.begin(name, recipe, round_number, inputs=inputs)
         before, now = read_json(folder / "inputs.json"), self._made_from(self.place(name, round_number), inputs)
-        changed = changed_settings(folder, name, recipe) + changed_values(before, now)
+        others = changed_settings(folder, name, recipe)
+        changed = [*([changes(others)] if others else []), *changed_values(before, now)]
         if changed:
             raise UserError(
                 f"{folder} was stopped half-way, and what it was started with has changed since: {', '.join(changed)}. "
                 "Put that back to go on, choose another run_dir, or pass overwrite=true to start the stage again."
             )
+        keep_recipe(self.root, recipe, stage=name)
         return self.stage_run(name, recipe, round_number)
 
     def stage_run(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
@@ -262,6 +323,7 @@ class RunFolder:
         self.check_not_finished(name, recipe, round_number)
         folder, stage = self._at_work(name, round_number), self.place(name, round_number)
         _clear(folder)
+        keep_recipe(self.root, recipe, stage=name)
         if inputs is not None:
             write_json(folder / "inputs.json", self._made_from(stage, inputs))
         save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml")

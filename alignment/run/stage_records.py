@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,15 @@ class StageRun:
         return time.monotonic() - self.started
 
 
-def read_metrics(file: Path) -> list[dict[str, float]]:
+def read_metrics(file: Path, *keys: str) -> list[dict[str, float]]:
     """The rows of a ``metrics.jsonl``.
 
+    Args:
+        file: its path.
+        keys: metrics that every row must have.
+
     Raises:
-        UserError: there is no such file, or a line is not a JSON object; names file and line.
+        UserError: there is no such file, or a line is not a JSON object or lacks a key; names file and line.
     """
     rows: list[dict[str, float]] = []
     for number, line in iter_json_lines(file):
@@ -88,15 +92,19 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
             raise UserError(f"{file}, line {number}: not JSON ({error}). Remove the line.") from error
         if not isinstance(row, dict):
             raise UserError(f"{file}, line {number}: not a JSON object. Remove the line.")
+        if absent := [key for key in keys if key not in row]:
+            raise UserError(f"{file}, line {number}: without {', '.join(absent)}. Remove the line, or put it back.")
         rows.append({key: value for key, value in row.items() if isinstance(value, int | float)})
     return rows
 
 
+MODEL = ("model.name_or_path", "model.dtype", "model.quantization", "model.trust_remote_code", "model.lora")
+"""Settings of the model that decide what is trained; ``model.sampling_copy`` decides what is drawn, too."""
 SECTIONS = {
     "base": ("model.name_or_path", "model.dtype", "base", "data.on_error"),
-    "sft": ("model", "sft", "data.on_error", "data.too_long"),
+    "sft": (*MODEL, "sft", "data.on_error", "data.too_long"),
     "annotate": ("model", "data", "annotate", "reward.heldout_share"),
-    "reward": ("model", "reward", "data.on_error", "data.too_long"),
+    "reward": (*MODEL, "reward", "data.on_error", "data.too_long"),
     "rejection": (
         "model",
         "data",
@@ -128,6 +136,7 @@ INPUT_STAGES = {
 
 WITHOUT_EFFECT = (
     "annotate.ui_port",
+    "data.unused",
     "ppo.method",
     "ppo.save_steps",
     "ppo.save_total_limit",
@@ -135,7 +144,13 @@ WITHOUT_EFFECT = (
     "reward.helpfulness.save_steps",
     "reward.safety.save_steps",
 )
-"""Settings, and sections, within these sections that leave a stage's numbers as they are."""
+"""Settings, and sections, within these sections that leave what a finished stage made as it is."""
+FREE_IN_EVALUATION = ("data.heldout_prompts", "data.on_error", "data.too_long")
+"""Settings that an evaluation may have otherwise than the stages that it measures."""
+EACH_FOR_ITSELF = ("seed", "model.dtype", "model.quantization", "model.sampling_copy", "model.lora")
+"""Settings that a stage may have otherwise than the stages that it goes on from: several seeds of PPO, say."""
+SAME_ONCE_MADE = {("data.on_error", "raise", "skip"), ("data.too_long", "raise", "skip")}
+"""(key, value, other value): what was made with the one would have been the same with the other."""
 
 
 def differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
@@ -148,22 +163,30 @@ def differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def changed_settings(folder: Path, name: str, recipe: Recipe) -> list[str]:
-    """Dotted keys in which the recipe that a stage was made with differs from another, where they matter to the stage.
+def changed_settings(folder: Path, name: str, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The settings in which the recipe that a stage was made with differs from another, where they matter to the stage.
 
     Args:
         folder: the stage's, finished or half done.
         name: its name, as in ``SECTIONS``.
         recipe: the other recipe.
+
+    Returns:
+        Dotted key -> the stage's value, the other one.
     """
-    sections = SECTIONS[name]
+    sections = (*SECTIONS[name], "seed")
     before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     now = recipe.model_dump(mode="json")
     keys = differing_keys(
         {key: value_at(before, key) for key in sections}, {key: value_at(now, key) for key in sections}
     )
-    keys = [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in WITHOUT_EFFECT)]
-    return keys + (["seed"] if before.get("seed") != recipe.seed else [])
+    found = {key: (value_at(before, key), value_at(now, key)) for key in keys if not within(key, WITHOUT_EFFECT)}
+    return {key: values for key, values in found.items() if (key, *map(str, values)) not in SAME_ONCE_MADE}
+
+
+def within(key: str, sections: Iterable[str]) -> bool:
+    """Whether a dotted key is one of some settings, or lies in one of some sections."""
+    return any(key == name or key.startswith(f"{name}.") for name in sections)
 
 
 def changed_values(before: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -97,6 +97,10 @@ class DataSection(Section):
     prompts: str = Field(description="training prompts, JSONL")
     heldout_prompts: str | None = Field(None, description="held-out prompts, JSONL; never trained on")
     on_error: Literal["raise", "skip"] = Field("raise", description="malformed line: stop, or skip and count")
+    unused: list[str] = Field(
+        [],
+        description="keys of your files that carry a label (grade, tag, score_...) and are to go unread all the same",
+    )
     too_long: Literal["raise", "skip"] = Field(
         "raise", description="longer than max_length_tokens: stop, or skip and count"
     )

@@ -24,34 +24,38 @@ from alignment.models.pretrained import dtype_name, load_base
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.sections import TOY_MODEL, DataSection, ModelSection
+from alignment.workflow.own_data import is_left_over
 
 
 def heldout_prompts(data: DataSection) -> tuple[list[Prompt], ReadReport]:
     """The held-out prompts and what was left out of them; empty where the recipe names none."""
     if data.heldout_prompts is None:
         return [], ReadReport(path="")
-    return _prompts(data, data.heldout_prompts)
+    return read_prompts(data, data.heldout_prompts)
 
 
-def training_prompts(data: DataSection) -> tuple[list[Prompt], ReadReport]:
-    """The training prompts, checked against the held-out ones, and what was left out of them."""
-    prompts, report = _prompts(data, data.prompts)
-    check_against_heldout(data, (prompt.messages for prompt in prompts), name=data.prompts)
-    return prompts, report
+def check_against_heldout(recipe: Recipe, dialogues: Iterable[Sequence[Message]], *, name: str) -> None:
+    """Raise ``UserError`` if one of the held-out prompts is among these prompts, which are to be trained on.
 
-
-def check_against_heldout(data: DataSection, dialogues: Iterable[Sequence[Message]], *, name: str) -> None:
-    """Raise ``UserError`` if one of the held-out prompts is among these prompts, which are to be trained on."""
+    Held-out prompts of the toy's that are left over in a run with own data are no matter.
+    """
+    if is_left_over(recipe, "data.heldout_prompts"):
+        return
     check_no_overlap(
         dialogues,
-        (prompt.messages for prompt in heldout_prompts(data)[0]),
+        (prompt.messages for prompt in heldout_prompts(recipe.data)[0]),
         train_name=name,
-        heldout_name=str(data.heldout_prompts),
+        heldout_name=str(recipe.data.heldout_prompts),
     )
 
 
-def _prompts(data: DataSection, path: str) -> tuple[list[Prompt], ReadReport]:
-    prompts, report = load_prompts(str(resolve(path)), on_error=data.on_error)
+def read_prompts(data: DataSection, path: str) -> tuple[list[Prompt], ReadReport]:
+    """The prompts of a file and what was left out of them.
+
+    Raises:
+        UserError: a line is wrong and ``data.on_error`` is not ``skip``, or two prompts have one id.
+    """
+    prompts, report = load_prompts(str(resolve(path)), on_error=data.on_error, unused=data.unused)
     counts = Counter(prompt.id for prompt in prompts)
     identifier, count = counts.most_common(1)[0]
     if count > 1:
@@ -169,7 +173,7 @@ def policy_names(folder: RunFolder) -> list[str]:
 
 def load_backbone(folder: RunFolder, settings: ModelSection) -> Backbone:
     """The SFT model of a run as the frozen base of all roles."""
-    return load_base(folder.require("sft", command="python -m stages.sft"), settings)
+    return load_base(folder.require("sft"), settings)
 
 
 def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
@@ -190,7 +194,7 @@ def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
         raise UserError(f"{folder.root} has no policy {name!r}; it has: {', '.join(known) or 'none yet'}")
     if name == "sft":
         return Policy("sft", Role(backbone, None), str(folder.stage("sft")))
-    path = folder.require(stage, int(number), command=f"python -m stages.ppo ppo.method={stage}")
+    path = folder.require(stage, int(number))
     if (path / "config.json").is_file():
         settings = ModelSection(  # type: ignore[call-arg]
             name_or_path=str(path), dtype=dtype_name(backbone.dtype), trust_remote_code=backbone.trust_remote_code
@@ -215,4 +219,4 @@ def base_model_path(recipe: Recipe, folder: RunFolder) -> str:
     """The toy base in the run folder, or the model that the recipe names."""
     if recipe.model.name_or_path != TOY_MODEL:
         return recipe.model.name_or_path
-    return str(folder.require("base", command="python -m stages.base"))
+    return str(folder.require("base"))

@@ -99,6 +99,11 @@ class Pools:
             notes=[note for part in parts for note in part.notes],
         )
 
+    @property
+    def are_collected(self) -> bool:
+        """Whether the run has collected comparisons of its own, in every round so far."""
+        return all(self.folder.finished("annotate", number) for number in range(1, self.round_number + 1))
+
     def _get(self, name: str, format: str, dimension: Dimension) -> RewardData:
         if name == COLLECTED:
             collected = self._collected()
@@ -107,19 +112,22 @@ class Pools:
             return replace(collected, train=train, heldout=heldout)
         source = resolve(name)
         comparisons, report = load_comparisons(
-            str(source), dimension=dimension, format=format, on_error=self.recipe.data.on_error
+            str(source),
+            dimension=dimension,
+            format=format,
+            on_error=self.recipe.data.on_error,
+            unused=self.recipe.data.unused,
         )
         train, heldout = split_by_conversation(
             comparisons, heldout_fraction=self.recipe.reward.heldout_share, seed=self.recipe.seed
         )
-        return RewardData(train, heldout, report.skipped, [source], [report.summary()] if report.n_skipped else [])
+        return RewardData(train, heldout, report.skipped, [source], [] if report.is_whole else [report.summary()])
 
     @functools.cache  # noqa: B019  # lives as long as the pools
     def _collected(self) -> RewardData:
         """The comparisons of all rounds so far, of both dimensions; held-out ones of this round only."""
         files = [
-            self.folder.require("annotate", number, command="python -m stages.annotate") / "comparisons.jsonl"
-            for number in range(1, self.round_number + 1)
+            self.folder.require("annotate", number) / "comparisons.jsonl" for number in range(1, self.round_number + 1)
         ]
         heldout_file = self.folder.stage("annotate", self.round_number) / "heldout_comparisons.jsonl"
         found = [item for file in files for item in read_jsonl(file, Comparison)[0]]
@@ -197,9 +205,7 @@ def _checked(recipe: Recipe, data: RewardData, dimension: Dimension) -> RewardDa
         train_name=f"the {dimension} training comparisons",
         heldout_name="the held-out ones",
     )
-    check_against_heldout(
-        recipe.data, (item.prompt for item in data.train), name=f"the {dimension} training comparisons"
-    )
+    check_against_heldout(recipe, (item.prompt for item in data.train), name=f"the {dimension} training comparisons")
     return data
 
 

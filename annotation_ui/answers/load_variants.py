@@ -63,7 +63,7 @@ class _Loader:
         if self._run is None:
             raise UserError(f"variants: policy={name} belongs to a run. Give its folder: --run runs/toy")
         folder = RunFolder(self._run)
-        base = folder.require("sft", command="python -m stages.sft")
+        base = folder.require("sft")
         if name not in self._policies:
             self._policies[name] = load_policy(folder, self._backbone_of(folder), name)
         policy = self._policies[name]

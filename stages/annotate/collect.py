@@ -16,7 +16,7 @@ from typing import Any
 
 from alignment.data.jsonl_and_raw_rows import ReadReport, write_jsonl
 from alignment.data.readers import load_comparisons
-from alignment.data.records import Comparison
+from alignment.data.records import Comparison, Part, Prompt
 from alignment.data.splits import split_by_conversation
 from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
@@ -28,8 +28,8 @@ from alignment.workflow.prompts_and_policies import (
     load_backbone,
     load_policy,
     newest_before,
-    training_prompts,
 )
+from alignment.workflow.training_prompts import training_prompts
 from stages.annotate.people import judged_by_people
 from stages.annotate.prompt_queues import encode_queues, fill_queues
 from stages.annotate.simulated_round import sample_and_compare
@@ -51,10 +51,14 @@ def from_dataset(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[s
     assert settings.data is not None, "asked for at the door"
     source = resolve(settings.data)
     comparisons, report = load_comparisons(
-        str(source), dimension=settings.dimension, format=settings.format, on_error=recipe.data.on_error
+        str(source),
+        dimension=settings.dimension,
+        format=settings.format,
+        on_error=recipe.data.on_error,
+        unused=recipe.data.unused,
     )
     train, heldout = split_by_conversation(comparisons, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
-    check_against_heldout(recipe.data, (item.prompt for item in train), name=str(source))
+    check_against_heldout(recipe, (item.prompt for item in train), name=str(source))
     say_left_out(report)
     with folder.lock():
         stage = folder.begin("annotate", recipe, round_number)
@@ -63,8 +67,9 @@ def from_dataset(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[s
 
 def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
     """Have two variants of the policy answer and the toy world's annotators compare."""
-    sft = folder.require("sft", command="python -m stages.sft")
-    train, train_report = training_prompts(recipe.data)
+    sft = folder.require("sft")
+    train, train_report, files = training_prompts(recipe, folder, round_number)
+    files += [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
     heldout, heldout_report = heldout_prompts(recipe.data)
     queues = fill_queues(recipe, train, heldout, round_number)
     backbone = load_backbone(folder, recipe.model)
@@ -79,23 +84,23 @@ def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str,
         left_out = {"without preference": sum(part.without_preference for part in collected.values())}
         left_out |= _unread(train_report, heldout_report)
         comparisons = [collected[part].comparisons for part in ("train", "heldout")]
-        files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
         return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
 
 
 def from_people(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
     """Serve pairs in the annotation app until people have judged as many as the recipe asks for."""
-    sft = folder.require("sft", command="python -m stages.sft")
-    train, train_report = training_prompts(recipe.data)
+    sft = folder.require("sft")
+    train, train_report, files = training_prompts(recipe, folder, round_number)
+    files += [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
     heldout, heldout_report = heldout_prompts(recipe.data)
     say_left_out(train_report)
     say_left_out(heldout_report)
     with folder.lock():
-        judged = judged_by_people(recipe, folder, round_number, {"train": train, "heldout": heldout})
+        prompts: dict[Part, list[Prompt]] = {"train": train, "heldout": heldout}
+        judged = judged_by_people(recipe, folder, round_number, prompts, prompt_files=files)
         stage = folder.begin("annotate", recipe, round_number)
         left_out = judged.left_out | _unread(train_report, heldout_report)
         comparisons = [judged.comparisons[part] for part in ("train", "heldout")]
-        files = [resolve(name) for name in (recipe.data.prompts, recipe.data.heldout_prompts) if name]
         return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from threading import Thread
 from typing import IO
 
@@ -40,7 +41,12 @@ from stages.door.progress_and_exit import progress, say
 
 
 def judged_by_people(
-    recipe: Recipe, folder: RunFolder, round_number: int, prompts: Mapping[Part, Sequence[Prompt]]
+    recipe: Recipe,
+    folder: RunFolder,
+    round_number: int,
+    prompts: Mapping[Part, Sequence[Prompt]],
+    *,
+    prompt_files: Sequence[Path],
 ) -> RoundJudgments:
     """Have people judge a round's pairs; returns once enough are judged, with exactly those judgments.
 
@@ -49,6 +55,7 @@ def judged_by_people(
         folder: the run; the app's store lies in it unless the settings name a database.
         round_number: of the round, from 1.
         prompts: the prompts of each part.
+        prompt_files: what they were read from.
 
     Raises:
         UserError: no project is about what is wanted, or no judgment can be had of a kind that is.
@@ -60,7 +67,7 @@ def judged_by_people(
         keep_projects(store, settings, change=not store.is_served())
         projects = _projects(store, settings, goals)
         round_name = f"round-{round_number}-{run_id(folder)}"
-        batch = f"{round_name}-{made_of(recipe, folder, round_number, projects)}"
+        batch = f"{round_name}-{made_of(recipe, folder, round_number, projects, prompt_files)}"
         sampled = folder.root / "annotation" / f"{batch}.json"
         items: dict[str, list[NewItem]] = {}
         if not (has_batch(store, batch) and sampled.is_file()):

@@ -7,11 +7,12 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.records import Dimension, Part, Prompt, SampledAnswer
 from alignment.errors import UserError
-from alignment.files import read_json, resolve, write_json
+from alignment.files import read_json, write_json
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import content_hash
 from alignment.settings.recipe import Recipe
@@ -41,23 +42,29 @@ def run_id(folder: RunFolder) -> str:
     return str(read_json(file)["id"])
 
 
-def made_of(recipe: Recipe, folder: RunFolder, round_number: int, projects: Mapping[Dimension, str]) -> str:
+def made_of(
+    recipe: Recipe,
+    folder: RunFolder,
+    round_number: int,
+    projects: Mapping[Dimension, str],
+    prompt_files: Sequence[Path],
+) -> str:
     """A short hash of what the pairs are made from, the last part of the batch's name.
 
     Another policy, other prompts or other settings make another batch, so no old judgment is taken for a new pair.
 
     Args:
-        recipe: the prompt files, the seed, and how the answers are sampled.
+        recipe: the seed, and how the answers are sampled.
         folder: the run; the newest policy of the rounds before answers.
         round_number: of the round, from 1.
         projects: the project in which pairs about each dimension are judged.
+        prompt_files: what the prompts were read from.
     """
     stage, _, number = newest_before(folder, round_number).partition("-")
     data, settings = recipe.data, recipe.annotate
-    files = [resolve(name) for name in (data.prompts, data.heldout_prompts) if name]
     key = (
         content_hash(folder.stage(stage, int(number) if number else None)),
-        [content_hash(file) if file.exists() else str(file) for file in files],
+        [content_hash(file) if file.exists() else str(file) for file in prompt_files],
         (data.on_error, data.too_long, recipe.seed, settings.temperatures, settings.max_new_tokens),
         [(each.dimension, each.part, each.judgments, projects[each.dimension]) for each in goals_of(recipe)],
     )

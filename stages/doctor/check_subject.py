@@ -14,11 +14,12 @@ from alignment.data.readers import load_demonstrations
 from alignment.data.records import Demonstration, Prompt
 from alignment.files import resolve
 from alignment.models.backbone import Backbone
-from alignment.models.pretrained import load_causal_lm, load_tokenizer
+from alignment.models.pretrained import end_tokens_of, load_causal_lm, load_tokenizer
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.sections import TOY_MODEL
-from alignment.workflow.prompts_and_policies import heldout_prompts, training_prompts
+from alignment.workflow.prompts_and_policies import heldout_prompts
+from alignment.workflow.training_prompts import training_prompts
 
 T = TypeVar("T")
 Status = Literal["ok", "warning", "problem", "skipped"]
@@ -65,12 +66,12 @@ class Subject:
 
     def _path(self) -> str:
         if self.folder.finished("sft"):
-            return str(self.folder.require("sft", command="python -m stages.sft"))
+            return str(self.folder.require("sft"))
         if self.recipe.model.name_or_path != TOY_MODEL:
             return self.recipe.model.name_or_path
         if not self.folder.finished("base"):
-            raise NotYet("not made yet: python -m stages.base")
-        return str(self.folder.require("base", command="python -m stages.base"))
+            raise NotYet(f"not made yet: {self.folder.command_for('base')}")
+        return str(self.folder.require("base"))
 
     @property
     def model(self) -> PreTrainedModel:
@@ -87,8 +88,11 @@ class Subject:
     @property
     def encoder(self) -> DialogueEncoder:
         """Tokenizer and chat template together."""
-        tokenizer = self.tokenizer
-        return self._once("chat template", lambda: DialogueEncoder(tokenizer))
+        tokenizer, path, trusted = self.tokenizer, self.path, self.recipe.model.trust_remote_code
+        return self._once(
+            "chat template",
+            lambda: DialogueEncoder(tokenizer, eos_token_ids=end_tokens_of(path, trust_remote_code=trusted)),
+        )
 
     @property
     def backbone(self) -> Backbone:
@@ -100,7 +104,8 @@ class Subject:
     def prompts(self) -> tuple[list[Prompt], ReadReport]:
         """The training prompts, not yet compared with the held-out ones, and what was left out of them."""
         data = self.recipe.data.model_copy(update={"heldout_prompts": None})
-        return self._once("training prompts", lambda: training_prompts(data))
+        recipe, number = self.recipe.model_copy(update={"data": data}), self.folder.latest_round("annotate") or 1
+        return self._once("training prompts", lambda: training_prompts(recipe, self.folder, number)[:2])
 
     @property
     def heldout(self) -> tuple[list[Prompt], ReadReport]:
@@ -110,8 +115,10 @@ class Subject:
     @property
     def demonstrations(self) -> tuple[list[Demonstration], ReadReport]:
         """The SFT demonstrations, and what was left out of them."""
-        sft, on_error = self.recipe.sft, self.recipe.data.on_error
+        sft, data = self.recipe.sft, self.recipe.data
         return self._once(
             "demonstrations",
-            lambda: load_demonstrations(str(resolve(sft.data)), format=sft.format, on_error=on_error),
+            lambda: load_demonstrations(
+                str(resolve(sft.data)), format=sft.format, on_error=data.on_error, unused=data.unused
+            ),
         )

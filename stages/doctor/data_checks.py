@@ -52,7 +52,11 @@ def comparisons_parse(subject: Subject) -> CheckResult:
             if source == COLLECTED:
                 continue
             records, report = load_comparisons(
-                str(resolve(source)), dimension=name, format=section.format, on_error=recipe.data.on_error
+                str(resolve(source)),
+                dimension=name,
+                format=section.format,
+                on_error=recipe.data.on_error,
+                unused=recipe.data.unused,
             )
             parts.append(f"{report.path}: {len(records)} about {name}{_left_out(report)}")
     if not parts:
@@ -76,14 +80,14 @@ def nothing_overlaps(subject: Subject) -> CheckResult:
     if not heldout:
         raise NotYet("there are no held-out prompts")
     recipe, (prompts, _), (demonstrations, _) = subject.recipe, subject.prompts, subject.demonstrations
-    check_against_heldout(recipe.data, (prompt.messages for prompt in prompts), name=recipe.data.prompts)
+    check_against_heldout(recipe, (prompt.messages for prompt in prompts), name=recipe.data.prompts)
     answered = (
         item.messages[:place]
         for item in demonstrations
         for place, message in enumerate(item.messages)
         if message.role == "assistant"
     )
-    check_against_heldout(recipe.data, answered, name=recipe.sft.data)
+    check_against_heldout(recipe, answered, name=recipe.sft.data)
     return CheckResult("ok", f"none of {heldout} held-out prompts is trained on")
 
 

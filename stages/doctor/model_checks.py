@@ -113,7 +113,7 @@ def reward_model_scores(subject: Subject, *, dimension: Dimension) -> CheckResul
     scorer = _scorer(subject, dimension)
     scores = scorer.score(dialogues, batch_size=SCORED_DIALOGUES)
     where = ", ".join(map(str, scorer.folders))
-    remedy = "train it again: python -m stages.reward overwrite=true"
+    remedy = f"train it again: {subject.folder.command_for('reward', 'overwrite=true')}"
     if not bool(scores.isfinite().all()):
         return CheckResult("problem", f"{where}: a score is not finite", remedy)
     spread = float(scores.std(correction=0))
@@ -132,8 +132,8 @@ def _scorer(subject: Subject, dimension: Dimension) -> RewardScorer:
     if paths is None:
         number = subject.folder.latest_round("reward")
         if number is None:
-            raise NotYet("not trained yet: python -m stages.reward")
-        trained = subject.folder.require("reward", number, command="python -m stages.reward")
+            raise NotYet(f"not trained yet: {subject.folder.command_for('reward')}")
+        trained = subject.folder.require("reward", number)
     alone = given.model_copy(update={"helpfulness": [], "safety": [], dimension: paths})
     return load_reward_models(subject.backbone, trained, alone, subject.recipe.model)[dimension]
 

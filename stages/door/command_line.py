@@ -15,14 +15,14 @@ from typing import Any
 from rich.console import Console
 
 from alignment.errors import UserError
+from alignment.run.commands import called_with
+from alignment.run.run_recipe import recipe_of_run
 from alignment.run.stage_records import SECTIONS
-from alignment.settings.read_recipe import DEFAULT_RECIPE, REQUIRED, leaves, load_recipe, recipe_keys
+from alignment.settings.read_recipe import DEFAULT_RECIPE, MISSING, REQUIRED, leaves, recipe_keys
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import check_plugins, load_plugins
-from stages.door.progress_and_exit import as_called, deferred_stop, guarded
+from stages.door.progress_and_exit import as_called, deferred_stop, guarded, say
 
-MISSING = "???"
-"""In a recipe: no sensible default, the user gives it."""
 STAGE, ALL = "stage", "all"
 """Whose settings ``--help`` and ``--help-all`` show."""
 
@@ -46,30 +46,32 @@ def parser_for(stage: str) -> argparse.ArgumentParser:
 
 def enter(arguments: argparse.Namespace, work: Callable[[], Any]) -> int:
     """Show the help that a command line asks for, or do the work; returns the exit code."""
-    return guarded(lambda: show_help(arguments) if arguments.help else work())
+    with called_with(arguments.config, arguments.overrides):
+        return guarded(lambda: show_help(arguments) if arguments.help else work())
 
 
 def show_help(arguments: argparse.Namespace) -> None:
     """Print what the stage does and its settings, with the values that they have on this command line."""
-    recipe = load_recipe(arguments.config, arguments.overrides)
-    origin = arguments.config or DEFAULT_RECIPE
+    recipe, origin, _ = recipe_of_run(arguments.config, arguments.overrides)
     everything = arguments.help == ALL
     text = help_text(arguments.parser, arguments.stage, recipe, origin=origin, everything=everything)
     Console().out(text, highlight=False)  # not print: its reader may leave, as in "--help-all | head"
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
-    """The recipe that a command line names.
+    """The recipe that a command line is about: the run's own where it has one, else the one that is named.
 
     Raises:
         UserError: as ``load_recipe``; a setting that only the user can give (``???`` in the recipe) is not given; a
             plugin is not there.
     """
-    recipe = load_recipe(arguments.config, arguments.overrides)
+    recipe, origin, notes = recipe_of_run(arguments.config, arguments.overrides)
+    for note in notes:
+        say(note)
     missing = [key for key, value in leaves(recipe.model_dump()) if value == MISSING]
     if missing:
         given = " ".join(f"{key}=..." for key in missing)
-        raise UserError(f"{arguments.config} leaves {len(missing)} settings to you. Give them: {given}")
+        raise UserError(f"{origin} leaves {len(missing)} settings to you. Give them: {given}")
     check_plugins(recipe.plugins)
     return recipe
 

@@ -15,16 +15,16 @@ from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED
 from alignment.settings.sections import TOY_MODEL
-
-SFT_COMMAND = "python -m stages.sft"
-REWARD_COMMAND = "python -m stages.reward"
+from alignment.workflow.own_data import check_judge_meant, check_meant
 
 
 def check_base(recipe: Recipe) -> None:
     """The model is the toy, whose corpus is there."""
     if recipe.model.name_or_path != TOY_MODEL:
         raise UserError(f"model.name_or_path={recipe.model.name_or_path} comes pretrained: start with stages.sft")
-    RunFolder(recipe.run_dir).check_not_finished("base", recipe)
+    folder = RunFolder(recipe.run_dir)
+    folder.check_not_finished("base", recipe)
+    folder.check_settings(recipe, ["base"])
     _check_sources([recipe.base.corpus])
 
 
@@ -32,8 +32,10 @@ def check_sft(recipe: Recipe) -> None:
     """The base model is made, and the demonstrations are there."""
     folder = RunFolder(recipe.run_dir)
     if recipe.model.name_or_path == TOY_MODEL:
-        folder.require("base", command="python -m stages.base")
+        folder.require("base")
     folder.check_not_finished("sft", recipe)
+    folder.check_settings(recipe, ["sft"])
+    check_meant(recipe, "sft.data")
     _check_sources([recipe.sft.data, recipe.data.heldout_prompts])
 
 
@@ -41,8 +43,11 @@ def check_annotate(recipe: Recipe, round_number: int = 1) -> None:
     """There are comparisons to read, or an SFT model that answers prompts."""
     folder, settings = RunFolder(recipe.run_dir), recipe.annotate
     folder.check_not_finished("annotate", recipe, round_number)
+    folder.check_settings(recipe, [folder.place("annotate", round_number)])
+    check_judge_meant(recipe, "annotate.source", toys="simulated", instead="ui or annotate.source=dataset")
     if settings.source != "dataset":
-        folder.require("sft", command=SFT_COMMAND)
+        check_meant(recipe, "data.heldout_prompts")
+        folder.require("sft")
         _check_sources([recipe.data.prompts, recipe.data.heldout_prompts])
     elif settings.data is None:
         raise UserError("annotate.source=dataset needs annotate.data=FILE or a Hub name")
@@ -53,8 +58,9 @@ def check_annotate(recipe: Recipe, round_number: int = 1) -> None:
 def check_reward(recipe: Recipe, round_number: int = 1) -> None:
     """The SFT model is made, and the comparisons are there, collected by the run or in files."""
     folder = RunFolder(recipe.run_dir)
-    folder.require("sft", command=SFT_COMMAND)
+    folder.require("sft")
     folder.check_not_finished("reward", recipe, round_number)
+    folder.check_settings(recipe, [folder.place("reward", round_number)])
     _check_comparisons(recipe, folder, round_number)
 
 
@@ -62,31 +68,41 @@ def check_ablation(recipe: Recipe) -> None:
     """Variants of the reward models need what the reward models need; they may come before or after them."""
     folder = RunFolder(recipe.run_dir)
     _check_comparisons(recipe, folder, folder.latest_round("annotate") or 1)
-    folder.require("sft", command=SFT_COMMAND)
+    folder.require("sft")
 
 
 def check_reward_evaluation(recipe: Recipe) -> None:
     """There are reward models to evaluate; comparisons that are named are there."""
     folder, given = RunFolder(recipe.run_dir), recipe.reward.evaluation
     if given.models is None:
-        folder.require("reward", folder.latest_round("reward") or 1, command=REWARD_COMMAND)
+        folder.require("reward", folder.latest_round("reward") or 1)
     _check_sources(item.data for item in given.data or ())
 
 
-def check_ppo(recipe: Recipe, round_number: int = 1) -> None:
+def check_ppo(recipe: Recipe, round_number: int = 1, *, method: str | None = None) -> None:
     """What is to be run is not finished; reward models, SFT model and prompts are there."""
     folder, given = RunFolder(recipe.run_dir), recipe.ppo.reward_models
-    unfinished_methods(recipe, folder, round_number)
+    making = unfinished_methods(recipe, folder, round_number, method=method)
+    folder.check_settings(recipe, [folder.place(name, round_number) for name in making])
+    check_meant(recipe, *(["sft.data"] if "rejection" in making else []), "data.heldout_prompts")
     if recipe.reward.guard_share > 0 or given.helpfulness is None or given.safety is None:
-        folder.require("reward", round_number, command=REWARD_COMMAND)
-    folder.require("sft", command=SFT_COMMAND)
+        folder.require("reward", round_number)
+    folder.require("sft")
     _check_sources([recipe.data.prompts, recipe.data.heldout_prompts])
 
 
-def unfinished_methods(recipe: Recipe, folder: RunFolder, round_number: int) -> list[str]:
-    """What is to be run; a rejection stage that is finished is kept where ``both`` was stopped between the two."""
-    names: list[str] = ["rejection", "ppo"] if recipe.ppo.method == "both" else [recipe.ppo.method]
-    if recipe.ppo.method == "both" and not folder.finished("ppo", round_number):
+def unfinished_methods(recipe: Recipe, folder: RunFolder, round_number: int, *, method: str | None = None) -> list[str]:
+    """What is to be run; a rejection stage that is finished is kept where ``both`` was stopped between the two.
+
+    Args:
+        recipe: its ``ppo.method`` is meant where no other is given.
+        folder: the run.
+        round_number: of the round, from 1.
+        method: ``rejection``, ``ppo`` or ``both``.
+    """
+    method = method or recipe.ppo.method
+    names: list[str] = ["rejection", "ppo"] if method == "both" else [method]
+    if method == "both" and not folder.finished("ppo", round_number):
         names = [name for name in names if not folder.kept(name, round_number, recipe)]
     for name in names:
         folder.check_not_finished(name, recipe, round_number)
@@ -96,30 +112,39 @@ def unfinished_methods(recipe: Recipe, folder: RunFolder, round_number: int) -> 
 def check_evaluate(recipe: Recipe, round_number: int = 1) -> None:
     """There are policies to judge, and held-out prompts to judge them on."""
     folder = RunFolder(recipe.run_dir)
-    folder.require("sft", command=SFT_COMMAND)
-    if folder.finished("reward", round_number):
-        folder.require("reward", round_number, command=REWARD_COMMAND)
+    folder.require("sft")
+    for name in ("reward", "rejection", "ppo"):
+        if folder.finished(name, round_number):
+            folder.require(name, round_number)
     folder.check_not_finished("eval", recipe, round_number)
+    folder.check_settings(recipe, [folder.place("eval", round_number)])
+    _check_evaluation_meant(recipe)
     if recipe.data.heldout_prompts is None:
         raise UserError("stages.evaluate needs prompts to judge on: give data.heldout_prompts=FILE")
     _check_sources([recipe.data.heldout_prompts])
 
 
+def _check_evaluation_meant(recipe: Recipe) -> None:
+    """Held-out prompts and judge are not the toy's by mere default in a run with own data."""
+    check_meant(recipe, "data.heldout_prompts")
+    check_judge_meant(recipe, "evaluate.judge", toys="gold", instead="none")
+
+
 def check_export(recipe: Recipe) -> None:
     """What is to be exported is made."""
     folder, section = RunFolder(recipe.run_dir), recipe.export
-    folder.require("sft", command=SFT_COMMAND)
+    folder.require("sft")
     if section.what == "policy":
         return
     number = section.round or folder.latest_round("reward") or 1
-    trained = folder.require("reward", number, command=REWARD_COMMAND) / section.what
+    trained = folder.require("reward", number) / section.what
     if not trained.is_dir():
         raise UserError(f"{trained} is missing: round {number} trained no {section.what} model (reward.models)")
 
 
 def check_chat(recipe: Recipe) -> None:
     """There is somebody to talk to."""
-    RunFolder(recipe.run_dir).require("sft", command=SFT_COMMAND)
+    RunFolder(recipe.run_dir).require("sft")
 
 
 def check_pipeline(recipe: Recipe) -> None:
@@ -127,11 +152,14 @@ def check_pipeline(recipe: Recipe) -> None:
     folder = RunFolder(recipe.run_dir)
     planned = list(planned_stages(recipe))
     for name, number in planned:
-        stale = name == "eval" and folder.finished(name, number) and folder.changed_inputs(name, number)
-        if stale or not folder.kept(name, number, recipe):
+        if folder.is_stale_evaluation(name, number, recipe) or not folder.kept(name, number, recipe):
             break
     else:
         return  # everything is made: nothing is read again
+    check_meant(recipe, "sft.data")
+    _check_evaluation_meant(recipe)
+    if any(name == "annotate" for name, _ in planned):
+        check_judge_meant(recipe, "annotate.source", toys="simulated", instead="ui or annotate.source=dataset")
     files = [recipe.sft.data, recipe.data.prompts, recipe.data.heldout_prompts, *recipe.reward.sources]
     collects = any(name == "annotate" for name, _ in planned)
     files += [recipe.annotate.data] if collects and recipe.annotate.source == "dataset" else []
@@ -157,7 +185,7 @@ def planned_stages(recipe: Recipe) -> Iterator[tuple[str, int | None]]:
 def _check_comparisons(recipe: Recipe, folder: RunFolder, round_number: int) -> None:
     """The comparisons of all rounds so far, if the reward models read these, and the files that they read."""
     for number in range(1, round_number + 1) if recipe.reward.reads_collected else ():
-        folder.require("annotate", number, command="python -m stages.annotate")
+        folder.require("annotate", number)
     _check_sources([*recipe.reward.sources, recipe.data.heldout_prompts])
 
 

@@ -86,8 +86,8 @@ def say(message: str) -> None:
 
 
 def say_left_out(report: ReadReport, too_long: int = 0) -> None:
-    """Say what was left out of a file, if anything was."""
-    if report.n_skipped:
+    """Say what of a file was left out or not used, if anything was."""
+    if not report.is_whole:
         say(report.summary())
     if too_long:
         say(f"{report.path}: {too_long} too long, left out")

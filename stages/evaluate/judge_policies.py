@@ -36,7 +36,7 @@ from alignment.workflow.prompts_and_policies import (
 )
 from stages.door.preconditions import check_evaluate
 from stages.door.progress_and_exit import progress, say_left_out
-from stages.evaluate.report_figures import assemble_report
+from stages.evaluate.report_figures import assemble_report, check_readable
 
 
 def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     # Read the held-out prompts, and keep those that leave room for an answer.
     folder = RunFolder(recipe.run_dir)
     check_evaluate(recipe, round_number)
+    check_readable(folder, round_number)
     prompts, left_out = heldout_prompts(recipe.data)
     gold = recipe.evaluate.judge == "gold"
     if gold:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -21,7 +20,7 @@ from alignment.figures.policy_figures import (
     summarise_policy,
 )
 from alignment.figures.reward_model_figures import score_histograms
-from alignment.files import read_json
+from alignment.files import read_json, read_object
 from alignment.machine.device_and_processes import peak_memory_gib
 from alignment.models.pretrained import resolve_dtype
 from alignment.report.blocks_and_reward_schema import RewardFigures
@@ -30,6 +29,8 @@ from alignment.report.number_formats import duration
 from alignment.report.run_report_schema import validate_report
 from alignment.rl.heldout_answers import read_snapshots
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_records import read_metrics
+from alignment.run.stage_replacement import RESULT
 from alignment.settings.recipe import Recipe
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
@@ -107,20 +108,25 @@ def assemble_report(
 def _timings(folder: RunFolder, rounds: int, evaluate_seconds: float) -> dict[str, float | None]:
     """Seconds of each stage, summed over rounds."""
     spent: dict[str, float | None] = {
-        name: folder.result(name)["seconds"] if folder.finished(name) else None for name in TOP_STAGES
+        name: _seconds(folder, name, None) if folder.finished(name) else None for name in TOP_STAGES
     }
     for name in (*ROUND_STAGES, "eval"):
-        seconds = [folder.result(name, n)["seconds"] for n in range(1, rounds + 1) if folder.finished(name, n)]
+        seconds = [_seconds(folder, name, n) for n in range(1, rounds + 1) if folder.finished(name, n)]
         spent["evaluate" if name == "eval" else name] = sum(seconds) if seconds else None
     spent["evaluate"] = round((spent["evaluate"] or 0.0) + evaluate_seconds, 2)
     return {**spent, "total": round(sum(value for value in spent.values() if value is not None), 2)}
+
+
+def _seconds(folder: RunFolder, name: str, round_number: int | None) -> float:
+    return float(read_object(folder.stage(name, round_number) / RESULT, "seconds")["seconds"])
 
 
 def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, Any]) -> dict[str, Any]:
     if not folder.finished("reward", round_number):
         return {}
     blocks = {}
-    for dimension, result in folder.result("reward", round_number)["models"].items():
+    file = folder.stage("reward", round_number) / RESULT
+    for dimension, result in read_object(file, "models")["models"].items():
         if dimension not in get_args(Dimension):
             continue  # the guard pays no policy; its figures are in the stage's result.json
         figures = {key: result[key] for key in RewardFigures.model_fields if key in result}
@@ -182,11 +188,32 @@ def _reward_score(row: JudgedAnswer) -> float:
     return score
 
 
+CURVE = ("update", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate", "objective/beta")
+"""Metrics of an update of PPO that the report draws."""
+
+
+def ppo_metrics(folder: RunFolder, round_number: int) -> list[dict[str, float]]:
+    """The metrics of a round's PPO, a row for each update; none without it.
+
+    Raises:
+        UserError: a line is damaged; names it.
+    """
+    file = folder.stage("ppo", round_number) / "metrics.jsonl"
+    return read_metrics(file, *CURVE) if file.is_file() else []
+
+
+def check_readable(folder: RunFolder, round_number: int) -> None:
+    """Raise ``UserError`` where a report could not be made of what the stages left, before anything is sampled."""
+    ppo_metrics(folder, round_number)
+    read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
+    _timings(folder, round_number, 0.0)
+    _reward_models(folder, round_number, {})
+    _notes(folder, round_number)
+
+
 def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, float]) -> list[dict[str, Any]]:
     # Read the metrics that training wrote, a line per update.
-    stage = folder.stage("ppo", round_number)
-    file = stage / "metrics.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    stage, lines = folder.stage("ppo", round_number), ppo_metrics(folder, round_number)
     # Average the answers of each snapshot: update -> its held-out figures.
     held_out = {
         update: {
@@ -208,7 +235,7 @@ def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, 
             "stop_rate": line["rollout/stop_rate"],
             "beta": line["objective/beta"],
             "disagreement": line.get("objective/helpfulness_disagreement"),
-            **held_out.get(line["update"], {}),
+            **held_out.get(int(line["update"]), {}),
         }
         for line in lines
     ]

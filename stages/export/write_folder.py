@@ -67,7 +67,9 @@ def newest(recipe: Recipe, folder: RunFolder) -> Policy:
     if number is not None:
         made = [found for found in policy_names(folder) if found.endswith(f"-{number}")]
         if not made:
-            raise UserError(f"{folder.root}: round {number} has made no policy. Make it first: python -m stages.ppo")
+            raise UserError(
+                f"{folder.root}: round {number} has made no policy. Make it first: {folder.command_for('ppo')}"
+            )
         name = made[-1]
     return load_policy(folder, base_of(recipe, folder), name)
 

@@ -34,11 +34,12 @@ def run(recipe: Recipe) -> dict[str, Any]:
         for name, number in planned_stages(recipe) if recipe.overwrite else ():
             folder.make_again(name, number)  # so that, once stopped, the same command without overwrite goes on
         for name, number in planned_stages(recipe):
-            settings = settings_of(recipe, folder, name, number)
-            if folder.kept(name, number, settings):
+            if folder.is_stale_evaluation(name, number, recipe):
+                folder.make_again(name, number)
+            if folder.kept(name, number, recipe):
                 console.print(finished_line(folder, folder.place(name, number), said), soft_wrap=True, markup=False)
             else:
-                WORK[name](settings, number or 1)
+                WORK[name](recipe, number or 1)
     report: dict[str, Any] = read_json(folder.root / "report.json")
     show(report, folder)
     return report
@@ -65,27 +66,8 @@ WORK: dict[str, Work] = {
     "sft": lambda recipe, _: finetune.run(recipe),
     "annotate": lambda recipe, number: annotate.run(recipe, number),
     "reward": lambda recipe, number: train_reward_models.run(recipe, number),
-    "rejection": lambda recipe, number: ppo.run(recipe, number),
-    "ppo": lambda recipe, number: ppo.run(recipe, number),
+    "rejection": lambda recipe, number: ppo.run(recipe, number, method="rejection"),
+    "ppo": lambda recipe, number: ppo.run(recipe, number, method="ppo"),
     "eval": lambda recipe, number: evaluate.run(recipe, number),
 }
 """Stage folder -> what makes it, for a round."""
-
-
-def settings_of(recipe: Recipe, folder: RunFolder, name: str, number: int | None) -> Recipe:
-    """The recipe as a stage is to have it.
-
-    ``stages.ppo`` makes two folders, and is asked for one. An evaluation that is finished, but of what has changed
-    since, is made again: nothing is lost by that.
-
-    Args:
-        recipe: of the whole run.
-        folder: the run.
-        name: of the stage's folder.
-        number: of the round, from 1; ``None`` for a stage outside the rounds.
-    """
-    if name in ("rejection", "ppo"):
-        return recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"method": name})})
-    if name == "eval" and folder.finished(name, number) and folder.changed_inputs(name, number):
-        return recipe.model_copy(update={"overwrite": True})
-    return recipe

@@ -135,7 +135,10 @@ def _earlier_winners(folder: RunFolder, round_number: int) -> list[Candidate]:
 def encode_demonstrations(recipe: Recipe, backbone: Backbone) -> tuple[list[EncodedDialogue], int]:
     """The SFT demonstrations, which are fine-tuned on again with the winners, and how many were too long."""
     demonstrations, _ = load_demonstrations(
-        str(resolve(recipe.sft.data)), format=recipe.sft.format, on_error=recipe.data.on_error
+        str(resolve(recipe.sft.data)),
+        format=recipe.sft.format,
+        on_error=recipe.data.on_error,
+        unused=recipe.data.unused,
     )
     return encode_dialogues(
         demonstrations,

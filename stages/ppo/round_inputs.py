@@ -19,9 +19,11 @@ from alignment.reward.gate import gate_named
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
+from alignment.workflow.own_data import is_left_over
 from alignment.workflow.plugins import plugin_files
-from alignment.workflow.prompts_and_policies import heldout_prompts, load_backbone, training_prompts, with_room
-from stages.door.progress_and_exit import say_left_out
+from alignment.workflow.prompts_and_policies import heldout_prompts, load_backbone, with_room
+from alignment.workflow.training_prompts import training_prompts
+from stages.door.progress_and_exit import say, say_left_out
 from stages.ppo.training_watch import check_can_watch
 
 ROUND_SEED = 2**16
@@ -38,6 +40,7 @@ class Round:
     models: dict[str, RewardScorer]
     guard: RewardModel | None
     prompts: list[EncodedPrompt]
+    prompt_files: list[Path]
     left_out: dict[str, int]
     processes: Processes
 
@@ -64,14 +67,13 @@ class Round:
     @property
     def inputs(self) -> list[Path]:
         """Files and folders that PPO is made from."""
-        data = [self.recipe.data.prompts, self.recipe.data.heldout_prompts]
-        return [*(resolve(file) for file in data if file), *self.reward_folders, *plugin_files(self.recipe)]
+        heldout = [resolve(self.recipe.data.heldout_prompts)] if self.recipe.data.heldout_prompts else []
+        return [*self.prompt_files, *heldout, *self.reward_folders, *plugin_files(self.recipe)]
 
     def add_policy(self, adapter: str) -> None:
         """Give the backbone the policy to train: the rejection-sampling checkpoint, else a fresh adapter."""
         if self.folder.finished("rejection", self.number):
-            command = "python -m stages.ppo ppo.method=rejection"
-            start = self.folder.require("rejection", self.number, command=command)
+            start = self.folder.require("rejection", self.number)
             self.backbone.load_adapter(adapter, start, trainable=True)
         else:
             self.folder.seed("ppo", self.recipe, self.number)  # its weights are drawn before the stage begins
@@ -108,7 +110,7 @@ class Round:
         if self.processes.is_main:
             result = make_result()
             result["left_out"] = {**self.left_out, **result.get("left_out", {})}
-            inputs = [resolve(self.recipe.data.prompts), *also, *self.reward_folders, *plugin_files(self.recipe)]
+            inputs = [*self.prompt_files, *also, *self.reward_folders, *plugin_files(self.recipe)]
             self.folder.finish(stage, result, inputs=inputs)
             self.folder.set_policy(name, self.number)
         self.processes.wait()
@@ -122,8 +124,12 @@ def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
     given = recipe.ppo.reward_models
     rewards = folder.stage("reward", round_number)
     if recipe.reward.guard_share > 0 or given.helpfulness is None or given.safety is None:
-        folder.require("reward", round_number, command="python -m stages.reward")
-    prompts, report = training_prompts(recipe.data)
+        folder.require("reward", round_number)
+    prompts, report, files = training_prompts(recipe, folder, round_number)
+    if is_left_over(recipe, "data.prompts"):
+        say(
+            f"data.prompts={recipe.data.prompts} is the toy's file; trained on instead: {len(prompts)} of {report.path}"
+        )
     backbone = load_backbone(folder, recipe.model)
     models = load_reward_models(backbone, rewards, given, recipe.model)
     guard = RewardModel.load(backbone, "guard", rewards / "guard") if recipe.reward.guard_share > 0 else None
@@ -131,4 +137,4 @@ def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
     encoded, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
     say_left_out(report, too_long)
     left_out = {**report.skipped, "prompts too long": too_long}
-    return Round(recipe, round_number, folder, backbone, models, guard, encoded, left_out, processes)
+    return Round(recipe, round_number, folder, backbone, models, guard, encoded, files, left_out, processes)

@@ -21,11 +21,11 @@ from stages.ppo.rejection_sampling import rejection
 from stages.ppo.round_inputs import Round, load_round
 
 
-def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
-    """Make ``round-N/rejection/`` and ``round-N/ppo/``; returns the last stage's result."""
+def run(recipe: Recipe, round_number: int = 1, *, method: str | None = None) -> dict[str, Any]:
+    """Make ``round-N/rejection/`` and ``round-N/ppo/``, or the one that ``method`` names; returns the last result."""
     folder = RunFolder(recipe.run_dir)
-    check_ppo(recipe, round_number)
-    methods = unfinished_methods(recipe, folder, round_number)
+    check_ppo(recipe, round_number, method=method)
+    methods = unfinished_methods(recipe, folder, round_number, method=method)
     inputs = load_round(recipe, folder, round_number)
     result: dict[str, Any] = {}
     for method in methods:

@@ -28,6 +28,7 @@ from alignment.report.number_formats import NONE, percent
 from alignment.report.write_reward_report import write_reward_report
 from alignment.reward.comparison_sets import ComparisonSet, Reader, assemble_evaluation, encode_set, score_models
 from alignment.run.run_folder import RunFolder
+from alignment.run.run_recipe import changes
 from alignment.run.stage_records import changed_settings
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import source_names
@@ -115,7 +116,7 @@ def model_folders(recipe: Recipe, folder: RunFolder) -> dict[str, Path]:
         paths = [find_model(path, with_code=recipe.model.trust_remote_code) for path in given]
     else:
         latest = folder.latest_round("reward") or 1
-        stage = folder.require("reward", latest, command="python -m stages.reward")
+        stage = folder.require("reward", latest)
         paths = [stage / name for name in folder.result("reward", latest)["models"]]
     for path in paths:
         if not (path / FILE).is_file() and not is_classifier(path):
@@ -143,7 +144,11 @@ def comparison_sets(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
         if name in [other.name for other in sets]:
             raise UserError(f"reward.evaluation.data: two sets would have the name {name!r}; rename one of the files")
         comparisons, report = load_comparisons(
-            source, dimension=item.dimension, format=item.format, on_error=recipe.data.on_error
+            source,
+            dimension=item.dimension,
+            format=item.format,
+            on_error=recipe.data.on_error,
+            unused=recipe.data.unused,
         )
         sets.append(ComparisonSet(name, source, comparisons, report.skipped, report=report))
     return sets
@@ -189,18 +194,17 @@ def _heldout_of_run(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
             "'reward.evaluation.data=[{data: FILE, dimension: safety}]'"
         )
     if folder.finished("reward", round_number):
-        changed = changed_settings(folder.stage("reward", round_number), "reward", recipe)
-        changed = [key for key in changed if _decides_the_split(key)]
-        if changed:
+        found = changed_settings(folder.stage("reward", round_number), "reward", recipe)
+        if changed := {key: values for key, values in found.items() if _decides_the_split(key)}:
             raise UserError(
-                f"the reward models of {folder.root} were trained with other settings ({', '.join(changed)}), so which "
+                f"the reward models of {folder.root} were trained with other settings ({changes(changed)}), so which "
                 "comparisons they have not seen is not known. Pass the settings that they were trained with, or name "
                 "other comparisons: reward.evaluation.data"
             )
-    found = reward_data(recipe, folder, round_number or 1)
+    data = reward_data(recipe, folder, round_number or 1)
     return [
         ComparisonSet(name, ", ".join(source_names(recipe.reward.of(name).data)), item.heldout, {})
-        for name, item in found.items()
+        for name, item in data.items()
     ]
 
 

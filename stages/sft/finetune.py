@@ -35,8 +35,10 @@ def run(recipe: Recipe) -> dict[str, Any]:
     check_sft(recipe)
     base = base_model_path(recipe, folder)
     source = resolve(recipe.sft.data)
-    demonstrations, report = load_demonstrations(str(source), format=recipe.sft.format, on_error=recipe.data.on_error)
-    check_against_heldout(recipe.data, answered_prompts(demonstrations), name=str(source))
+    demonstrations, report = load_demonstrations(
+        str(source), format=recipe.sft.format, on_error=recipe.data.on_error, unused=recipe.data.unused
+    )
+    check_against_heldout(recipe, answered_prompts(demonstrations), name=str(source))
     check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
     # Load the base model and encode the demonstrations for it.
     backbone = load_base(base, recipe.model)

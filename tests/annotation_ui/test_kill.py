@@ -152,7 +152,7 @@ def kill_on_postgres(folder: Path, postgres: Postgres, url: str, *, kills: int, 
 
 @pytest.mark.integration
 def test_two_kills_lose_nothing(tmp_path: Path) -> None:
-    kill_on_sqlite(tmp_path, kills=2, judgments=8)
+    kill_on_sqlite(tmp_path, kills=2, judgments=40)
 
 
 @pytest.mark.slow

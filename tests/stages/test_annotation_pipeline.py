@@ -42,7 +42,7 @@ from stages.reward import train_reward_models
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 60.0
+SECONDS = 300.0
 COUNTS = ("helpfulness_pairs=12", "safety_pairs=10", "heldout_helpfulness_pairs=4", "heldout_safety_pairs=4")
 WANTED = 12 + 10 + 4 + 4
 
@@ -136,7 +136,7 @@ def test_the_stage_pauses_with_the_address_and_trains_on_exactly_what_people_sai
         while judge.judge("helpfulness", 1 + next(options) % 8):
             pass
         assert thread.is_alive(), "it went on before the safety project was judged"
-        with suppress(httpx.TransportError):  # once enough are there, the stage stops its server
+        with suppress(httpx.HTTPError):  # once enough are there, the stage stops its server
             while judge.judge("safety", 1 + next(options) % 8):
                 pass
         thread.join(SECONDS)
@@ -259,7 +259,7 @@ def room(said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ro
 
 
 def judged(room: Room, recipe: Recipe, **changes: Any) -> rounds.RoundJudgments:
-    return people.judged_by_people(room.recipe(recipe, **changes), RunFolder(recipe.run_dir), 1, {})
+    return people.judged_by_people(room.recipe(recipe, **changes), RunFolder(recipe.run_dir), 1, {}, prompt_files=[])
 
 
 def ids(found: rounds.RoundJudgments) -> set[str]:
@@ -353,7 +353,7 @@ def test_a_store_whose_server_was_stopped_is_served_here_if_it_does_not_come_bac
         page.keep_open()
         page.keep_open()
         assert said[2:] == [f"waiting for people: open {sqlite_store.server_url()}/login?{said[-1].partition('?')[2]}"]
-        assert httpx.get(said[-1].split()[-1], verify=False).status_code in (200, 303)
+        assert httpx.get(said[-1].split()[-1], verify=False, timeout=60).status_code in (200, 303)
     assert not sqlite_store.is_served()
 
 
@@ -384,8 +384,7 @@ def test_other_prompts_are_another_batch_wherever_they_are(recipe: Recipe, room:
     folder, projects = RunFolder(recipe.run_dir), {"helpfulness": "helpfulness", "safety": "safety"}
 
     def made_of(file: Path) -> str:
-        data = recipe.data.model_copy(update={"prompts": str(file)})
-        return people_pairs.made_of(recipe.model_copy(update={"data": data}), folder, 1, cast(Any, projects))
+        return people_pairs.made_of(recipe, folder, 1, cast(Any, projects), [file])
 
     before = made_of(Path(recipe.data.prompts))
     copy = Path(shutil.copy(recipe.data.prompts, tmp_path / Path(recipe.data.prompts).name))

@@ -23,7 +23,7 @@ from annotation_ui.store.tables import comparison
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 900.0
-PATIENCE_MS = 10_000
+PATIENCE_MS = 60_000
 COUNTS = {"helpfulness_pairs": 24, "safety_pairs": 24, "heldout_helpfulness_pairs": 8, "heldout_safety_pairs": 8}
 
 
@@ -46,6 +46,7 @@ def pipeline(run: Path) -> Iterator[tuple[ChildProcess, str]]:
 
 PHASE = "document.documentElement.dataset.phase"
 TODAY = "document.querySelector('#progress').innerText"
+IS_WRONG = "document.querySelector('#status').dataset.level === 'error'"
 
 
 def judge(page: Page, project: str) -> None:
@@ -63,9 +64,10 @@ def judge(page: Page, project: str) -> None:
         done += phase == "open"
         for key in keys:
             page.keyboard.press(key)
-        page.wait_for_function(
-            f"([phase, today]) => {PHASE} !== phase || {TODAY} !== today", arg=[phase, today], timeout=PATIENCE_MS
-        )
+        change = f"([phase, today]) => {PHASE} !== phase || {TODAY} !== today || {IS_WRONG}"
+        page.wait_for_function(change, arg=[phase, today], timeout=PATIENCE_MS)
+        if page.evaluate(IS_WRONG):  # not answered in time; where the server is gone, loading raises
+            page.reload()
 
 
 @pytest.mark.slow

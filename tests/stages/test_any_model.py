@@ -119,7 +119,7 @@ def test_the_pipeline_annotates_unless_every_reward_model_has_data(
     called: list[str] = []
     for module in (finetune, annotate, train_reward_models, ppo, evaluate):
         name = module.__name__.split(".")[1]
-        monkeypatch.setattr(module, "run", lambda *unused, name=name: called.append(name))
+        monkeypatch.setattr(module, "run", lambda *unused, name=name, **options: called.append(name))
     monkeypatch.setattr(run_stages, "read_json", lambda file: {})
     monkeypatch.setattr(run_stages, "show", lambda report, folder: None)
     own = [f"reward.helpfulness.data={tmp_path}"] if both else []

@@ -196,7 +196,9 @@ class TestRefused:
         return recipe
 
     def test_other_settings(self, stopped: Recipe, recipe_in: Callable[..., Recipe]) -> None:
-        with pytest.raises(UserError, match=r"stopped half-way.*ppo\.kl_beta, ppo\.updates.*overwrite=true"):
+        with pytest.raises(
+            UserError, match=r"stopped half-way.*ppo\.kl_beta=0\.01, now 0\.2; ppo\.updates=7, now 9.*overwrite=true"
+        ):
             ppo.run(recipe_in("run", "ppo.kl_beta=0.2", "ppo.updates=9"))
 
     def test_other_data(self, stopped: Recipe, recipe_in: Callable[..., Recipe], tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_no_safety_label_at_all(made: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_an_empty_grade(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = refused(made, capsys, spoil=lambda row: row.update(grade=""))
-    assert "spoiled.jsonl, line 1: grade: Input should be 'significantly_better'" in shown
+    assert "spoiled.jsonl, line 2: 'grade' must be one of significantly_better" in shown
     assert "data.on_error=skip" in shown
 
 

@@ -43,7 +43,7 @@ from annotation_ui.store.pairs import VariantInfo as StoredVariant
 from annotation_ui.store.projects import keep_project, project_named
 from annotation_ui.vocabulary import AccountRole, Pane, Slot
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
 COLOURS: dict[Slot, str] = {"a": "red", "b": "blue"}
 VARIANTS: dict[Slot, str] = {"a": "ppo-1@0.7", "b": "ppo-1@1.3"}
 LONG_AGO = "2020-01-01T00:00:00.000Z"
@@ -325,11 +325,17 @@ class Office:
         return Desk(self.store, self.settings, Generator(both, workers=4) if self.live else None)
 
     def close(self) -> None:
-        """Stop the generator, as when the server ends in good order."""
-        for variant in self.variants.values():
-            variant.may_end.set()
-        if self.desk.generator is not None:
-            self.desk.generator.close()
+        """Stop the generator, as when the server ends in good order; what is held goes on once it is told to stop."""
+        generator = self.desk.generator
+        if generator is None:
+            return
+        closing = threading.Thread(target=generator.close)
+        closing.start()
+        try:
+            wait_for(lambda: all(job.stop.is_set() for job in list(generator._jobs.values())), bool)
+        finally:
+            self.let_go()
+            closing.join()
 
     def hold(self, *slots: Slot) -> None:
         """Have answers stop halfway."""
@@ -379,7 +385,7 @@ def check_taken(store: Store) -> None:
 
 
 def wait_for(look: Callable[[], Any], is_right: Callable[[Any], bool]) -> Any:
-    """Look until it is right, for at most twenty seconds; returns what was seen."""
+    """Look until it is right, for at most two minutes; returns what was seen."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_right(seen := look()):
         assert time.monotonic() < deadline, f"still {seen}"

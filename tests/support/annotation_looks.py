@@ -89,7 +89,9 @@ def first_paint_ms(page: Page) -> float:
 
     The navigation that follows a sign-in starts when the form is sent, so that checking the password is in it.
     """
-    return float(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+    paints = "performance.getEntriesByName('first-contentful-paint')"
+    page.wait_for_function(f"{paints}.length > 0")
+    return float(page.evaluate(f"{paints}[0].startTime"))
 
 
 def shown_ms(page: Page) -> float:

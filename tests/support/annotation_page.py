@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 SIDES: tuple[Side, Side] = ("left", "right")
-PATIENCE_MS = 15_000
+PATIENCE_MS = 60_000
 NOTE_POINTERS = """
 window.pointerEvents = [];
 for (const name of ["pointerdown", "pointermove", "mousedown", "mousemove", "wheel", "touchstart", "click"])
@@ -47,6 +47,11 @@ _ENTER_AS_SOON_AS_SAVED = """(status) => {
     observer.disconnect();
     document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
   }).observe(line, { attributes: true });
+}"""
+
+_ENTER_TWICE = """() => {
+  for (let pressed = 0; pressed < 2; pressed += 1)
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
 }"""
 
 STREAMS = "**/queue/join*"
@@ -131,9 +136,10 @@ class DeskPage:
         return self
 
     def wait_for_phase(self, *phases: str) -> DeskPage:
-        """Wait until the page is in one of these phases, or in any, and has been drawn since."""
+        """Wait until the page shows a desk in one of these phases, or in any, and has been drawn since."""
         now = "document.documentElement.dataset.phase"
-        return self.wait_for(f"want => {now} && (!want.length || want.includes({now}))", phases).wait_until_drawn()
+        is_there = f"{now} && {now} !== 'none'"  # "none": the page says something and has no desk yet
+        return self.wait_for(f"want => {is_there} && (!want.length || want.includes({now}))", phases).wait_until_drawn()
 
     def wait_until_drawn(self) -> DeskPage:
         """Wait for two frames: what was received is then in the document and on the screen."""
@@ -324,6 +330,11 @@ class DeskPage:
     def enter_as_soon_as_saved(self) -> DeskPage:
         """Have Enter pressed once more when the page says that a judgment is saved, before anything else happens."""
         self.page.evaluate(_ENTER_AS_SOON_AS_SAVED, STATUS)
+        return self
+
+    def enter_twice_at_once(self) -> DeskPage:
+        """Press Enter twice before anything else can happen on the page."""
+        self.page.evaluate(_ENTER_TWICE)
         return self
 
     def skip(self, number: int) -> DeskPage:

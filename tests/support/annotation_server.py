@@ -68,7 +68,7 @@ class Script:
     Attributes:
         colour: what its answers begin with, unless ``answer`` is set.
         answer: its answer, or how it is made from the messages.
-        ends: answers stop halfway until this is set.
+        ends: answers stop halfway, and errors wait, until this is set.
         failures: how many times it still answers with an error that names it.
         finish_reason: how its answers end.
         asked: the messages that it was given, each time.
@@ -146,6 +146,7 @@ class _Endpoint(BaseHTTPRequestHandler):
         script.seeds.append(asked["seed"])
         if script.failures:
             script.failures -= 1
+            script.ends.wait(PATIENCE_SECONDS)
             self.send_error(503, f"{asked['model']} is overloaded")
             return
         self.send_response(200)

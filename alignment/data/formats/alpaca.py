@@ -10,8 +10,6 @@ import math
 from alignment.data.formats.row_format import (
     AnswerPair,
     Format,
-    NoPreference,
-    Row,
     chosen_side,
     comparison_reader,
     demonstration_reader,
@@ -21,6 +19,7 @@ from alignment.data.formats.row_format import (
     text_at,
     turn_of,
 )
+from alignment.data.formats.row_labels import NoPreference, Row
 from alignment.data.records import Dialogue, Grade
 
 

@@ -7,8 +7,6 @@ import re
 from alignment.data.formats.row_format import (
     AnswerPair,
     Format,
-    NoPreference,
-    Row,
     comparison_reader,
     demonstration_reader,
     make_pair,
@@ -17,6 +15,7 @@ from alignment.data.formats.row_format import (
     turn_of,
     until_user,
 )
+from alignment.data.formats.row_labels import NoPreference, Row
 from alignment.data.records import ChatRole, Dialogue
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")

@@ -11,21 +11,25 @@ rest.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
+from alignment.data.formats.row_labels import (
+    NoPreference,
+    Row,
+    check_is_to_be_imitated,
+    dimension_of,
+    grade_of,
+    in_context,
+    safety_of,
+)
 from alignment.data.records import ChatRole, Comparison, Demonstration, Dialogue, Dimension, Grade, Message, Prompt
 from alignment.data.splits import first_turn_key
 
-Row = Mapping[str, Any]
 R_co = TypeVar("R_co", bound=BaseModel, covariant=True)
-
-
-class NoPreference(Exception):
-    """A sound row that has nothing to learn from; its text is the reason that the report counts."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,17 @@ def comparison_reader(recognises: Callable[[Row], bool], pair: Callable[[Row], A
 
     def read(row: Row, defaults: RowDefaults) -> Comparison:
         answers = pair(row)
+        prompt = in_context(row, answers.prompt)
+        conversation = row.get("conversation_id")
         return Comparison(
             id=defaults.id,
-            prompt=answers.prompt,
+            prompt=prompt,
             chosen=(turn_of("assistant", answers.chosen),),
             rejected=(turn_of("assistant", answers.rejected),),
-            dimension=defaults.dimension,
-            grade=answers.grade,
-            conversation_id=first_turn_key(answers.prompt),
+            dimension=check_about(row, defaults.dimension),
+            grade=grade_of(row) or answers.grade,
+            safety=safety_of(row),
+            conversation_id=first_turn_key(prompt) if conversation is None else str(conversation),
         )
 
     return RowReader(recognises, read)
@@ -116,17 +123,29 @@ def demonstration_reader(
     recognises: Callable[[Row], bool], dialogue: Callable[[Row], Dialogue]
 ) -> RowReader[Demonstration]:
     """The reader of a format whose rows hold a dialogue to imitate."""
-    return RowReader(recognises, lambda row, defaults: Demonstration(id=defaults.id, messages=dialogue(row)))
+
+    def read(row: Row, defaults: RowDefaults) -> Demonstration:
+        check_is_to_be_imitated(row)
+        return Demonstration(id=defaults.id, messages=in_context(row, dialogue(row)))
+
+    return RowReader(recognises, read)
 
 
 def prompt_reader(recognises: Callable[[Row], bool], dialogue: Callable[[Row], Dialogue]) -> RowReader[Prompt]:
     """The reader of a format whose rows hold a dialogue up to a user turn."""
 
     def read(row: Row, defaults: RowDefaults) -> Prompt:
-        tag = defaults.dimension
-        return Prompt(id=defaults.id, messages=dialogue(row), dimension=tag, kind=tag)
+        tag = dimension_of(row, defaults.dimension)
+        return Prompt(id=defaults.id, messages=in_context(row, dialogue(row)), dimension=tag, kind=tag)
 
     return RowReader(recognises, read)
+
+
+def check_about(row: Row, dimension: Dimension) -> Dimension:
+    """What a comparison is about; raise ``NoPreference`` if that is not what the file is read for."""
+    if (about := dimension_of(row, dimension)) != dimension:
+        raise NoPreference(f"about {about}")
+    return about
 
 
 def text_at(row: Row, key: str, *, optional: bool = False) -> str:

@@ -9,7 +9,6 @@ from alignment.data.formats.hh import is_transcript, pair_of_dialogues, parse_tr
 from alignment.data.formats.row_format import (
     AnswerPair,
     Format,
-    Row,
     comparison_reader,
     demonstration_reader,
     has_keys,
@@ -18,6 +17,7 @@ from alignment.data.formats.row_format import (
     turn_of,
     until_user,
 )
+from alignment.data.formats.row_labels import Row, check_is_one_text
 from alignment.data.records import ChatRole, Dialogue, Message
 
 
@@ -42,6 +42,7 @@ def _trl_prompt_part(value: object) -> Dialogue:
     if isinstance(value, str):
         if is_transcript(value) and value.rstrip().endswith("Assistant:"):
             return parse_transcript(value.rstrip().removesuffix("Assistant:"))
+        check_is_one_text(value, "prompt")
         return (turn_of("user", value),)
     return _messages(value, "prompt")
 

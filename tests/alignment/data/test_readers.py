@@ -296,7 +296,7 @@ def test_own_demonstrations_and_prompts(tmp_path: Path) -> None:
 
 def test_malformed_own_record_names_the_field(file: Callable[..., str]) -> None:
     rows = [own_comparison(1).model_dump(), {**own_comparison(2).model_dump(), "grade": "great"}]
-    with pytest.raises(UserError, match=r"line 2: grade: .*negligibly_better"):
+    with pytest.raises(UserError, match=r"line 2: 'grade' must be one of .*negligibly_better"):
         load_comparisons(file(rows), dimension="helpfulness")
 
 

@@ -26,13 +26,17 @@ from tiny import (
     unchanged,
 )
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from alignment.data.encoded_dialogues import EncodedPrompt
+from alignment.data.records import Message, Prompt
 from alignment.errors import UserError
 from alignment.masks_padding_logprobs import pad_right
-from alignment.models.backbone import Backbone
-from alignment.models.pretrained import load_causal_lm, load_tokenizer, merge_and_save
+from alignment.models.backbone import Backbone, Role, save_model
+from alignment.models.pretrained import end_tokens_of, load_causal_lm, load_tokenizer, merge_and_save
+from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.shared_prompts import pack_answers
+from alignment.settings.sections import SamplingSection
 
 ROWS = token_rows(11, 4, 7)
 
@@ -238,6 +242,25 @@ class TestFiles:
         stops = merged.generation_config.eos_token_id
         assert set(stops) == any_backbone.encoder.stop_ids, "``generate`` stops by itself"
         assert merged.config.use_cache
+
+    def test_every_token_that_ends_an_answer_for_generate_does_so_here_and_is_saved(self, tmp_path: Path) -> None:
+        """As in Llama 3, whose turns end with another token than its documents."""
+        save_tiny_model(tmp_path / "model")
+        assert end_tokens_of(str(tmp_path / "model")) == [2]
+        GenerationConfig(eos_token_id=[2, 17]).save_pretrained(str(tmp_path / "model"))
+        base = load_tiny(tmp_path / "model")
+        assert {2, 17} <= base.encoder.stop_ids
+        asked = (Message(role="user", content="Hi?"),)
+        torch.manual_seed(0)
+        answers = answer_prompts(
+            Role(base, None),
+            [EncodedPrompt(Prompt(id=str(n), messages=asked), [1, 5, n]) for n in range(20, 80)],
+            SamplingSection(temperature=50.0, max_new_tokens=90, batch_size_prompts=60),
+        )
+        last = {row[-1] for row, stopped in zip(answers.row_ids(), answers.stopped.tolist(), strict=True) if stopped}
+        assert last == base.encoder.stop_ids
+        save_model(base.base, base.encoder, tmp_path / "saved")
+        assert {2, 17} <= set(end_tokens_of(str(tmp_path / "saved")))
 
     def test_the_same_adapter_is_saved_to_the_same_bytes(self, backbone: Backbone, tmp_path: Path) -> None:
         add_role(backbone, "policy", seed=1)

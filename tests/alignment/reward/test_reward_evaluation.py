@@ -251,5 +251,5 @@ class TestEvaluateOnly:
         changed = reduced_recipe(
             {**files, "pretraining": "unused"}, tmp_path / "run", *settings, "reward.evaluation.to=elsewhere"
         )
-        assert changed_settings(folder.stage("reward", 1), "reward", changed) == []
+        assert changed_settings(folder.stage("reward", 1), "reward", changed) == {}
         assert folder.changed_inputs("reward", 1) == []

@@ -54,7 +54,7 @@ def kept(run: RunFolder) -> bool:
 
 
 def test_what_was_made_is_kept(run: RunFolder) -> None:
-    assert kept(run) and run.require("reward", 1, command="") == run.stage("reward", 1)
+    assert kept(run) and run.require("reward", 1) == run.stage("reward", 1)
     files = read_json(run.root / "sft" / "manifest.json")["files"]
     assert files.keys() == {"config.yaml", "env.json", "merges", "part/model.safetensors", "result.json"}
 
@@ -77,9 +77,9 @@ def test_an_edited_stage_is_named_wherever_it_is_wanted(run: RunFolder, edit: Ed
     hint = f"python -m stages.doctor --run {run.root} --accept sft"
     for wanted in (
         lambda: run.kept("sft", None, load_recipe()),
-        lambda: run.require("sft", command=""),
+        lambda: run.require("sft"),
         lambda: run.kept("reward", 1, load_recipe()),
-        lambda: run.require("reward", 1, command=""),
+        lambda: run.require("reward", 1),
     ):
         with pytest.raises(UserError) as refused:
             wanted()

@@ -108,7 +108,7 @@ def test_values_out_of_range_are_refused(override: str) -> None:
 
 
 def test_true_and_false_are_no_numbers_and_stay_what_they_are_elsewhere() -> None:
-    assert "seed: a number is wanted here, not true or false (given: True)" in refusal("seed=true")
+    assert "seed: a number is wanted here, not true or false (given on the command line: True)" in refusal("seed=true")
     assert load_recipe(None, ["overwrite=true", "model.sampling_copy=false"]).overwrite
 
 
@@ -145,7 +145,7 @@ def test_a_recipe_that_is_not_there_or_not_yaml(tmp_path: Path) -> None:
 def test_a_saved_recipe_reads_back_as_the_same(tmp_path: Path) -> None:
     recipe = load_recipe(None, ["seed=5", "annotate.temperatures=[0.7,1.3]"])
     save_recipe(recipe, tmp_path / "config.yaml")
-    assert load_recipe(str(tmp_path / "config.yaml")) == recipe
+    assert load_recipe(str(tmp_path / "config.yaml")).model_dump() == recipe.model_dump()
 
 
 def filled(recipe: Path) -> list[str]:
@@ -244,3 +244,37 @@ def test_the_settings_of_the_annotation_app_are_valid() -> None:
         "safety": True,
     }
     assert settings.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("seed: 1\nsft: [\n", ", line 3: not YAML"),
+        ("seed: 1\nseed: 2\n", ", line 2: not YAML (found duplicate key seed)"),
+        ("seed: 1\n\t- 2\n", ", line 2: not YAML"),
+        ("seed: ${nowhere}\n", "'nowhere' not found"),
+        ("- 1\n", "a mapping of sections, found list"),
+        (b"\xff\xfe", "can't decode byte"),
+    ],
+)
+def test_a_mistake_in_a_file_names_file_and_line(text: str | bytes, named: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError) as caught:
+        load_recipe(str(file))
+    assert str(caught.value).startswith(str(file)) and named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["sft.data=[a", "sft.data={a: ", "sft.data=${nowhere}", "seed=!!python/name:os.system x", "run_dir=\udcff"],
+)
+def test_an_override_that_cannot_be_read_is_named(override: str) -> None:
+    message = refusal("seed=1", override, "rounds=2")
+    assert message.startswith(f"{override!r} on the command line: ")
+
+
+@pytest.mark.parametrize("override", ["ppo.updates=some", "ppo.updates.x=3", "ppo=3", "ppo.kl_betta=1"])
+def test_a_wrong_value_says_that_it_is_from_the_command_line(override: str) -> None:
+    assert "on the command line" in refusal(override)
+    assert "on the command line" not in refusal("seed=none").replace("seed: ", "").partition("\n")[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 
@@ -266,11 +265,3 @@ def test_qualities_of_the_corpus_are_ordered() -> None:
 def test_an_unknown_request_is_an_error() -> None:
     with pytest.raises(ValueError, match="knows only prompts of data/toy"):
         judge((Message(role="user", content="Who won the cup?"),), "Nobody.")
-
-
-def test_speed() -> None:
-    judge(CAPITAL, "Paris.")  # builds the index
-    start = time.perf_counter()
-    for _ in range(1000):
-        judge(CAPITAL, "The capital of France is Paris. Rome is a large of city known Paris for the.")
-    assert 1000 / (time.perf_counter() - start) > 1000  # about 15,000 a second on an idle core

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 ASK = [Message(role="user", content="what is it")]
 URL = "http://10.1.2.3:8000/v1"
+PATIENCE_SECONDS = 60.0
 Step = str | threading.Event | Exception
 
 
-def until(ready: Callable[[], object], seconds: float = 10.0) -> None:
+def until(ready: Callable[[], object]) -> None:
     """Wait until something is true; a test that waits in vain fails."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not ready():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.001)
@@ -61,7 +62,7 @@ class Script:
                 if isinstance(step, Exception):
                     raise step
                 if isinstance(step, threading.Event):
-                    assert step.wait(10)
+                    assert step.wait(PATIENCE_SECONDS)
                 else:
                     text = step
                     yield Piece(text)
@@ -373,8 +374,9 @@ class TestClosing:
         closing.start()
         with pytest.raises(Refused, match="being stopped"):
             until_refused(generator)
+        until(lambda: all(job.stop.is_set() for job in list(generator._jobs.values())))
         held.set()
-        closing.join(10)
+        closing.join(PATIENCE_SECONDS)
         assert not closing.is_alive()
         assert [ends.outcomes for ends in all_ends] == [[JobOutcome(error=texts.SERVER_STOPPED)]] * 3
         assert len(a.calls) == 1, "what waits is not begun any more"

@@ -183,6 +183,7 @@ def test_a_double_press_sends_one_prompt(office: Office) -> None:
     assert sum(isinstance(result, View) for result in results) == 1
     assert all(isinstance(result, (View, Refused)) for result in results)
     assert len(rows(office.store, pair)) == 1
+    ada.settled()
     ada.judge(1)
     together([lambda: ada.ask("two")] * 4)
     assert len(rows(office.store, pair)) == 2

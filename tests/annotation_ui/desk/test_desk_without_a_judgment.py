@@ -14,6 +14,7 @@ from annotation_fixtures import (
     only,
     rows,
     together,
+    wait_for,
 )
 from desk_kit import outcome, refusal
 
@@ -194,8 +195,12 @@ def test_a_prompt_of_ones_own_goes_to_nobody_else(office: Office) -> None:
 
 def test_a_variant_that_fails_is_tried_again(office: Office) -> None:
     ada = office.person("ada")
+    office.hold("b")
     office.variants["b"].failures = 1
-    view = ada.ask("one")
+    office.desk.ask(ada.id, "helpfulness", "one")
+    wait_for(lambda: len(office.variants["a"].seeds), (1).__eq__)  # else the failure of b may stop a before it begins
+    office.let_go()
+    view = ada.settled()
     assert (view.phase, view.message, view.level) == ("failed", texts.MODEL_FAILED, "error")
     assert (view.left, view.right, view.submission_id and "set") in [(None, None, None), (None, None, "set")]
     assert rows(office.store, answer) == []

@@ -102,11 +102,13 @@ def test_nothing_that_the_browser_gets_tells_who_wrote_an_answer(site: Site, des
     desk.press("Enter").wait_for_phase("generating")
     for pane in PANES.values():
         desk.wait_for_text(pane, "to")
+    desk.wait_for("at => window.fetched.some(([url, body]) => url.includes(at) && body.includes('red to'))", STREAM)
     site.models.let_go()
     desk.wait_for_phase("open").judge(8, "f")
     desk.push("edit").wait_for_status("Editing")
     received.read()
-    desk.reload()
+    with desk.leaving_a_stream():
+        desk.reload()
     parts = received.read()
 
     streams = [body for url, body in parts if STREAM in url]

@@ -70,7 +70,7 @@ def test_a_turn_with_the_keyboard_alone(site: Site, desk: DeskPage) -> None:
     assert (said.chosen_slot, said.grade, said.safety) == (slots["right"], "slightly_better", "both_safe")
     assert (said.note, said.flags_json) == ("2 of 8 quite (fine), see 1/5?", "[]")
     assert said.input_method == "keyboard"
-    assert 0 < said.active_ms < 60_000
+    assert 0 < said.active_ms < 600_000
     assert desk.pointer_events == []
 
 
@@ -116,7 +116,7 @@ def test_enter_twice_saves_once(site: Site, desk: DeskPage) -> None:
     project = site.project(mode="queue", max_turns=1)
     site.add_items(project, [new_item(f"ask {number}", answered=True) for number in range(2)])
     ada = site.person()
-    desk.enter(ada, project).fetch().enter_as_soon_as_saved().press("2", "Enter", "Enter").wait_for_prompt("ask 1")
+    desk.enter(ada, project).fetch().enter_as_soon_as_saved().press("2").enter_twice_at_once().wait_for_prompt("ask 1")
     (said,) = judgments_of(site, ada)
     assert said.grade == "better"
     assert desk.option is None

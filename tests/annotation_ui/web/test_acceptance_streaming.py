@@ -27,7 +27,7 @@ def test_both_answers_grow_and_grading_opens_when_both_have_ended(site: Site, de
     site.models.let_go("a")
     slots = {slot: side for side, slot in desk.slots().items()}
     desk.wait_for_text(PANES[slots["a"]], "red to 1: How do I bake bread?")
-    assert desk.find(f"{PANES[slots['a']]} {WRITING}").count() == 0
+    desk.wait_for("where => !document.querySelector(where)", f"{PANES[slots['a']]} {WRITING}")
     assert desk.find(f"{PANES[slots['b']]} {WRITING}").is_visible()
     desk.press("1")
     assert (desk.phase, desk.may_judge, desk.option) == ("generating", False, None)
@@ -54,10 +54,12 @@ def test_a_cut_off_answer_says_so(site: Site, desk: DeskPage) -> None:
 def test_an_answer_is_there_though_it_looks_like_the_one_before(site: Site, desk: DeskPage) -> None:
     """Gradio draws no piece of the page again that is equal to the last one: the script must not have emptied it."""
     site.models.hold("b")
-    desk.enter(site.person(), site.project(mode="free"))
-    whole = f"{COLOURS['a']} to 1: How are you?"
-    with desk.streams_held() as held:
+    ada, project = site.person(), site.project(mode="free")
+    desk.enter(ada, project)
+    whole, form = f"{COLOURS['a']} to 1: How are you?", {"data": [{"project": project}]}
+    with desk.streams_held() as held, site.client(ada) as client:
         desk.send("How are you?")
+        wait_for(lambda: client.post("/gradio_api/run/view", json=form).text, lambda seen: whole in seen)
         for look in range(1, 4):  # the third finds what the second has drawn
             wait_for(lambda: desk.phase and len(held), look.__eq__)
             if look == 2:
@@ -74,7 +76,7 @@ def test_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
     site: Site, desk: DeskPage, slot: str
 ) -> None:
     ada = site.person()
-    failing, other = (site.models[one] for one in (slot, "b" if slot == "a" else "a"))  # type: ignore[index]
+    failing = site.models[slot]  # type: ignore[index]
     failing.failures = 2
     desk.enter(ada, site.project(mode="free")).send("Try this.").wait_for_phase("failed")
     card = desk.text(CARD)
@@ -84,9 +86,9 @@ def test_a_failure_is_shown_nothing_half_is_kept_and_it_can_be_tried_again(
     desk.press("1", "2")
     assert desk.option is None
 
-    other.ends.clear()
+    site.models.hold()
     desk.press("Enter").wait_for_phase("generating")
-    other.ends.set()
+    site.models.let_go()
     desk.wait_for_phase("failed").press("Enter").wait_for_phase("open").wait_for_prompt("Try this.")
     assert only(site.store, tables.pair, id=_pair(site, ada.id)).state == "complete"
     assert len(rows(site.store, tables.answer, pair_id=_pair(site, ada.id))) == 2
@@ -115,6 +117,7 @@ def test_one_persons_answers_do_not_wait_for_anothers(site: Site, desk: DeskPage
     site.models.hold()
     desk.enter(site.person(), project).send("First.").wait_for_phase("generating")
     held = site.models.scripts
+    wait_for(lambda: [len(script.asked) for script in held.values()], [1, 1].__eq__)
     site.models.scripts = {slot: Script(COLOURS[slot]) for slot in COLOURS}
     site.models.let_go()
     site.act(ben, "ask", project=project, text="Second.")
@@ -181,7 +184,8 @@ def test_every_phase_comes_back_as_it_was(site: Site, desk: DeskPage) -> None:
 
     whole = desk.answers()
     desk.press("7", "f", "m").type("so far").press("Escape")
-    desk.reload().wait_for_prompt("ask the queue")
+    with desk.leaving_a_stream():
+        desk.reload().wait_for_prompt("ask the queue")
     assert (desk.answers(), desk.slots()) == (whole, before)
     assert (desk.option, desk.flagged, desk.note) == (7, True, "so far")
     assert desk.may_judge
@@ -196,7 +200,8 @@ def test_every_phase_comes_back_as_it_was(site: Site, desk: DeskPage) -> None:
     desk.ask("And then?")
     past, whole, before, history = desk.past, desk.answers(), desk.slots(), desk.history
     assert "ask the queue" in past
-    desk.reload().wait_for_prompt("And then?")
+    with desk.leaving_a_stream():
+        desk.reload().wait_for_prompt("And then?")
     assert (desk.past, desk.answers(), desk.slots(), desk.history) == (past, whole, before, history)
     desk.judge(2)
     assert [len(script.asked) for script in site.models.scripts.values()] == [2, 2]  # nothing was drawn again

@@ -1,0 +1,120 @@
+"""The recipe of a run: ``recipe.yaml`` in its folder, which says what later commands need not say again.
+
+The first command that makes something writes it: every setting, and under ``made_from`` the recipe that these are
+from. A later command without ``--config`` reads it, then its own command line. What another recipe that is named sets
+wins over it; whether a finished stage was made with something else is looked at afterwards
+(``RunFolder.check_settings``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignment.files import resolve
+from alignment.run.stage_records import differing_keys
+from alignment.settings.read_recipe import MISSING, leaves, load_recipe, save_recipe, value_at
+from alignment.settings.recipe import Recipe
+
+RUN_RECIPE = "recipe.yaml"
+"""In a run folder."""
+NOT_OF_THE_RUN = ("run_dir", "overwrite")
+"""Settings of one command: where the run is now, and whether this time a stage is made again."""
+
+
+def recipe_of_run(config: str | None, overrides: Sequence[str]) -> tuple[Recipe, str, list[str]]:
+    """The recipe that a command is to follow.
+
+    Args:
+        config: the recipe that it names, if any.
+        overrides: its settings, ``key.sub=value``.
+
+    Returns:
+        The recipe; the file it is from, for people; and what is to be said of it.
+
+    Raises:
+        UserError: as ``load_recipe``, of the recipe that is named or of the run's.
+    """
+    asked = load_recipe(config, overrides)
+    file = Path(asked.run_dir) / RUN_RECIPE
+    if not file.is_file():
+        return asked, config or str(asked.origin.recipe), []
+    kept = load_recipe(str(file))
+    if config is not None and asked.origin.sha256 != kept.origin.sha256:
+        return *_of_another(config, overrides, asked, kept), [_differences(config, asked, kept, file)]
+    notes = [] if config else _changed_since(kept, file)
+    recipe = load_recipe(str(file), overrides)
+    return recipe.model_copy(update={"run_dir": asked.run_dir}), str(file), notes
+
+
+def _of_another(config: str, overrides: Sequence[str], asked: Recipe, kept: Recipe) -> tuple[Recipe, str]:
+    """Another recipe than the one that the run has: what that leaves open is as the run has it."""
+    before = kept.model_dump(mode="json")
+    open_keys = [key for key, value in leaves(asked.model_dump(mode="json")) if value == MISSING]
+    filled = [f"{key}={json.dumps(value_at(before, key))}" for key in open_keys if value_at(before, key) != MISSING]
+    recipe = load_recipe(config, [*filled, *overrides])
+    given = tuple(dict.fromkeys((*kept.origin.given, *recipe.origin.given)))
+    return recipe.with_origin(recipe.origin._replace(given=given)), config
+
+
+def _differences(config: str, asked: Recipe, kept: Recipe, file: Path) -> str:
+    """What another recipe sets differently from the run's own."""
+    keys = _differing(kept, asked)
+    return f"{config} is another recipe than {file} is from, and decides: {_listed(keys, kept, asked)}"
+
+
+def _changed_since(kept: Recipe, file: Path) -> list[str]:
+    """What is another now in the recipe that the run's own is from; nothing where that is gone."""
+    name = kept.origin.recipe
+    if name is None or not (source := resolve(name)).is_file():
+        return []
+    if hashlib.sha256(source.read_bytes()).hexdigest() == kept.origin.sha256:
+        return []
+    now = load_recipe(name)
+    keys = [key for key in _differing(kept, now) if key not in kept.origin.given]
+    if not keys:
+        return []
+    return [f"{name} has changed since {file} was made: {_listed(keys, kept, now)}. Give --config {name} to follow it."]
+
+
+def _differing(before: Recipe, now: Recipe) -> list[str]:
+    found = differing_keys(before.model_dump(mode="json"), now.model_dump(mode="json"))
+    return [key for key in found if key not in NOT_OF_THE_RUN]
+
+
+def _listed(keys: Sequence[str], before: Recipe, now: Recipe) -> str:
+    then, there = before.model_dump(mode="json"), now.model_dump(mode="json")
+    return changes({key: (value_at(then, key), value_at(there, key)) for key in keys}) or "nothing"
+
+
+def changes(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Settings that differ, each as ``key=before, now after``."""
+    return "; ".join(f"{key}={_shown(before)}, now {_shown(now)}" for key, (before, now) in found.items())
+
+
+def _shown(value: Any) -> str:
+    """A value as it stands on a command line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def keep_recipe(root: Path, recipe: Recipe, *, stage: str) -> None:
+    """Write down the settings of a run, with which one of its stages begins.
+
+    An evaluation may be made with others than the stages before it; of these, it keeps its own section.
+
+    Args:
+        root: the run folder.
+        recipe: the settings.
+        stage: name of the stage.
+    """
+    file = root / RUN_RECIPE
+    if stage == "eval" and file.is_file():
+        kept = load_recipe(str(file))
+        given = [key for key in recipe.origin.given if key.startswith("evaluate.")]
+        origin = kept.origin._replace(given=tuple(dict.fromkeys((*kept.origin.given, *given))))
+        recipe = kept.model_copy(update={"evaluate": recipe.evaluate}).with_origin(origin)
+    origin = recipe.origin._replace(given=tuple(key for key in recipe.origin.given if key not in NOT_OF_THE_RUN))
+    save_recipe(recipe.model_copy(update={"overwrite": False}).with_origin(origin), file, with_origin=True)
