@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -37,6 +38,45 @@ LLAMA2_CHAT_TEMPLATE = (
     "{% endfor %}"
 )
 """Llama 2's format: BOS and EOS around each finished pair, BOS alone before the open one; tags are text."""
+
+_DATE_CALL = re.compile(r"strftime_now\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)")
+_DATE_FIXED = "{#- dates as of "
+
+
+def with_date(template: str, today: date) -> str:
+    """A template that writes one date for good where it wrote that of the day on which it is used.
+
+    Prompts would differ from one day to the next otherwise, and a model would be trained on one and asked with another.
+
+    Args:
+        template: a chat template, as Transformers runs it: with a function ``strftime_now``.
+        today: the date to write.
+
+    Returns:
+        The template itself, if it writes no date or has one already.
+
+    Raises:
+        UserError: it writes a date in a form that it makes up itself.
+    """
+    if "strftime_now(" not in template or template.startswith(_DATE_FIXED):
+        return template
+    forms = [first or second for first, second in _DATE_CALL.findall(template)]
+    if len(forms) != template.count("strftime_now("):
+        raise UserError(
+            "the chat template writes the date of the day on which it is used, in a form that is not plain text in it. "
+            "Give one without a date in the tokenizer's chat_template."
+        )
+    dates = {form: today.strftime(form) for form in forms}
+    macro = f"{{%- macro strftime_now(form) -%}}{{{{ {dates!r}[form] }}}}{{%- endmacro -%}}"
+    return f"{_DATE_FIXED}{today.isoformat()} -#}}{macro}{template}"
+
+
+def date_of(template: str) -> date | None:
+    """The date that a template writes for good; ``None`` for one that writes none."""
+    if not template.startswith(_DATE_FIXED):
+        return None
+    return date.fromisoformat(template.removeprefix(_DATE_FIXED)[: len("2026-01-31")])
+
 
 _PLACEHOLDER = "zqcontent{}zq"
 _PLACEHOLDER_PATTERN = re.compile(r"zqcontent(\d+)zq")

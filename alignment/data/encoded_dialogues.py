@@ -104,6 +104,14 @@ class Encoder(Protocol):
         """Token ids of a finished dialogue, and which of them are learned."""
 
 
+def has_mark(text: str, encoder: Encoder) -> bool:
+    """Whether a text holds a plain-text mark of the template, such as ``[INST]``: no record with it could be encoded.
+
+    A model that learned from a template of such marks may write them in its answers.
+    """
+    return any(marker in text for marker in encoder.control_markers)
+
+
 def check_length(n_tokens: int, max_length: int, where: str) -> None:
     """Raise ``UserError`` where ``n_tokens`` do not fit; nothing is ever truncated.
 

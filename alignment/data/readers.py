@@ -28,6 +28,7 @@ from alignment.data.formats.row_labels import (
     PROMPT_LABELS,
     MeaninglessLabel,
     NoPreference,
+    Row,
     WatchedRow,
     is_label,
 )
@@ -152,34 +153,55 @@ def _load(
                 raise row
             if not isinstance(row, Mapping):
                 raise ValueError(f"expected an object, found {type(row).__name__}")
-            watched = WatchedRow({key: value for key, value in row.items() if key not in unused})
-            records.append(kind.readers[name].read(watched, RowDefaults(f"{stem}-{where.number:06d}", dimension)))
+            defaults = RowDefaults(f"{stem}-{where.number:06d}", dimension)
+            record, unread = _read(kind.readers[name], row, defaults, unused)
+            records.append(record)
         except NoPreference as reason:
             report.skip(str(reason), str(where))
         except ValueError as error:
             problem = explain(error) if isinstance(error, ValidationError) else str(error)
             if on_error == "raise":
-                other = f", or data.unused=[{error.key}]" if isinstance(error, MeaninglessLabel) else ""
+                other = f", or {_let_pass(error.key, unused)}" if isinstance(error, MeaninglessLabel) else ""
                 advice = f"Mend it, or pass data.on_error=skip{other}."
                 raise UserError(f"{source}, {where}: {problem}. {advice} (Read as format {name!r}.)") from error
             report.skip("malformed", f"{where}: {problem}")
         else:
-            _check_read(source, str(where), watched.unread, kind.labels, name)
-            report.note_unread([*watched.unread, *(key for key in unused if row.get(key) is not None)])
+            unknown = [key for key in unread if is_label(key, kind.labels) and key not in unused]
+            if unknown:
+                raise UserError(
+                    f"{source}, {where}: what the label {unknown[0]!r} says is not known here. To read the file "
+                    f"without it: {_let_pass(unknown[0], unused)}. (Read as format {name!r}.)"
+                )
+            report.note_unread(unread)
     report.read = len(records)
     if not records:
         raise UserError(f"no usable {what} in this source, read as format {name!r}. {report.summary()}")
     return records, report
 
 
-def _check_read(source: str, where: str, unread: Sequence[str], labels: tuple[str, ...], format: str) -> None:
-    """Raise ``UserError`` where a row has a label that was not read."""
-    for key in unread:
-        if is_label(key, labels):
-            raise UserError(
-                f"{source}, {where}: what the label {key!r} says is not known here. To read the file without it: "
-                f"data.unused=[{key}]. (Read as format {format!r}.)"
-            )
+def _read(reader: RowReader[R], row: Row, defaults: RowDefaults, unused: Sequence[str]) -> tuple[R, list[str]]:
+    """A row's record, and its keys that were not read.
+
+    Args:
+        reader: of the row's format.
+        row: to be read.
+        defaults: what the record gets where the row does not say it.
+        unused: labels that may go unread: without them, where their values have no meaning.
+    """
+    watched = WatchedRow(row)
+    try:
+        return reader.read(watched, defaults), watched.unread
+    except MeaninglessLabel as error:
+        if error.key not in unused:
+            raise
+        rest = {key: value for key, value in row.items() if key != error.key}
+        record, unread = _read(reader, rest, defaults, unused)
+        return record, [*unread, error.key]
+
+
+def _let_pass(key: str, unused: Sequence[str]) -> str:
+    """The setting that lets a label go unread, beside those that do already."""
+    return f"data.unused=[{','.join((*unused, key))}]"
 
 
 def _check_format(format: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -32,12 +33,62 @@ def check_no_overlap(
         heldout_name: what the error calls the second.
     """
     seen = {dialogue_key(messages) for messages in train}
-    shared = [messages for messages in heldout if dialogue_key(messages) in seen]
+    _refuse_shared([item for item in heldout if dialogue_key(item) in seen], train_name, heldout_name)
+
+
+def _refuse_shared(shared: Sequence[Sequence[Message]], train_name: str, heldout_name: str) -> None:
     if shared:
         raise UserError(
             f"{len(shared)} prompts of {heldout_name} are also in {train_name}, the first: "
             f"{shared[0][-1].content[:80]!r}. Held-out figures would be worthless: remove them from one of the two."
         )
+
+
+_QUOTES = dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u0060\u00b4"), "'") | dict.fromkeys(
+    map(ord, "\u201c\u201d\u201e\u201f\u00ab\u00bb"), '"'
+)
+"""Quotation marks and apostrophes of all kinds -> the plain ones."""
+
+
+def overlap_key(messages: Sequence[Message]) -> str:
+    """What a dialogue says, for finding held-out prompts among others: case, quotes and end punctuation aside.
+
+    Stricter than ``dialogue_key``, which stays as it is since conversations are split by it.
+    """
+    said = []
+    for message in messages:
+        text = unicodedata.normalize("NFKC", message.content.translate(_QUOTES)).casefold()
+        said.append(f"{message.role}: {' '.join(text.split()).strip(_END_MARKS)}")
+    return "\n".join(said)
+
+
+_END_MARKS = " .,;:!?…\"'"
+
+
+def user_ended(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """The beginnings of a dialogue that end with a user turn, itself included."""
+    for place, message in enumerate(messages, start=1):
+        if message.role == "user":
+            yield messages[:place]
+
+
+def check_heldout_apart(
+    train: Iterable[Sequence[Message]],
+    heldout: Iterable[Sequence[Message]],
+    *,
+    train_name: str,
+    heldout_name: str,
+) -> None:
+    """Raise ``UserError`` if a held-out prompt is in some dialogue to train on, at its end or before.
+
+    Args:
+        train: the dialogues to train on.
+        heldout: the prompts to measure with.
+        train_name: what the error calls the first.
+        heldout_name: what the error calls the second.
+    """
+    seen = {overlap_key(part) for messages in train for part in user_ended(messages)}
+    _refuse_shared([item for item in heldout if overlap_key(item) in seen], train_name, heldout_name)
 
 
 def first_turn_key(messages: Sequence[Message]) -> str:

@@ -12,8 +12,11 @@ import ctypes
 import os
 import platform
 import random
+import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -120,8 +123,28 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def forget_peak_memory() -> None:
+    """From here on, the peaks below are of what comes; but on Linux, that of the processor's memory stays as it is."""
+    with suppress(OSError):
+        CLEAR.write_text("5", encoding="ascii")  # see proc_pid_clear_refs(5)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gpu_memory_gib() -> float | None:
+    """Most memory of the GPU that tensors took since ``forget_peak_memory``, in GiB; ``None`` without a GPU."""
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+
+
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
 def peak_memory_gib() -> float:
-    """Largest resident set of this process so far, in GiB."""
+    """Largest resident set of this process since ``forget_peak_memory``, or so far, in GiB."""
+    with suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return int(found[1]) / 2**20
     if sys.platform == "win32":
         return float(psutil.Process().memory_info().peak_wset) / 2**30
     import resource  # not on Windows

@@ -11,6 +11,7 @@ a head.
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from alignment.data.chat_template import with_date
 from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
@@ -173,12 +175,20 @@ def _keep_nf4_differentiable(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def load_base(path: str | Path, settings: ModelSection) -> Backbone:
-    """The frozen base of all roles, with its tokenizer and its encoder, from a folder or the Hub."""
+def load_base(path: str | Path, settings: ModelSection, *, today: date | None = None) -> Backbone:
+    """The frozen base of all roles, with its tokenizer and its encoder, from a folder or the Hub.
+
+    Args:
+        path: of the model.
+        settings: its precision, and whether its code may be run.
+        today: what a chat template that writes the date is to write from now on; default: the date of today.
+    """
     base, _, unexpected = _load_causal_lm(str(path), settings, quantize=True)
     tokenizer = load_tokenizer(str(path), trust_remote_code=settings.trust_remote_code)
     if settings.sampling_copy and settings.quantization != "none":
         raise UserError("model.sampling_copy needs model.quantization=none: adapters do not merge into 4-bit weights")
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = with_date(tokenizer.chat_template, today or date.today())
     ends = end_tokens_of(str(path), trust_remote_code=settings.trust_remote_code)
     encoder = DialogueEncoder(tokenizer, eos_token_ids=ends)
     backbone = Backbone(base, tokenizer, encoder, sampling_copy=settings.sampling_copy)

@@ -163,7 +163,7 @@ def _reward_panel(axes: Axes, report: RunReport, points: Sequence[CurvePoint]) -
             *zip(*guard, strict=True), color=COLOURS["ppo"], marker="s", markersize=4, linestyle="--", label="guard"
         )
         axes.legend(frameon=False, fontsize=9)
-    axes.set_title("reward (raw), held-out prompts" if held_out else "reward (raw), training prompts", pad=6)
+    axes.set_title("reward (raw), selection prompts" if held_out else "reward (raw), training prompts", pad=6)
     return bool(drawn)
 
 
@@ -179,7 +179,7 @@ def _gold_panel(axes: Axes, report: RunReport, points: Sequence[CurvePoint]) -> 
             draw_interval(axes, figure.value, kl, figure.ci95, name)
             axes.annotate(POLICY_LABELS[name], (kl, figure.value), (7, -11), textcoords="offset points", fontsize=9)
             drawn = True
-    axes.set_title("gold helpfulness, held-out prompts", pad=6)
+    axes.set_title("gold helpfulness, selection prompts", pad=6)
     return drawn
 
 

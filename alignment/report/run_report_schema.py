@@ -42,6 +42,18 @@ class Timings(Block):
     total: float
 
 
+class StageMemory(Block):
+    """The most memory that each stage took in any round, in GiB; ``null`` where it was not run or not measured."""
+
+    base: float | None = None
+    sft: float | None = None
+    annotate: float | None = None
+    reward: float | None = None
+    rejection: float | None = None
+    ppo: float | None = None
+    evaluate: float | None = None
+
+
 class Environment(Block):
     """Where the run took place."""
 
@@ -159,6 +171,8 @@ class RunReport(Block):
     command: str
     timings_s: Timings
     peak_memory_gib: float | None = None
+    memory_gib: StageMemory = StageMemory()
+    gpu_memory_gib: StageMemory = StageMemory()
     environment: Environment
     reward_models: dict[Dimension, RewardModelBlock] = Field({})
     policies: dict[PolicyName, PolicyBlock]

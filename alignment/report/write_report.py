@@ -97,8 +97,15 @@ def breakdowns(report: RunReport) -> list[tuple[str, list[tuple[str, str, Policy
     return result
 
 
-def _stages(report: RunReport) -> list[tuple[str, float, float]]:
-    """Name, seconds and share of the longest, for each stage that was run."""
+def _stages(report: RunReport) -> list[tuple[str, float, float, str]]:
+    """Name, seconds, share of the longest, and memory in words, for each stage that was run."""
     seconds = {name: value for name, value in report.timings_s.model_dump().items() if value is not None}
     longest = max((value for name, value in seconds.items() if name != "total"), default=0.0) or 1.0
-    return [(name, value, value / longest) for name, value in seconds.items() if name != "total"]
+    return [(name, value, value / longest, _memory(report, name)) for name, value in seconds.items() if name != "total"]
+
+
+def _memory(report: RunReport, stage: str) -> str:
+    """The memory that a stage took: the processor's, and the GPU's where there was one."""
+    own, gpu = (getattr(kind, stage) for kind in (report.memory_gib, report.gpu_memory_gib))
+    parts = [f"{own:.1f} GiB"] if own is not None else []
+    return ", ".join([*parts, *([f"GPU {gpu:.1f} GiB"] if gpu is not None else [])])

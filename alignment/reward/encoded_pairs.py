@@ -79,7 +79,10 @@ def encode_pairs(
     too_long = 0
     encode = functools.cache(encoder.encode_answer)  # several annotators may judge one pair
     for item, pair_margin, strength in zip(comparisons, margins, weights, strict=True):
-        chosen, rejected = encode(item.prompt, item.chosen_text), encode(item.prompt, item.rejected_text)
+        try:
+            chosen, rejected = encode(item.prompt, item.chosen_text), encode(item.prompt, item.rejected_text)
+        except UserError as error:
+            raise UserError(f"comparison {item.id}: {error}") from error
         # Too long: an error, or left out.
         longest = max(len(chosen.input_ids), len(rejected.input_ids))
         if longest > max_length_tokens:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,7 @@ from alignment.masks_padding_logprobs import masked_sum
 from alignment.models.backbone import Role
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.scorers.scorer_protocol import RewardScorer
-from alignment.rl.rollout import Episodes, reward_judgments, score_responses
+from alignment.rl.rollout import Episodes, order_of_episodes, reward_judgments, score_responses
 from alignment.settings.sections import SamplingSection
 
 SCORING_BATCH = 64
@@ -67,10 +66,11 @@ def measure_policy(
     # The reward models' scores, each (B,).
     judged_by = reward_judgments(reward_models, episodes, batch_size=SCORING_BATCH)
     scores = {name: found.scores for name, found in judged_by.items()}
-    # One record per answer.
-    rows: dict[str, list[JudgedAnswer]] = defaultdict(list)
-    for row, prompt in enumerate(episodes.prompts):
-        judged = JudgedAnswer(
+    # One record per answer, each at the place of its prompt: episodes are sorted by length.
+    rows: dict[int, JudgedAnswer] = {}
+    for row, place in enumerate(order_of_episodes(prompts, answers).tolist()):
+        prompt = prompts[place].prompt
+        rows[place] = JudgedAnswer(
             prompt_id=prompt.id,
             kind=prompt.kind,
             group=prompt.group,
@@ -86,9 +86,7 @@ def measure_policy(
             reward_safety=scores["safety"][row].item() if "safety" in scores else None,
             reward_guard=scores["guard"][row].item() if "guard" in scores else None,
         )
-        rows[prompt.id].append(judged)
-    # Episodes are sorted by length: back to the order of the prompts.
-    return [rows[item.prompt.id].pop(0) for item in prompts]
+    return [rows[place] for place in range(len(prompts))]
 
 
 FALSE_ALARMS = 0.025

@@ -32,6 +32,17 @@ from alignment.models.scorers.scorer_protocol import RewardJudgment, RewardScore
 from alignment.rl.ppo_math import kl_k1
 
 
+def order_of_episodes(prompts: Sequence[EncodedPrompt], answers: SampledAnswers) -> Tensor:
+    """Places (B,) of the prompts by the length of their episodes, the shortest first; of equal length, as given.
+
+    Args:
+        prompts: one for each of the B episodes.
+        answers: the answer sampled for each prompt.
+    """
+    prompt_lengths = torch.tensor([len(item.token_ids) for item in prompts])
+    return (prompt_lengths + answers.lengths.cpu()).sort(stable=True).indices
+
+
 @dataclass(frozen=True)
 class Episodes:
     """A batch of prompts, each with one sampled answer."""
@@ -65,11 +76,11 @@ class Episodes:
             pad_id: fills ``token_ids`` on the right.
             device: where the tensors go.
         """
-        # The shortest first; of equal length, in the order given.
+        order = order_of_episodes(prompts, answers).to(device)
         prompt_ids, prompt_lengths = pad_right([item.token_ids for item in prompts], pad_id, device)
-        lengths, order = (prompt_lengths + answers.lengths.to(device)).sort(stable=True)
         prompt_ids, prompt_lengths = prompt_ids[order], prompt_lengths[order]
         response_ids, response_lengths = (part.to(device)[order] for part in (answers.token_ids, answers.lengths))
+        lengths = prompt_lengths + response_lengths
         # Each row: the prompt's tokens, the answer's right behind them, then padding.
         token_ids = torch.full((len(prompts), padded_width(int(lengths.max()))), pad_id, device=device)
         token_ids[:, : prompt_ids.shape[1]] = prompt_ids

@@ -32,6 +32,7 @@ from alignment.run.stage_records import (
     INPUT_STAGES,
     SECTIONS,
     StageRun,
+    changed_rounding,
     changed_settings,
     changed_values,
     content_hash,
@@ -79,17 +80,21 @@ class RunFolder:
         """Folder of a finished stage that is up to date; raise ``UserError`` naming the command that makes it."""
         folder = self.stage(name, round_number)
         if not self.finished(name, round_number):
-            raise UserError(f"{folder} is missing or not finished. Make it first: {self.command_for(name)}")
+            make = self.command_for(name, round_number=round_number)
+            raise UserError(f"{folder} is missing or not finished. Make it first: {make}")
         self.manifests.check_unedited(self.place(name, round_number))
         if changed := self.changed_inputs(name, round_number):
-            raise UserError(
-                f"{folder} was made before the present {' and '.join(changed)}. "
-                f"Make it again: {self.command_for(name, 'overwrite=true')}"
-            )
+            again = self.command_for(name, "overwrite=true", round_number=round_number)
+            raise UserError(f"{folder} was made before the present {' and '.join(changed)}. Make it again: {again}")
         return folder
 
-    def command_for(self, name: str, *settings: str) -> str:
-        """The command that makes a stage of this run, with the settings that the present one was given."""
+    def command_for(self, name: str, *settings: str, round_number: int | None = None) -> str:
+        """The command that makes a stage of this run, with the settings that the present one was given.
+
+        Alone, a stage makes round 1; later rounds are made by the pipeline, from the beginning if need be.
+        """
+        if round_number is not None and round_number > 1:
+            return command("pipeline", self.root, f"rounds={round_number}", *settings)
         stage = {"rejection": "ppo", "eval": "evaluate"}.get(name, name)
         method = [f"ppo.method={name}"] if stage == "ppo" else []
         return command(stage, self.root, *method, *settings)
@@ -204,23 +209,33 @@ class RunFolder:
     def check_settings(self, recipe: Recipe, making: Sequence[str]) -> None:
         """Raise ``UserError`` where a finished stage was made with other settings than a recipe has now.
 
+        Only stages before those that are to be made are looked at: those after them are out of date then.
+
         Args:
             recipe: with which other stages are to be made.
             making: their places in the run.
         """
         evaluation = all(place.endswith("/eval") for place in making)
         free = (*EACH_FOR_ITSELF, "evaluate", *(FREE_IN_EVALUATION if evaluation else ()))
-        for file in sorted((*self.root.glob(f"*/{RESULT}"), *self.root.glob(f"round-*/*/{RESULT}"))):
-            folder, name = file.parent, file.parent.name
-            place = folder.relative_to(self.root).as_posix()
-            if name not in SECTIONS or name == "eval" or place in making or beside(folder).is_dir():
-                continue  # no stage that others are made from, or to be made now, or being made again
+        for place in self._finished_before(making):
             if changed := self._changed_settings(place, recipe, free):
+                again = self.command_for(place.rpartition("/")[2], "overwrite=true", round_number=_order(place)[0])
                 raise UserError(
-                    f"{folder} was made with other settings: {changes(changed)}. To go on from it, put them back or "
-                    f"leave them out. To make it with these: {self.command_for(name, 'overwrite=true')}. Or choose "
-                    "another run_dir."
+                    f"{self.root / place} was made with other settings: {changes(changed)}. To go on from it, put them "
+                    f"back or leave them out. To make it with these: {again}. Or choose another run_dir."
                 )
+
+    def _of_one_command(self, recipe: Recipe, making: str) -> list[str]:
+        """The settings that are meant for one stage alone, and not for the run: others than stages before it have."""
+        found = [self._changed_settings(place, recipe, ("evaluate",)) for place in self._finished_before([making])]
+        return ["ppo.method", *(key for changed in found for key in changed)]
+
+    def _finished_before(self, making: Sequence[str]) -> list[str]:
+        """The finished stages before any of some others, but evaluations, and those that are being made again."""
+        files = sorted((*self.root.glob(f"*/{RESULT}"), *self.root.glob(f"round-*/*/{RESULT}")))
+        folders = [file.parent for file in files if file.parent.name in SECTIONS and file.parent.name != "eval"]
+        places = [folder.relative_to(self.root).as_posix() for folder in folders if not beside(folder).is_dir()]
+        return sorted((p for p in places if any(_order(p) < _order(made) for made in making)), key=_order)
 
     def _changed_settings(self, place: str, recipe: Recipe, free: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
         """The settings in which a finished stage was made otherwise: key -> its value, the recipe's.
@@ -269,7 +284,10 @@ class RunFolder:
                 f"{folder} was stopped half-way, and what it was started with has changed since: {', '.join(changed)}. "
                 "Put that back to go on, choose another run_dir, or pass overwrite=true to start the stage again."
             )
-        keep_recipe(self.root, recipe, stage=name)
+        keep_recipe(self.root, recipe, leaving=self._of_one_command(recipe, self.place(name, round_number)))
+        if rounding := changed_rounding(folder, recipe):
+            _note_rounding(folder, changes(rounding))
+            save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         return self.stage_run(name, recipe, round_number)
 
     def stage_run(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
@@ -323,10 +341,10 @@ class RunFolder:
         self.check_not_finished(name, recipe, round_number)
         folder, stage = self._at_work(name, round_number), self.place(name, round_number)
         _clear(folder)
-        keep_recipe(self.root, recipe, stage=name)
+        keep_recipe(self.root, recipe, leaving=self._of_one_command(recipe, stage))
         if inputs is not None:
             write_json(folder / "inputs.json", self._made_from(stage, inputs))
-        save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml")
+        save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         write_json(folder / "env.json", environment(recipe.seed))
         self.seed(name, recipe, round_number)
         return StageRun(name=stage, folder=folder)
@@ -336,18 +354,21 @@ class RunFolder:
 
         A stage that was made beside a finished one takes its place, and ``stage.folder`` is that place.
         """
-        from alignment.machine.device_and_processes import peak_memory_gib  # here, for the same reason
+        # Here, for the same reason.
+        from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
 
         output = content_hash(stage.folder)
         hashes = {str(path): content_hash(path) for path in inputs}
         inside = self.root.resolve()
         complete = {
             **result,
+            **({"not_bit_exact": read_json(noted)} if (noted := stage.folder / ROUNDING_NOTES).is_file() else {}),
             "made_from": self._outputs(self._inputs_of(stage.name)),
             "files": {path: found for path, found in hashes.items() if inside not in Path(path).resolve().parents},
             "output": output,
             "seconds": round(stage.seconds, 2),
             "peak_memory_gib": round(peak_memory_gib(), 2),
+            "peak_gpu_memory_gib": None if (gpu := peak_gpu_memory_gib()) is None else round(gpu, 2),
         }
         line = {
             "stage": stage.name,
@@ -363,6 +384,26 @@ class RunFolder:
             put_in_place(place)
             stage.folder = place
         return complete
+
+
+def _order(place: str) -> tuple[int, int]:
+    """Where a stage stands among all: by its round, then in the order in which a round's stages are made."""
+    folder, _, name = place.rpartition("/")
+    return int(folder.removeprefix("round-") or 0), list(SECTIONS).index(name)
+
+
+ROUNDING_NOTES = "not_bit_exact.json"
+"""In a stage's folder: where it went on with settings that round otherwise."""
+
+
+def _note_rounding(folder: Path, changed: str) -> None:
+    """Write down that a stage goes on from its checkpoints with settings that round otherwise."""
+    file = folder / ROUNDING_NOTES
+    steps = sorted(step for step in (folder / CHECKPOINTS).rglob("step-*") if step.name.rpartition("-")[2].isdecimal())
+    after = {step.parent.relative_to(folder).as_posix(): step.name.removeprefix("step-") for step in steps}
+    notes = read_json(file) if file.is_file() else []
+    note = {"changed": changed, "last_step_before": {place: int(step) for place, step in after.items()}}
+    write_json(file, [*notes, note])
 
 
 def _clear(folder: Path) -> None:

@@ -10,13 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from alignment.errors import UserError
 from alignment.files import resolve
-from alignment.run.stage_records import differing_keys
-from alignment.settings.read_recipe import MISSING, leaves, load_recipe, save_recipe, value_at
+from alignment.run.stage_records import BEFORE_IT_WAS, differing_keys
+from alignment.settings.read_recipe import (
+    DEFAULT_RECIPE,
+    MISSING,
+    leaves,
+    load_recipe,
+    read_settings,
+    save_recipe,
+    value_at,
+)
 from alignment.settings.recipe import Recipe
 
 RUN_RECIPE = "recipe.yaml"
@@ -38,16 +50,44 @@ def recipe_of_run(config: str | None, overrides: Sequence[str]) -> tuple[Recipe,
     Raises:
         UserError: as ``load_recipe``, of the recipe that is named or of the run's.
     """
-    asked = load_recipe(config, overrides)
-    file = Path(asked.run_dir) / RUN_RECIPE
+    run_dir = value_at(read_settings(config or DEFAULT_RECIPE, overrides), "run_dir")
+    file = Path(os.path.expanduser(str(run_dir))) / RUN_RECIPE
     if not file.is_file():
-        return asked, config or str(asked.origin.recipe), []
-    kept = load_recipe(str(file))
-    if config is not None and asked.origin.sha256 != kept.origin.sha256:
+        asked = load_recipe(config, overrides)
+        return _of_earlier_version(asked), config or str(asked.origin.recipe), []
+    kept = _of_earlier_version(load_recipe(str(file)))
+    if config is not None and (asked := load_recipe(config, overrides)).origin.sha256 != kept.origin.sha256:
         return *_of_another(config, overrides, asked, kept), [_differences(config, asked, kept, file)]
     notes = [] if config else _changed_since(kept, file)
-    recipe = load_recipe(str(file), overrides)
-    return recipe.model_copy(update={"run_dir": asked.run_dir}), str(file), notes
+    return _of_earlier_version(load_recipe(str(file), [*overrides, f"run_dir={json.dumps(run_dir)}"])), str(file), notes
+
+
+def recipe_at(root: Path) -> Recipe:
+    """The recipe that a run was made with so far.
+
+    Raises:
+        UserError: it has none: nothing was made there.
+    """
+    file = root / RUN_RECIPE
+    if not file.is_file():
+        file = root / "sft" / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{root} has no {RUN_RECIPE}: nothing was made there yet")
+    return _of_earlier_version(load_recipe(str(file))).model_copy(update={"run_dir": str(root)})
+
+
+def _of_earlier_version(recipe: Recipe) -> Recipe:
+    """The recipe for a run that was begun before some settings were there: these are as it was then, unless typed."""
+    root = Path(recipe.run_dir)
+    files = [file for file in (root / RUN_RECIPE, *sorted(root.glob("**/config.yaml"))) if file.is_file()]
+    if not files:
+        return recipe
+    before, values = yaml.safe_load(files[0].read_text(encoding="utf-8")), recipe.model_dump()
+    for key, old in BEFORE_IT_WAS.items():
+        section, _, name = key.rpartition(".")
+        if name not in (value_at(before, section) or {}) and not recipe.is_typed(key):
+            value_at(values, section)[name] = old
+    return Recipe.model_validate(values).with_origin(recipe.origin)
 
 
 def _of_another(config: str, overrides: Sequence[str], asked: Recipe, kept: Recipe) -> tuple[Recipe, str]:
@@ -73,7 +113,10 @@ def _changed_since(kept: Recipe, file: Path) -> list[str]:
         return []
     if hashlib.sha256(source.read_bytes()).hexdigest() == kept.origin.sha256:
         return []
-    now = load_recipe(name)
+    try:
+        now = load_recipe(name)
+    except UserError as error:
+        return [f"{name} has changed since {file} was made, and is no recipe now ({str(error).splitlines()[0]})"]
     keys = [key for key in _differing(kept, now) if key not in kept.origin.given]
     if not keys:
         return []
@@ -100,21 +143,22 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def keep_recipe(root: Path, recipe: Recipe, *, stage: str) -> None:
+def keep_recipe(root: Path, recipe: Recipe, *, leaving: Sequence[str] = ()) -> None:
     """Write down the settings of a run, with which one of its stages begins.
-
-    An evaluation may be made with others than the stages before it; of these, it keeps its own section.
 
     Args:
         root: the run folder.
         recipe: the settings.
-        stage: name of the stage.
+        leaving: keys that stay as they are written: what is meant for this stage alone.
     """
     file = root / RUN_RECIPE
-    if stage == "eval" and file.is_file():
+    values, given = recipe.model_dump(mode="json"), dict.fromkeys(recipe.origin.given)
+    if leaving and file.is_file():
         kept = load_recipe(str(file))
-        given = [key for key in recipe.origin.given if key.startswith("evaluate.")]
-        origin = kept.origin._replace(given=tuple(dict.fromkeys((*kept.origin.given, *given))))
-        recipe = kept.model_copy(update={"evaluate": recipe.evaluate}).with_origin(origin)
-    origin = recipe.origin._replace(given=tuple(key for key in recipe.origin.given if key not in NOT_OF_THE_RUN))
-    save_recipe(recipe.model_copy(update={"overwrite": False}).with_origin(origin), file, with_origin=True)
+        for key in leaving:
+            section, _, name = key.rpartition(".")
+            (value_at(values, section) if section else values)[name] = value_at(kept.model_dump(mode="json"), key)
+        given = dict.fromkeys([*kept.origin.given, *(key for key in given if key not in leaving)])
+    origin = recipe.origin._replace(given=tuple(key for key in given if key not in NOT_OF_THE_RUN))
+    kept_recipe = Recipe.model_validate(values | {"overwrite": False}).with_origin(origin)
+    save_recipe(kept_recipe, file, with_origin=True)

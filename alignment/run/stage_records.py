@@ -22,8 +22,9 @@ import yaml
 
 from alignment.data.jsonl_and_raw_rows import iter_json_lines, write_jsonl
 from alignment.errors import UserError
-from alignment.settings.read_recipe import value_at
+from alignment.settings.read_recipe import default_of, value_at
 from alignment.settings.recipe import Recipe
+from alignment.settings.sections import HELDOUT
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 """How a stage tells where it stands: called with the steps done, the steps in all, and the latest figures."""
@@ -98,16 +99,20 @@ def read_metrics(file: Path, *keys: str) -> list[dict[str, float]]:
     return rows
 
 
+BEFORE_IT_WAS: dict[str, Any] = {"data.selection_prompts": HELDOUT}
+"""Setting that runs of an earlier version do not have -> the value that means what they did; else its default does."""
+PROMPTS = ("data.prompts", "data.selection_prompts", "data.selection_share", "data.on_error", "data.too_long")
+"""Settings that decide which prompts are trained on, and which select a checkpoint."""
 MODEL = ("model.name_or_path", "model.dtype", "model.quantization", "model.trust_remote_code", "model.lora")
 """Settings of the model that decide what is trained; ``model.sampling_copy`` decides what is drawn, too."""
 SECTIONS = {
     "base": ("model.name_or_path", "model.dtype", "base", "data.on_error"),
     "sft": (*MODEL, "sft", "data.on_error", "data.too_long"),
-    "annotate": ("model", "data", "annotate", "reward.heldout_share"),
+    "annotate": ("model", *PROMPTS, "data.heldout_prompts", "annotate", "reward.heldout_share"),
     "reward": (*MODEL, "reward", "data.on_error", "data.too_long"),
     "rejection": (
         "model",
-        "data",
+        *PROMPTS,
         "rejection",
         "ppo.gate",
         "ppo.safety_threshold",
@@ -118,10 +123,12 @@ SECTIONS = {
         "sft.packing",
         "sft.weight_decay",
     ),
-    "ppo": ("model", "data", "ppo", "evaluate.sampling.temperature"),
-    "eval": ("model", "data", "evaluate"),
+    "ppo": ("model", *PROMPTS, "ppo", "evaluate.sampling.temperature"),
+    "eval": ("model", "data.heldout_prompts", "data.on_error", "data.too_long", "evaluate"),
 }
 """Stage folder -> the recipe's sections and settings that decide what the stage makes."""
+FROM_A_DATASET = ("annotate", "reward.heldout_share", "data.on_error", "data.heldout_prompts")
+"""The same of annotation that takes comparisons from a file: no prompt is answered."""
 INPUT_STAGES = {
     "base": (),
     "sft": ("base",),
@@ -134,7 +141,16 @@ INPUT_STAGES = {
 """Stage folder -> the stages, of the same round or before all rounds, that it reads."""
 
 
+ROUNDING = (
+    "sft.micro_batch_size_dialogues",
+    "reward.helpfulness.micro_batch_size_pairs",
+    "reward.safety.micro_batch_size_pairs",
+    "rejection.micro_batch_size_dialogues",
+    "ppo.micro_batch_size_episodes",
+)
+"""Settings that change a stage's numbers by rounding alone: they may be lowered where memory does not suffice."""
 WITHOUT_EFFECT = (
+    *ROUNDING,
     "annotate.ui_port",
     "data.unused",
     "ppo.method",
@@ -163,6 +179,13 @@ def differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+def changed_rounding(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The settings of a half-done stage that differ from a recipe's by rounding alone: key -> its value, the other."""
+    before, now = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), recipe.model_dump(mode="json")
+    found = {key: (_value_then(before, key), value_at(now, key)) for key in ROUNDING}
+    return {key: values for key, values in found.items() if values[0] != values[1]}
+
+
 def changed_settings(folder: Path, name: str, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """The settings in which the recipe that a stage was made with differs from another, where they matter to the stage.
 
@@ -174,14 +197,28 @@ def changed_settings(folder: Path, name: str, recipe: Recipe) -> dict[str, tuple
     Returns:
         Dotted key -> the stage's value, the other one.
     """
-    sections = (*SECTIONS[name], "seed")
     before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     now = recipe.model_dump(mode="json")
+    read = FROM_A_DATASET if name == "annotate" and value_at(before, "annotate.source") == "dataset" else SECTIONS[name]
+    sections = (*read, "seed")
     keys = differing_keys(
         {key: value_at(before, key) for key in sections}, {key: value_at(now, key) for key in sections}
     )
-    found = {key: (value_at(before, key), value_at(now, key)) for key in keys if not within(key, WITHOUT_EFFECT)}
-    return {key: values for key, values in found.items() if (key, *map(str, values)) not in SAME_ONCE_MADE}
+    found = {key: (_value_then(before, key), value_at(now, key)) for key in keys if not within(key, WITHOUT_EFFECT)}
+    return {
+        key: (then, this)
+        for key, (then, this) in found.items()
+        if then != this and (key, str(then), str(this)) not in SAME_ONCE_MADE
+    }
+
+
+def _value_then(before: Any, key: str) -> Any:
+    """The value of a setting in a recipe that may be older than it: then, what it did without."""
+    section, _, name = key.rpartition(".")
+    there = value_at(before, section) if section else before
+    if isinstance(there, dict) and name in there:
+        return there[name]
+    return BEFORE_IT_WAS.get(key, default_of(key))
 
 
 def within(key: str, sections: Iterable[str]) -> bool:

@@ -107,9 +107,10 @@ class PPOSection(Section):
     missing_stop_penalty: Weight = Field(1.0, description="taken off the whitened score of an answer that did not stop")
     whiten_scores: bool = Field(True, description="over the global batch; section 3.2.3")
     snapshot_every_updates: Count = Field(
-        20, description="write down held-out answers this often, for the reward-against-KL plot; 0: never"
+        20,
+        description="write down answers to selection prompts this often, for the reward-against-KL plot; 0: never",
     )
-    snapshot_prompts: Count = Field(64, description="held-out prompts answered at each snapshot")
+    snapshot_prompts: Count = Field(64, description="selection prompts answered at each snapshot")
     warmup_value_updates: Count = Field(0, description="first updates that train the value role only")
     keep: Literal["last", "best"] = Field(
         "last",

@@ -179,6 +179,19 @@ def recipe_keys(section: type[Section] = Recipe, prefix: str = "") -> list[tuple
     return rows
 
 
+def default_of(key: str) -> Any:
+    """The default of a setting, or of a section, as it stands in a YAML file; ``None`` where there is none."""
+    section: Any = Recipe
+    *sections, last = key.split(".")
+    for name in sections:
+        field = section.model_fields.get(name) if isinstance(section, type) and issubclass(section, Section) else None
+        if field is None:
+            return None
+        section = field.annotation
+    field = section.model_fields.get(last) if isinstance(section, type) and issubclass(section, Section) else None
+    return None if field is None or field.is_required() else _plain(field.default)
+
+
 def _plain(value: Any) -> Any:
     """A default as it stands in a YAML file: sections in a list are mappings."""
     if isinstance(value, list):
@@ -198,11 +211,19 @@ def _type_name(annotation: Any) -> str:
 
 
 def save_recipe(recipe: Recipe, file: Path, *, with_origin: bool = False) -> None:
-    """Write the resolved recipe as YAML, atomically; with where its settings are from, if asked."""
+    """Write the resolved recipe as YAML, atomically, unless it stands there already.
+
+    Args:
+        recipe: all its settings.
+        file: where to.
+        with_origin: write, too, where the settings are from.
+    """
     values = recipe.model_dump(mode="json")
     if with_origin:
         values = {MADE_FROM: recipe.origin._asdict()} | values
-    write_text(file, OmegaConf.to_yaml(OmegaConf.create(values)))
+    text = OmegaConf.to_yaml(OmegaConf.create(values))
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        write_text(file, text)
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

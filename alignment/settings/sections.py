@@ -91,11 +91,26 @@ class SamplingSection(Section):
     batch_size_prompts: Positive = Field(64, description="prompts decoded together")
 
 
+HELDOUT = "heldout"
+"""Of ``data.selection_prompts``: the held-out prompts select, as in runs of an earlier version."""
+
+
 class DataSection(Section):
     """Prompts, and what to do with lines that cannot be used."""
 
     prompts: str = Field(description="training prompts, JSONL")
-    heldout_prompts: str | None = Field(None, description="held-out prompts, JSONL; never trained on")
+    selection_prompts: str | None = Field(
+        None,
+        description="prompts, JSONL, that select a checkpoint (snapshots, ppo.keep, the guard); default: a share of "
+        "data.prompts; heldout: the held-out ones, as in runs of an earlier version",
+    )
+    selection_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05,
+        description="share of the conversations in data.prompts that selects, and is not trained on",
+    )
+    heldout_prompts: str | None = Field(
+        None, description="held-out prompts, JSONL, which the report is made on; never trained on, and select nothing"
+    )
     on_error: Literal["raise", "skip"] = Field("raise", description="malformed line: stop, or skip and count")
     unused: list[str] = Field(
         [],

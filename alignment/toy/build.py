@@ -16,7 +16,12 @@ from pydantic import BaseModel
 from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.toy.corpus_and_demonstrations import make_demonstrations, make_documents
 from alignment.toy.question_pool import QuestionPool
-from alignment.toy.toy_prompts import held_out_texts, make_heldout_prompts, make_train_prompts
+from alignment.toy.toy_prompts import (
+    held_out_texts,
+    make_heldout_prompts,
+    make_selection_prompts,
+    make_train_prompts,
+)
 
 SEED = 1
 FileRecords = Sequence[BaseModel | dict[str, Any]]
@@ -31,10 +36,14 @@ def make_files() -> Mapping[str, FileRecords]:
     heldout = make_heldout_prompts(_stream("heldout"))
     pool = QuestionPool(text for prompt in heldout for text in held_out_texts(prompt))
     train = make_train_prompts(pool, _stream("prompts"))
+    demonstrations = make_demonstrations(pool, train, _stream("demonstrations"))
+    dialogues = [item.messages for item in (*train, *heldout)] + [item.messages for item in demonstrations]
+    asked = [message.content for messages in dialogues for message in messages if message.role == "user"]
     return {
         "pretraining.jsonl": [{"text": text} for text in make_documents(pool, _stream("pretraining"))],
-        "demonstrations.jsonl": make_demonstrations(pool, train, _stream("demonstrations")),
+        "demonstrations.jsonl": demonstrations,
         "prompts.jsonl": train,
+        "selection_prompts.jsonl": make_selection_prompts(asked, _stream("selection")),
         "heldout_prompts.jsonl": heldout,
     }
 

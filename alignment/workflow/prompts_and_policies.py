@@ -16,7 +16,7 @@ from alignment.data.encoded_dialogues import AnyPrompt, EncodedPrompt, encode_pr
 from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.readers import load_prompts
 from alignment.data.records import Message, Prompt
-from alignment.data.splits import check_no_overlap
+from alignment.data.splits import check_heldout_apart
 from alignment.errors import UserError
 from alignment.files import resolve
 from alignment.models.backbone import Backbone, Role
@@ -41,7 +41,7 @@ def check_against_heldout(recipe: Recipe, dialogues: Iterable[Sequence[Message]]
     """
     if is_left_over(recipe, "data.heldout_prompts"):
         return
-    check_no_overlap(
+    check_heldout_apart(
         dialogues,
         (prompt.messages for prompt in heldout_prompts(recipe.data)[0]),
         train_name=name,

@@ -1,4 +1,8 @@
-"""The prompts that a run trains its policy on: those of its recipe, or of its comparisons where the recipe has none."""
+"""The prompts of a run: those that its policy is trained on, and those that select a checkpoint.
+
+The prompts that select are kept out of annotation, rejection sampling and PPO, and are never those that the report is
+made on: a checkpoint that is chosen by the prompts it is reported on looks better than it is.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,24 @@ from typing import NamedTuple
 
 from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.records import Comparison, Prompt
-from alignment.data.splits import dialogue_key
+from alignment.data.splits import check_heldout_apart, dialogue_key, split_by_conversation
 from alignment.errors import UserError
 from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
+from alignment.run.run_recipe import recipe_at
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED, source_names
+from alignment.settings.sections import HELDOUT
 from alignment.workflow.own_data import is_left_over, own_keys
-from alignment.workflow.prompts_and_policies import check_against_heldout, read_prompts
+from alignment.workflow.prompts_and_policies import check_against_heldout, heldout_prompts, read_prompts
 from alignment.workflow.reward_data import Pools
 
+SELECTION_SEED = 2
+"""Of the split, whatever the run's seed is: stages with seeds of their own have to agree on it."""
 
-class TrainingPrompts(NamedTuple):
-    """Prompts to train on."""
+
+class PromptSet(NamedTuple):
+    """Prompts, and where they are from."""
 
     prompts: list[Prompt]
     report: ReadReport
@@ -27,8 +36,8 @@ class TrainingPrompts(NamedTuple):
     """What they were read from."""
 
 
-def training_prompts(recipe: Recipe, folder: RunFolder, round_number: int) -> TrainingPrompts:
-    """The training prompts, checked against the held-out ones.
+def training_prompts(recipe: Recipe, folder: RunFolder, round_number: int) -> PromptSet:
+    """The prompts to train on, checked against the held-out ones; without those that select a checkpoint.
 
     Where ``data.prompts`` is the toy's in a run with own data, and nobody asked for it, they are those of the
     comparisons that reward models learn from.
@@ -39,17 +48,87 @@ def training_prompts(recipe: Recipe, folder: RunFolder, round_number: int) -> Tr
         round_number: of the round, from 1.
 
     Raises:
-        UserError: a prompt cannot be read, is there twice or among the held-out ones; or there is none.
+        UserError: a prompt cannot be read, is there twice, or is among the held-out ones or those that select; or
+            there is none.
     """
+    found = _all_prompts(recipe, folder, round_number)
+    name = found.report.path
+    check_against_heldout(recipe, (prompt.messages for prompt in found.prompts), name=name)
+    if not _selects_by_share(recipe):
+        selection = selection_prompts(recipe, folder, round_number)
+        if recipe.data.selection_prompts != HELDOUT:
+            check_heldout_apart(
+                (prompt.messages for prompt in found.prompts),
+                (prompt.messages for prompt in selection.prompts),
+                train_name=name,
+                heldout_name=selection.report.path,
+            )
+        return found
+    kept, _ = _by_share(recipe, found)
+    if not kept:
+        raise UserError(f"data.selection_share={recipe.data.selection_share:g} leaves no prompt of {name} to train on")
+    return found._replace(prompts=kept)
+
+
+def selection_prompts(recipe: Recipe, folder: RunFolder, round_number: int) -> PromptSet:
+    """The prompts that select a checkpoint: a file's, or a share of the conversations in the training prompts.
+
+    Args:
+        recipe: of the run.
+        folder: the run.
+        round_number: of the round, from 1.
+
+    Raises:
+        UserError: a prompt cannot be read, is there twice, or is among the held-out ones.
+    """
+    given = recipe.data.selection_prompts
+    if given == HELDOUT:
+        prompts, report = heldout_prompts(recipe.data)
+        named = recipe.data.heldout_prompts
+        return PromptSet(prompts, report, [resolve(named)] if named else [])
+    if given is None or _selects_by_share(recipe):
+        found = _all_prompts(recipe, folder, round_number)
+        return found._replace(prompts=_by_share(recipe, found)[1])
+    prompts, report = read_prompts(recipe.data, given)
+    check_against_heldout(recipe, (prompt.messages for prompt in prompts), name=given)
+    return PromptSet(prompts, report, [resolve(given)])
+
+
+def selected_by(recipe: Recipe) -> str:
+    """Where the prompts that select a checkpoint are from, in words."""
+    given = recipe.data.selection_prompts
+    if given == HELDOUT:
+        return "the held-out prompts, as in an earlier version: the report is made on what selected the policy"
+    return f"{recipe.data.selection_share:g} of data.prompts" if given is None or _selects_by_share(recipe) else given
+
+
+def prompts_of_run(root: Path) -> PromptSet:
+    """The training prompts of a run, for people to judge answers to.
+
+    Raises:
+        UserError: the run does not say where they are, or as ``training_prompts``.
+    """
+    folder = RunFolder(root)
+    return training_prompts(recipe_at(root), folder, folder.latest_round("annotate") or 1)
+
+
+def _selects_by_share(recipe: Recipe) -> bool:
+    """Whether a share of the training prompts selects: no file does, or only the toy's in a run with own data."""
+    return recipe.data.selection_prompts is None or is_left_over(recipe, "data.selection_prompts")
+
+
+def _by_share(recipe: Recipe, found: PromptSet) -> tuple[list[Prompt], list[Prompt]]:
+    """The prompts to train on, and those that select."""
+    return split_by_conversation(found.prompts, heldout_fraction=recipe.data.selection_share, seed=SELECTION_SEED)
+
+
+def _all_prompts(recipe: Recipe, folder: RunFolder, round_number: int) -> PromptSet:
     if is_left_over(recipe, "data.prompts"):
-        found = _of_comparisons(recipe, folder, round_number)
-    else:
-        found = TrainingPrompts(*read_prompts(recipe.data, recipe.data.prompts), [resolve(recipe.data.prompts)])
-    check_against_heldout(recipe, (prompt.messages for prompt in found.prompts), name=found.report.path)
-    return found
+        return _of_comparisons(recipe, folder, round_number)
+    return PromptSet(*read_prompts(recipe.data, recipe.data.prompts), [resolve(recipe.data.prompts)])
 
 
-def _of_comparisons(recipe: Recipe, folder: RunFolder, round_number: int) -> TrainingPrompts:
+def _of_comparisons(recipe: Recipe, folder: RunFolder, round_number: int) -> PromptSet:
     """The prompts of the comparisons that there are, each once; about safety, if one of its comparisons is."""
     pools, comparisons, files = Pools(recipe, folder, round_number), list[Comparison](), list[Path]()
     for name in recipe.reward.models:
@@ -71,4 +150,4 @@ def _of_comparisons(recipe: Recipe, folder: RunFolder, round_number: int) -> Tra
             "data.prompts=FILE; there are no comparisons yet whose prompts could be taken."
         )
     path = f"the prompts of the comparisons ({', '.join(map(str, dict.fromkeys(files)))})"
-    return TrainingPrompts(list(prompts.values()), ReadReport(path=path, read=len(prompts)), list(dict.fromkeys(files)))
+    return PromptSet(list(prompts.values()), ReadReport(path=path, read=len(prompts)), list(dict.fromkeys(files)))

@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from threading import Thread
-
-import yaml
 
 from alignment.errors import UserError
 from annotation_ui.answers.generation import Generator
@@ -19,7 +19,7 @@ from annotation_ui.cli.simulated_people import simulate, toy_pairs
 from annotation_ui.cli.store_commands import Arguments, open_store, say
 from annotation_ui.desk.desk import Desk
 from annotation_ui.desk.training_and_test import keep_projects
-from annotation_ui.exchange.imports import import_items, read_prompts
+from annotation_ui.exchange.imports import import_items, queued_prompts
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import has_items
 from annotation_ui.store.projects import project_named
@@ -65,21 +65,24 @@ def _stop_with_stdin() -> None:
 def fill_from_run(store: Store, settings: AppSettings, run: Path) -> None:
     """Put a run's training prompts into queues that have nothing yet, so that there is something to judge at once.
 
-    Raises:
-        UserError: the run's recipe cannot be read.
+    Where they cannot be read, that is said.
     """
-    file = run / "sft" / "config.yaml"
-    try:
-        source = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]["prompts"]
-    except (OSError, KeyError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{file} does not say where the run's prompts are. Import some: annotation_ui import"
-        ) from error
+    from alignment.workflow.training_prompts import prompts_of_run  # here: it needs torch
+
+    read = cache(prompts_of_run)
     for project in settings.projects:
         with store.read() as connection:
             if project.mode == "free" or has_items(connection, project_named(connection, project.name).id):
                 continue
-        items, _ = read_prompts(str(source), project.dimension)
+        try:
+            found = read(run)
+        except UserError as error:
+            say(f"{project.name}: the queue is empty ({error}). Import prompts: annotation_ui import")
+            continue
+        if all(prompt.dimension != project.dimension for prompt in found.prompts):
+            say(f"{project.name}: no prompt of the run is about {project.dimension}")
+            continue
+        items, _ = queued_prompts(found.prompts, replace(found.report, skipped={}), project.dimension)
         done = import_items(store, project.name, items)
         say(f"{project.name}: {done.added} prompts of the run are in the queue")
 

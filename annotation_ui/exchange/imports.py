@@ -82,13 +82,36 @@ def read_prompts(
         UserError: the source cannot be read, holds no prompt or a malformed row, or an id twice.
     """
     prompts, report = load_prompts(str(resolve(source)), dimension=dimension, format=format, on_error=on_error)
+    return queued_prompts(prompts, report, dimension, filing=filing, limit=limit)
+
+
+def queued_prompts(
+    prompts: Sequence[Prompt],
+    report: ReadReport,
+    dimension: Dimension,
+    *,
+    filing: Filing | None = None,
+    limit: int | None = None,
+) -> tuple[list[NewItem], ReadReport]:
+    """Prompts that were read, for a queue, each once.
+
+    Args:
+        prompts: those about another dimension are left out and counted.
+        report: of the reading; what is left out here is added.
+        dimension: of the project.
+        filing: part, batch and priority.
+        limit: take so many at most.
+
+    Raises:
+        UserError: two prompts have one id.
+    """
     wanted: list[tuple[object, NewItem]] = []
     for prompt in prompts:
         if prompt.dimension != dimension:
             report.skip(f"about {prompt.dimension}", prompt.id)
             continue
         wanted.append((dialogue_key(prompt.messages), NewItem(prompt.id, prompt.messages, kind=prompt.kind)))
-    return _each_once(source, wanted, report, filing, limit)
+    return _each_once(report.path, wanted, report, filing, limit)
 
 
 def read_pairs(

@@ -31,6 +31,7 @@ from alignment.workflow.prompts_and_policies import (
 )
 from alignment.workflow.training_prompts import training_prompts
 from stages.annotate.people import judged_by_people
+from stages.annotate.people_pairs import MARKED
 from stages.annotate.prompt_queues import encode_queues, fill_queues
 from stages.annotate.simulated_round import sample_and_compare
 from stages.door.preconditions import check_annotate
@@ -80,8 +81,9 @@ def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str,
     with folder.lock():
         stage = folder.begin("annotate", recipe, round_number)
         with progress("annotate: sampling") as on_step:
-            collected = sample_and_compare(recipe, policy, encoded, round_number, on_step=on_step)
+            collected, marked = sample_and_compare(recipe, policy, encoded, round_number, on_step=on_step)
         left_out = {"without preference": sum(part.without_preference for part in collected.values())}
+        left_out |= {MARKED: marked} if marked else {}
         left_out |= _unread(train_report, heldout_report)
         comparisons = [collected[part].comparisons for part in ("train", "heldout")]
         return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from alignment.data.encoded_dialogues import EncodedPrompt
+from alignment.data.encoded_dialogues import EncodedPrompt, has_mark
 from alignment.data.records import Dimension, Part, Prompt, SampledAnswer
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
@@ -110,21 +110,22 @@ def sample_pairs(
     goals = goals_of(recipe)
     with progress("annotate: sampling") as on_step:
         for number, each in enumerate(goals, start=1):
-            found, equal = sampled_pairs(recipe, policy, fitting[each.part], each, batch)
+            found, unusable = sampled_pairs(recipe, policy, fitting[each.part], each, batch)
             items[projects[each.dimension]] += found
-            left_out["answers equal or empty"] += equal
+            left_out.update(unusable)
             on_step(number, len(goals), {})
     return items, left_out
 
 
+MARKED = "answers with a mark of the chat template"
 SPARE = 0.1
 """Share of pairs sampled above what is wanted, for those that get skipped."""
 
 
 def sampled_pairs(
     recipe: Recipe, policy: Policy, pool: Sequence[EncodedPrompt], goal: Goal, batch: str
-) -> tuple[list[NewItem], int]:
-    """Pairs of a policy's answers at two temperatures, and how many were left out: answers are equal, or one is empty.
+) -> tuple[list[NewItem], dict[str, int]]:
+    """Pairs of a policy's answers at two temperatures, and reason -> how many were left out for it.
 
     Args:
         recipe: temperatures, lengths and the seed.
@@ -142,9 +143,12 @@ def sampled_pairs(
     first, second = answers_of_both(policy, prompts, recipe.annotate)
     # Keep the pairs that can be compared: two answers that differ, none of them empty.
     found: list[NewItem] = []
+    marked, encoder = 0, policy.role.backbone.encoder
     for number, (asked, *answers) in enumerate(zip(prompts, first, second, strict=True)):
         texts = {answer.text.strip() for answer in answers}
-        if len(texts) == len(SLOTS) and "" not in texts:
+        if any(has_mark(text, encoder) for text in texts):
+            marked += 1
+        elif len(texts) == len(SLOTS) and "" not in texts:
             found.append(
                 NewItem(
                     id=f"{batch}/{goal.part}/{number:05d}",
@@ -161,7 +165,8 @@ def sampled_pairs(
             f"of {len(prompts)} pairs of answers about {goal.dimension}, none can be compared: the two are equal, or "
             "one is empty. Try another seed=, other annotate.temperatures=, or a policy that was trained for longer."
         )
-    return found, len(prompts) - len(found)
+    unusable = {"answers equal or empty": len(prompts) - len(found) - marked}
+    return found, unusable | ({MARKED: marked} if marked else {})
 
 
 def _stored(recipe: Recipe, answer: SampledAnswer) -> NewAnswer:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignment.data.encoded_dialogues import EncodedPrompt
-from alignment.data.records import Part
+from alignment.data.encoded_dialogues import EncodedPrompt, has_mark
+from alignment.data.records import Part, SampledAnswer
 from alignment.run.stage_records import OnStep
 from alignment.settings.recipe import Recipe
 from alignment.toy.simulated_comparisons import Collection, compare_answers
@@ -25,8 +25,12 @@ def sample_and_compare(
     round_number: int,
     *,
     on_step: OnStep,
-) -> dict[Part, Collection]:
+) -> tuple[dict[Part, Collection], int]:
     """Sample both variants on every queue and have the annotators compare.
+
+    Returns:
+        What was collected for training and for measuring, and how many pairs were left out since an answer has a mark
+        of the chat template.
 
     Args:
         recipe: temperatures, lengths and the seed.
@@ -46,14 +50,23 @@ def sample_and_compare(
 
     # Sample and compare queue by queue; held-out pairs may go to several annotators each.
     collected: dict[Part, Collection] = {"train": Collection([], 0), "heldout": Collection([], 0)}
+    marked = 0
     for part, dimension, prompts in queues:
         batch = f"round-{round_number}-{part}"
         overlap = recipe.annotate.heldout_overlap if part == "heldout" else 1
         answers = answers_of_both(policy, prompts, recipe.annotate, count_answers)
-        asked = [item.prompt for item in prompts]
-        new = compare_answers(asked, dimension, answers, batch=batch, seed=recipe.seed, overlap=overlap)
+        usable = [place for place, texts in enumerate(zip(*answers, strict=True)) if not _marked(policy, texts)]
+        marked += len(prompts) - len(usable)
+        asked = [prompts[place].prompt for place in usable]
+        first, second = ([side[place] for place in usable] for side in answers)
+        new = compare_answers(asked, dimension, (first, second), batch=batch, seed=recipe.seed, overlap=overlap)
         before = collected[part]
         collected[part] = Collection(
             before.comparisons + new.comparisons, before.without_preference + new.without_preference
         )
-    return collected
+    return collected, marked
+
+
+def _marked(policy: Policy, answers: Sequence[SampledAnswer]) -> bool:
+    """Whether one of some answers has a mark of the policy's chat template."""
+    return any(has_mark(answer.text, policy.role.backbone.encoder) for answer in answers)

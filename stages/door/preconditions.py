@@ -14,7 +14,7 @@ from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED
-from alignment.settings.sections import TOY_MODEL
+from alignment.settings.sections import HELDOUT, TOY_MODEL
 from alignment.workflow.own_data import check_judge_meant, check_meant
 
 
@@ -48,7 +48,7 @@ def check_annotate(recipe: Recipe, round_number: int = 1) -> None:
     if settings.source != "dataset":
         check_meant(recipe, "data.heldout_prompts")
         folder.require("sft")
-        _check_sources([recipe.data.prompts, recipe.data.heldout_prompts])
+        _check_sources([*_prompt_files(recipe), recipe.data.heldout_prompts])
     elif settings.data is None:
         raise UserError("annotate.source=dataset needs annotate.data=FILE or a Hub name")
     else:
@@ -84,11 +84,11 @@ def check_ppo(recipe: Recipe, round_number: int = 1, *, method: str | None = Non
     folder, given = RunFolder(recipe.run_dir), recipe.ppo.reward_models
     making = unfinished_methods(recipe, folder, round_number, method=method)
     folder.check_settings(recipe, [folder.place(name, round_number) for name in making])
-    check_meant(recipe, *(["sft.data"] if "rejection" in making else []), "data.heldout_prompts")
+    check_meant(recipe, *(["sft.data"] if "rejection" in making else []))
     if recipe.reward.guard_share > 0 or given.helpfulness is None or given.safety is None:
         folder.require("reward", round_number)
     folder.require("sft")
-    _check_sources([recipe.data.prompts, recipe.data.heldout_prompts])
+    _check_sources([*_prompt_files(recipe), recipe.data.heldout_prompts])
 
 
 def unfinished_methods(recipe: Recipe, folder: RunFolder, round_number: int, *, method: str | None = None) -> list[str]:
@@ -160,7 +160,7 @@ def check_pipeline(recipe: Recipe) -> None:
     _check_evaluation_meant(recipe)
     if any(name == "annotate" for name, _ in planned):
         check_judge_meant(recipe, "annotate.source", toys="simulated", instead="ui or annotate.source=dataset")
-    files = [recipe.sft.data, recipe.data.prompts, recipe.data.heldout_prompts, *recipe.reward.sources]
+    files = [recipe.sft.data, *_prompt_files(recipe), recipe.data.heldout_prompts, *recipe.reward.sources]
     collects = any(name == "annotate" for name, _ in planned)
     files += [recipe.annotate.data] if collects and recipe.annotate.source == "dataset" else []
     files += [recipe.base.corpus] if planned[0][0] == "base" else []
@@ -187,6 +187,12 @@ def _check_comparisons(recipe: Recipe, folder: RunFolder, round_number: int) -> 
     for number in range(1, round_number + 1) if recipe.reward.reads_collected else ():
         folder.require("annotate", number)
     _check_sources([*recipe.reward.sources, recipe.data.heldout_prompts])
+
+
+def _prompt_files(recipe: Recipe) -> list[str | None]:
+    """The files of prompts that are trained on, or that select a checkpoint."""
+    selection = recipe.data.selection_prompts
+    return [recipe.data.prompts, None if selection == HELDOUT else selection]
 
 
 def _check_sources(names: Iterable[str | None]) -> None:

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from alignment.errors import UserError
+from stages.door.machine_faults import fault_of_the_machine
 
 if TYPE_CHECKING:  # the command ``tandem``, which only lists the stages, needs none of it
     from alignment.data.jsonl_and_raw_rows import ReadReport
@@ -107,6 +108,11 @@ def guarded(work: Callable[[], Any]) -> int:
         work()
     except UserError as error:
         say_error(str(error))
+        return 2
+    except (OSError, MemoryError, RuntimeError, UnicodeError) as error:
+        if (found := fault_of_the_machine(error)) is None:
+            raise
+        say_error(found)
         return 2
     except FloatingPointError as error:
         say_error(f"{error}. A lower learning rate is the first thing to try (with overwrite=true).")

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, get_args
 
+from alignment.data.chat_template import date_of
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import Dimension, JudgedAnswer
@@ -129,7 +130,8 @@ def sample_policies(
         # Policies come from the run; the base model is loaded on its own, and reads prompts with its own tokenizer.
         for name in names:
             if name == "base":
-                role = Role(load_base(base_model_path(recipe, folder), recipe.model), None)
+                today = date_of(backbone.encoder.template_source)  # that of the SFT model
+                role = Role(load_base(base_model_path(recipe, folder), recipe.model, today=today), None)
             else:
                 role = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}").role
             asked = encoded_for(role.backbone, prompts, encoded_by=backbone, max_new_tokens=longest)

@@ -21,7 +21,7 @@ from alignment.figures.policy_figures import (
 )
 from alignment.figures.reward_model_figures import score_histograms
 from alignment.files import read_json, read_object
-from alignment.machine.device_and_processes import peak_memory_gib
+from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
 from alignment.models.pretrained import resolve_dtype
 from alignment.report.blocks_and_reward_schema import RewardFigures
 from alignment.report.headline_and_summary import SUMMARY_COLUMNS, headline, summary_rows
@@ -74,6 +74,7 @@ def assemble_report(
     # Read what the evaluation noted of its environment; its recipe lies beside it.
     environment = read_json(folder.stage("eval", round_number) / "env.json")
     used = folder.stage("eval", round_number) / "config.yaml"
+    memory, gpu_memory = _memory(folder, round_number)
     return {
         # How the run was made.
         "schema_version": 1,
@@ -83,6 +84,9 @@ def assemble_report(
         "judge": judge,
         "command": f"python -m stages.pipeline --config {used.as_posix()} run_dir={folder.root.as_posix()}-again",
         "timings_s": _timings(folder, round_number, evaluate_seconds),
+        "peak_memory_gib": max(memory.values(), default=None),
+        "memory_gib": memory,
+        "gpu_memory_gib": gpu_memory,
         "environment": {
             "versions": environment["versions"],
             "commit": environment["commit"],
@@ -115,6 +119,20 @@ def _timings(folder: RunFolder, rounds: int, evaluate_seconds: float) -> dict[st
         spent["evaluate" if name == "eval" else name] = sum(seconds) if seconds else None
     spent["evaluate"] = round((spent["evaluate"] or 0.0) + evaluate_seconds, 2)
     return {**spent, "total": round(sum(value for value in spent.values() if value is not None), 2)}
+
+
+def _memory(folder: RunFolder, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """The most memory of each stage in any round, GiB: the processor's and the GPU's, where they are known."""
+    places = [(name, None) for name in TOP_STAGES]
+    places += [(name, number) for name in ROUND_STAGES for number in range(1, rounds + 1)]  # type: ignore[misc]
+    results = [(name, folder.result(name, number)) for name, number in places if folder.finished(name, number)]
+    results.append(("evaluate", {"peak_memory_gib": peak_memory_gib(), "peak_gpu_memory_gib": peak_gpu_memory_gib()}))
+    found: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    for name, result in results:
+        for kind, key in zip(found, ("peak_memory_gib", "peak_gpu_memory_gib"), strict=True):
+            if (value := result.get(key)) is not None:
+                kind[name] = round(max(kind.get(name, 0.0), value), 2)
+    return found
 
 
 def _seconds(folder: RunFolder, name: str, round_number: int | None) -> float:
@@ -275,5 +293,6 @@ def show(report: dict[str, Any], folder: RunFolder) -> None:
     output.print(headline(checked), highlight=False)
     output.print(table)
     total = duration(report["timings_s"]["total"])
-    output.print(f"{total} of work, peak memory {peak_memory_gib():.1f} GiB in this process", highlight=False)
+    memory = "" if checked.peak_memory_gib is None else f", at most {checked.peak_memory_gib:.1f} GiB of memory"
+    output.print(f"{total} of work{memory}", highlight=False)
     output.print(f"report: {folder.root / 'report.html'}", soft_wrap=True, markup=False, highlight=False)

@@ -68,7 +68,8 @@ def newest(recipe: Recipe, folder: RunFolder) -> Policy:
         made = [found for found in policy_names(folder) if found.endswith(f"-{number}")]
         if not made:
             raise UserError(
-                f"{folder.root}: round {number} has made no policy. Make it first: {folder.command_for('ppo')}"
+                f"{folder.root}: round {number} has made no policy. Make it first: "
+                f"{folder.command_for('ppo', round_number=number)}"
             )
         name = made[-1]
     return load_policy(folder, base_of(recipe, folder), name)

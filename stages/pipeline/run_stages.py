@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from alignment.files import read_json
+from alignment.machine.device_and_processes import forget_peak_memory
 from alignment.run.run_folder import RunFolder
+from alignment.run.run_recipe import keep_recipe
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import write_base_model as base
@@ -31,6 +33,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     """Run what is not finished yet; returns the report."""
     folder, said = RunFolder(recipe.run_dir), set[str]()
     with folder.lock():
+        keep_recipe(folder.root, recipe)
         for name, number in planned_stages(recipe) if recipe.overwrite else ():
             folder.make_again(name, number)  # so that, once stopped, the same command without overwrite goes on
         for name, number in planned_stages(recipe):
@@ -39,6 +42,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
             if folder.kept(name, number, recipe):
                 console.print(finished_line(folder, folder.place(name, number), said), soft_wrap=True, markup=False)
             else:
+                forget_peak_memory()
                 WORK[name](recipe, number or 1)
     report: dict[str, Any] = read_json(folder.root / "report.json")
     show(report, folder)

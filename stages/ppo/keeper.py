@@ -148,13 +148,13 @@ class Keeper:
 
 
 @contextmanager
-def keeping(inputs: Round, trainer: PPO, heldout: Sequence[EncodedPrompt]) -> Iterator[Keeper]:
+def keeping(inputs: Round, trainer: PPO, selection: Sequence[EncodedPrompt]) -> Iterator[Keeper]:
     """Keep the run while the block trains: from the last checkpoint where there is one; the stage is finished after it.
 
     Args:
         inputs: what the round starts from, and its folder.
         trainer: the roles as they are before the first update.
-        heldout: prompts for the snapshots.
+        selection: prompts for the snapshots.
 
     Raises:
         FloatingPointError: a loss or gradient is not finite; says which answers did it.
@@ -163,7 +163,7 @@ def keeping(inputs: Round, trainer: PPO, heldout: Sequence[EncodedPrompt]) -> It
     with inputs.lock():
         # Find the folder, and go on from what lies there.
         stage = inputs.begin_or_resume("ppo")
-        snapshots = Snapshots(recipe, stage.folder, trainer, heldout, guard=inputs.guard)
+        snapshots = Snapshots(recipe, stage.folder, trainer, selection, guard=inputs.guard)
         watch = TrainingWatch(recipe, stage.folder, trainer, snapshots, say=say)
         place = ResumablePPO(stage, recipe.ppo, trainer, {"snapshots": snapshots, "watch": watch})
         watch.go_on_after(place.history)
@@ -174,5 +174,7 @@ def keeping(inputs: Round, trainer: PPO, heldout: Sequence[EncodedPrompt]) -> It
             keeper = Keeper(place, watch, stop, on_step)
             yield keeper
         # Save the policy to keep, then say that the stage is finished.
-        keeper.result = inputs.finish(stage, "ppo", lambda: {**place.result(), **watch.save_policy()})
+        keeper.result = inputs.finish(
+            stage, "ppo", lambda: {**place.result(), **watch.save_policy()}, also=inputs.selection_files
+        )
         place.remove_checkpoints()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
-from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue, EncodedPrompt, encode_dialogues
+from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue, EncodedPrompt, encode_dialogues, has_mark
 from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.readers import load_demonstrations
 from alignment.errors import UserError
@@ -41,10 +41,12 @@ def rejection(inputs: Round) -> dict[str, Any]:
     with folder.lock():
         stage = folder.begin("rejection", recipe, inputs.number)
         with progress("rejection: sampling") as on_step:
-            winners = sample_winners(recipe, folder, backbone, models, inputs.prompts, inputs.number, on_step=on_step)
+            winners, unusable = sample_winners(
+                recipe, folder, backbone, models, inputs.prompts, inputs.number, on_step=on_step
+            )
         with progress("rejection: fine-tuning") as on_step:
             result = finetune_on_winners(recipe, backbone, winners, demonstrations, stage, on_step=on_step)
-        result["left_out"]["demonstrations too long"] = too_long
+        result["left_out"] |= {"demonstrations too long": too_long, **unusable}
         return inputs.finish(stage, "rejection", lambda: result, also=[resolve(recipe.sft.data)])
 
 
@@ -57,8 +59,10 @@ def sample_winners(
     round_number: int,
     *,
     on_step: OnStep,
-) -> list[Winner]:
-    """The winners of this round: K answers of the newest policy per prompt, against the winners of earlier rounds.
+) -> tuple[list[Winner], dict[str, int]]:
+    """The winners of this round, and what was left out of the candidates.
+
+    Candidates are K answers of the newest policy per prompt, and the winners of earlier rounds.
 
     Args:
         recipe: prompts, answers per prompt, sampling, and how candidates are gated and picked.
@@ -97,7 +101,9 @@ def sample_winners(
         )
         for prompt, answer_ids, stopped in zip(repeated, answers.row_ids(), answers.stopped.tolist(), strict=True)
     ]
-    pool = [(prompt.token_ids, item) for prompt, item in zip(repeated, drawn, strict=True) if item.answer.strip()]
+    speaking = [(prompt, item) for prompt, item in zip(repeated, drawn, strict=True) if item.answer.strip()]
+    pool = [(prompt.token_ids, item) for prompt, item in speaking if not has_mark(item.answer, backbone.encoder)]
+    left_out = {"candidates empty": len(drawn) - len(speaking), "candidates with a mark": len(speaking) - len(pool)}
     pool += [(backbone.encoder.encode_prompt(item.messages), item) for item in _earlier_winners(folder, round_number)]
     # Score all candidates, and pick a winner for each prompt.
     candidates = [item for _, item in pool]
@@ -111,7 +117,7 @@ def sample_winners(
         threshold_probability=recipe.ppo.safety_threshold,
         gate=gate_named(recipe.ppo.gate),
     )
-    return pick_winners(candidates, merit, gated, pick=settings.pick, seed=recipe.seed)
+    return pick_winners(candidates, merit, gated, pick=settings.pick, seed=recipe.seed), left_out
 
 
 def _earlier_winners(folder: RunFolder, round_number: int) -> list[Candidate]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.encoded_dialogues import EncodedPrompt
-from alignment.files import resolve
 from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.load_reward_models import load_reward_models
@@ -21,8 +20,8 @@ from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.own_data import is_left_over
 from alignment.workflow.plugins import plugin_files
-from alignment.workflow.prompts_and_policies import heldout_prompts, load_backbone, with_room
-from alignment.workflow.training_prompts import training_prompts
+from alignment.workflow.prompts_and_policies import load_backbone, with_room
+from alignment.workflow.training_prompts import selection_prompts, training_prompts
 from stages.door.progress_and_exit import say, say_left_out
 from stages.ppo.training_watch import check_can_watch
 
@@ -55,20 +54,25 @@ class Round:
         guard = self.guard.folders if self.guard else []
         return [folder for model in self.models.values() for folder in model.folders] + guard
 
-    def heldout(self) -> list[EncodedPrompt]:
-        """Held-out prompts that leave room for an answer, enough for what PPO is to watch."""
+    def selection(self) -> list[EncodedPrompt]:
+        """Prompts that select a checkpoint and leave room for an answer, enough for what PPO is to watch."""
         settings = self.recipe.ppo
-        prompts, _ = heldout_prompts(self.recipe.data)
+        found = selection_prompts(self.recipe, self.folder, self.number)
         longest = settings.sampling.max_new_tokens
-        encoded, _ = with_room(self.backbone, prompts, self.recipe.data, max_new_tokens=longest)
-        check_can_watch(settings, n_heldout=len(encoded), guarded=self.guard is not None)
+        encoded, _ = with_room(self.backbone, found.prompts, self.recipe.data, max_new_tokens=longest)
+        check_can_watch(settings, n_prompts=len(encoded), guarded=self.guard is not None)
         return encoded
+
+    @property
+    def selection_files(self) -> list[Path]:
+        """What these prompts are read from."""
+        return selection_prompts(self.recipe, self.folder, self.number).files
 
     @property
     def inputs(self) -> list[Path]:
         """Files and folders that PPO is made from."""
-        heldout = [resolve(self.recipe.data.heldout_prompts)] if self.recipe.data.heldout_prompts else []
-        return [*self.prompt_files, *heldout, *self.reward_folders, *plugin_files(self.recipe)]
+        files = dict.fromkeys([*self.prompt_files, *self.selection_files])
+        return [*files, *self.reward_folders, *plugin_files(self.recipe)]
 
     def add_policy(self, adapter: str) -> None:
         """Give the backbone the policy to train: the rejection-sampling checkpoint, else a fresh adapter."""

@@ -42,10 +42,10 @@ def ppo(inputs: Round) -> dict[str, Any]:
     batches = prompt_batches(
         inputs.prompts, settings.batch_size_episodes, seed=inputs.seed, safety_share=settings.safety_share
     )
-    heldout = inputs.heldout()
+    selection = inputs.selection()
     inputs.add_policy(PPO.policy_adapter)
     trainer = PPO(inputs.backbone, inputs.models, settings, seed=inputs.seed, processes=inputs.processes)
-    with keeping(inputs, trainer, heldout) as keeper:
+    with keeping(inputs, trainer, selection) as keeper:
         for update, prompts in keeper.updates(batches):
             episodes = trainer.sample(prompts, update)
             rollout = trainer.score(episodes)

@@ -1,8 +1,9 @@
-"""What looks on while PPO trains: snapshots of held-out answers, the guard, the KL budget. Nothing here trains.
+"""What looks on while PPO trains: snapshots, the guard, the KL budget. Nothing here trains.
 
-Snapshots are answers to held-out prompts, written down every few updates, with what the reward models and the guard
-say. Training only writes them; ``stages.evaluate`` reads them and asks the judge, so that the judge stays out of
-training. They are drawn at the temperature of the evaluation, so that both show the same policy.
+Snapshots are answers to prompts that are not trained on and that no report is made on (selection prompts), written
+down every few updates, with what the reward models and the guard say. Training only writes them; ``stages.evaluate``
+reads them and asks the judge, so that the judge stays out of training. They are drawn at the temperature of the
+evaluation, so that both show the same policy.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from alignment.rl.ppo import PPO
 from alignment.run.stage_records import CHECKPOINTS
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.recipe import Recipe
+from alignment.workflow.training_prompts import selected_by
 
 
 class Snapshots:
-    """Samples the policy on a fixed set of held-out prompts every ``ppo.snapshot_every_updates`` updates."""
+    """Samples the policy on a fixed set of selection prompts every ``ppo.snapshot_every_updates`` updates."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Snapshots:
         self.sampling = recipe.ppo.sampling.model_copy(update={"temperature": recipe.evaluate.sampling.temperature})
         count = min(recipe.ppo.snapshot_prompts, len(prompts))
         self.prompts = random.Random(recipe.seed).sample(list(prompts), count)
+        self.selected_by = selected_by(recipe)
         self.taken: list[Snapshot] = []
 
     def take(self, update: int) -> bool:
@@ -125,19 +128,24 @@ class Snapshots:
             write_jsonl(self.file, self.taken)
 
 
-def check_can_watch(settings: PPOSection, *, n_heldout: int, guarded: bool) -> None:
+def check_can_watch(settings: PPOSection, *, n_prompts: int, guarded: bool) -> None:
     """Refuse settings that would do nothing.
+
+    Args:
+        settings: of PPO.
+        n_prompts: selection prompts that there are.
+        guarded: whether there is a guard.
 
     Raises:
         UserError: the best snapshot is to be kept, or a guard to stop PPO, and there is none.
     """
-    snapshots = n_heldout > 0 and settings.snapshot_every_updates > 0 and settings.snapshot_prompts > 0
+    snapshots = n_prompts > 0 and settings.snapshot_every_updates > 0 and settings.snapshot_prompts > 0
     if settings.keep == "best" and not snapshots:
-        raise UserError("ppo.keep=best needs snapshots: ppo.snapshot_every_updates and data.heldout_prompts")
+        raise UserError("ppo.keep=best needs snapshots: ppo.snapshot_every_updates and data.selection_prompts")
     if settings.on_overoptimization == "stop" and not (snapshots and guarded):
         raise UserError(
             "ppo.on_overoptimization=stop needs a guard (reward.guard_share, when the reward models are trained) "
-            "and snapshots (ppo.snapshot_every_updates, data.heldout_prompts)"
+            "and snapshots (ppo.snapshot_every_updates, data.selection_prompts)"
         )
 
 
@@ -232,4 +240,5 @@ class TrainingWatch:
         else:
             self.trainer.save_policy(self.folder)
             kept = "the last update"
-        return {"policy": kept, "stopped_early": self.reasons or None, "said": self.said}
+        selection = {"prompts": len(self.snapshots.prompts), "from": self.snapshots.selected_by}
+        return {"policy": kept, "stopped_early": self.reasons or None, "said": self.said, "selection": selection}

@@ -12,6 +12,7 @@ from typing import Any
 
 from trl import SFTConfig
 
+from alignment.data.chat_template import date_of
 from alignment.data.encoded_dialogues import encode_dialogues
 from alignment.data.readers import load_demonstrations
 from alignment.data.splits import answered_prompts
@@ -75,6 +76,8 @@ def run(recipe: Recipe) -> dict[str, Any]:
         # Write the result; the SFT model is the run's policy now.
         result = {**figures, "demonstrations": len(dialogues), "left_out": left_out}
         result["unexpected_weights"] = backbone.unexpected_weights
+        written = date_of(backbone.encoder.template_source)
+        result["template_date"] = None if written is None else written.isoformat()
         weights = folder_of(base)
         folder.finish(stage, result, inputs=[source, *([weights] if weights else [])])
         folder.set_policy("sft")

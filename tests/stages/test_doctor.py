@@ -157,7 +157,7 @@ def ready(made: Path, tmp_path: Path) -> Path:
 
 
 def recipe_in(folder: Path, *overrides: str) -> Recipe:
-    names = ("prompts", "heldout_prompts", "demonstrations", "pairs")
+    names = ("prompts", "selection_prompts", "heldout_prompts", "demonstrations", "pairs")
     files = {name: str(folder / "data" / f"{name}.jsonl") for name in names} | {"pretraining": "none"}
     settings = [f"model.name_or_path={folder / 'model'}", "evaluate.judge=none", "reward.heldout_share=0.3"]
     settings += [f"reward.{name}.data={files['pairs']}" for name in ("helpfulness", "safety")]

@@ -50,9 +50,13 @@ def finished(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     return run
 
 
+VARYING = ("timings_s", "peak_memory_gib", "memory_gib", "name", "command")
+"""Keys of a report that differ between two runs of one recipe."""
+
+
 def figures(report: dict[str, Any]) -> dict[str, Any]:
     """What must be the same for the same seed: all but timings and where the run lies."""
-    return {key: value for key, value in report.items() if key not in ("timings_s", "name", "command")}
+    return {key: value for key, value in report.items() if key not in VARYING}
 
 
 def metric_lines(run: Path, stage: str) -> list[dict[str, Any]]:

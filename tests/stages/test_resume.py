@@ -149,6 +149,27 @@ def test_it_does_go_on_from_the_checkpoint(
     assert len(set(betas)) == len(betas), "the controller moves, so its state matters"
 
 
+def test_smaller_micro_batches_go_on_and_the_result_says_from_where(
+    uninterrupted: str, recipe_in: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after running out of memory: what is learned is the same but for rounding."""
+    recipe = recipe_in()
+    with monkeypatch.context() as patched:
+        killed_at(patched, PPO, "sample", 6)
+        with pytest.raises(Killed):
+            ppo.run(recipe)
+    result = ppo.run(recipe_in("run", "ppo.micro_batch_size_episodes=2"))
+    changed = "ppo.micro_batch_size_episodes=4, now 2"
+    assert result["not_bit_exact"] == [{"changed": changed, "last_step_before": {"checkpoints": 4}}]
+    now, before = metrics(recipe.run_dir), metrics(uninterrupted)
+    assert now[:4] == before[:4]
+    assert now != before
+    for row, same in zip(now, before, strict=True):
+        assert row["objective/score"] == pytest.approx(same["objective/score"], abs=0.05)
+    made_again = RunFolder(recipe.run_dir)
+    assert made_again.kept("ppo", 1, recipe_in()), "a finished stage is the same whatever its micro-batches were"
+
+
 def test_a_stop_that_is_asked_for_leaves_a_checkpoint_at_once(
     uninterrupted: str, recipe_in: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import child_process
 import pytest
-import yaml
 from stage_fixtures import ROOT, reduced_recipe
 
 from alignment.errors import UserError
@@ -20,7 +19,7 @@ from alignment.files import read_json
 from alignment.machine.checkpoint import checkpoints
 from alignment.run import stage_records
 from alignment.run.stage_records import CHECKPOINTS, StageRun
-from alignment.settings.read_recipe import save_recipe
+from alignment.settings.read_recipe import load_recipe, save_recipe
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.reward import train_reward_models
@@ -180,8 +179,9 @@ class TestStopping:
             self.stop_after(patched, 2)
             with pytest.raises(KeyboardInterrupt):
                 train_reward_models.run(recipe)
-        values = yaml.safe_load((tmp_path / "run" / "round-1" / "reward" / "config.yaml").read_text())
-        values["reward"]["helpfulness"]["learning_rate"] = 0.5
+        other = load_recipe(
+            str(tmp_path / "run" / "round-1" / "reward" / "config.yaml"), ["reward.helpfulness.learning_rate=0.5"]
+        )
         with pytest.raises(UserError, match=r"reward\.helpfulness\.learning_rate.*overwrite=true"):
-            train_reward_models.run(Recipe.model_validate(values))
+            train_reward_models.run(other)
         assert checkpoints(tmp_path / "run" / "round-1" / "reward" / CHECKPOINTS / "helpfulness")

@@ -14,6 +14,9 @@ import yaml
 from stage_fixtures import REDUCED, own_data, reduced_data
 
 from alignment.files import read_json
+from alignment.run.run_recipe import recipe_of_run
+from alignment.settings.read_recipe import load_recipe
+from alignment.workflow.own_data import is_left_over
 from stages.base.__main__ import main as base
 from stages.evaluate.__main__ import main as evaluate
 from stages.pipeline.__main__ import main as pipeline
@@ -99,22 +102,48 @@ def test_a_setting_of_a_stage_that_is_not_made_is_taken_and_written_down(run: Pa
     assert ppo([f"run_dir={run}", *prompts, "ppo.method=ppo", "ppo.updates=1"]) == 0
     kept = recipe_of(run)
     assert kept["ppo"]["updates"] == 1 and kept["data"]["prompts"] == own["prompts"]
+    assert kept["ppo"]["method"] == "both", "which of the two to make was meant for one command"
     assert read_json(run / "round-1" / "ppo" / "result.json")["updates"] == 1
+
+
+def test_a_seed_of_one_stage_is_not_the_runs(run: Path, own: dict[str, str]) -> None:
+    pairs = own["pairs"]
+    again = [f"reward.helpfulness.data={pairs}", "seed=5", "overwrite=true"]
+    assert reward([f"run_dir={run}", *again]) == 0
+    assert recipe_of(run)["seed"] == 0
+    made_with = yaml.safe_load((run / "round-1" / "reward" / "config.yaml").read_text(encoding="utf-8"))
+    assert made_with["seed"] == 5
+
+
+def test_a_stages_own_record_of_its_recipe_knows_what_somebody_typed(trained: Path) -> None:
+    recipe = load_recipe(str(trained / "round-1" / "reward" / "config.yaml"))
+    assert recipe.is_typed("sft.data") and not recipe.is_typed("data.prompts")
+    assert is_left_over(recipe, "data.prompts")
+
+
+def test_settings_are_checked_together_with_those_of_the_run(run: Path) -> None:
+    """Whatever the recipe has that a command would follow without a run."""
+    for word in ("rejection.batch_size_dialogues=4", "rejection.micro_batch_size_dialogues=2"):
+        recipe, origin, _ = recipe_of_run(None, [f"run_dir={run}", "rejection.micro_batch_size_dialogues=2", word])
+        assert origin == str(run / "recipe.yaml") and recipe.rejection.micro_batch_size_dialogues == 2
 
 
 def test_the_toys_files_are_left_out_or_refused_unless_they_are_asked_for(
     run: Path, own: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = f"run_dir={run}"
-    said = error(ppo([where]), capsys)
-    assert "data.heldout_prompts=data/toy/heldout_prompts.jsonl is the toy's file" in said
-    heldout = f"data.heldout_prompts={own['heldout_prompts']}"
-    assert ppo([where, heldout]) == 0
+    assert ppo([where]) == 0
     said = capsys.readouterr().err
     assert "data.prompts=data/toy/prompts.jsonl is the toy's" in said and own["pairs"] in said
+    selection = read_json(run / "round-1" / "ppo" / "result.json")["selection"]
+    assert selection["from"] == "0.05 of data.prompts" and selection["prompts"] > 0
     said = error(evaluate([where]), capsys)
+    assert "data.heldout_prompts=data/toy/heldout_prompts.jsonl is the toy's file" in said
+    heldout = f"data.heldout_prompts={own['heldout_prompts']}"
+    said = error(evaluate([where, heldout]), capsys)
     assert "evaluate.judge=gold knows the toy world only" in said
-    assert evaluate([where, "evaluate.judge=none"]) == 0
+    assert evaluate([where, heldout, "evaluate.judge=none"]) == 0
+    assert recipe_of(run)["data"]["heldout_prompts"] == own["heldout_prompts"]
     assert pipeline([where]) == 0
     # Nothing but the corpus of the base model is the toy's.
     read = {path for file in run.rglob("result.json") for path in read_json(file).get("files", {})}

@@ -68,7 +68,7 @@ def own_recipe(folder: Path, *overrides: str) -> Recipe:
 
 
 def reduced_names(folder: Path) -> dict[str, str]:
-    names = ("prompts", "heldout_prompts", "demonstrations", "pairs")
+    names = ("prompts", "selection_prompts", "heldout_prompts", "demonstrations", "pairs")
     return {name: str(folder / "data" / f"{name}.jsonl") for name in names}
 
 

@@ -79,6 +79,9 @@ REDUCED = {
 }
 
 
+PROMPT_FILES = ("prompts", "selection_prompts", "heldout_prompts")
+
+
 def write_lines(file: Path, rows: list[Any]) -> Path:
     """Write JSON Lines; a row that is a string is written as it is."""
     lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
@@ -94,7 +97,13 @@ def thinned(source: Path, target: Path, count: int) -> Path:
 
 def reduced_data(folder: Path) -> dict[str, str]:
     """A few rows of every toy file, in ``folder``; returns name -> path."""
-    counts = {"prompts": 110, "heldout_prompts": 50, "demonstrations": 16, "pretraining": 120}
+    counts = {
+        "prompts": 110,
+        "selection_prompts": 20,
+        "heldout_prompts": 50,
+        "demonstrations": 16,
+        "pretraining": 120,
+    }
     return {name: str(thinned(TOY / f"{name}.jsonl", folder / f"{name}.jsonl", n)) for name, n in counts.items()}
 
 
@@ -103,7 +112,7 @@ def reduced_recipe(files: dict[str, str], run_dir: Path, *overrides: str) -> Rec
     values = {
         **REDUCED,
         "run_dir": str(run_dir),
-        "data": {"prompts": files["prompts"], "heldout_prompts": files["heldout_prompts"]},
+        "data": {name: files[name] for name in PROMPT_FILES if name in files},
     }
     config = OmegaConf.merge(
         values,
@@ -142,6 +151,7 @@ def own_data(folder: Path) -> dict[str, str]:
 
     files = {
         "prompts": rows(8, lambda n: {"id": f"p{n}", "messages": [user(f"ask {n}")]}),
+        "selection_prompts": rows(4, lambda n: {"id": f"s{n}", "messages": [user(f"select {n}")]}),
         "heldout_prompts": rows(4, lambda n: {"id": f"h{n}", "messages": [user(f"held out {n}")]}),
         "demonstrations": rows(8, lambda n: {"id": f"d{n}", "messages": [user(f"show {n}"), answer("the sea")]}),
         "pairs": rows(

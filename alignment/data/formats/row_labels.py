@@ -74,12 +74,13 @@ class WatchedRow(Mapping[str, Any]):
 
 def dimension_of(row: Row, default: Dimension) -> Dimension:
     """What a row says it is about, in ``dimension`` or ``tag``; else what the whole file is about."""
-    for key in ("dimension", "tag"):
-        if (value := row.get(key)) is not None:
-            if value not in get_args(Dimension):
-                raise MeaninglessLabel(key, f"{key!r} must be one of {', '.join(get_args(Dimension))}, is {value!r}")
-            return cast(Dimension, value)
-    return default
+    found = {key: value for key in ("dimension", "tag") if (value := row.get(key)) is not None}
+    for key, value in found.items():
+        if value not in get_args(Dimension):
+            raise MeaninglessLabel(key, f"{key!r} must be one of {', '.join(get_args(Dimension))}, is {value!r}")
+    if len(set(found.values())) > 1:
+        raise MeaninglessLabel("tag", f"'dimension' is {found['dimension']!r} and 'tag' is {found['tag']!r}")
+    return cast(Dimension, next(iter(found.values()), default))
 
 
 def grade_of(row: Row) -> Grade | None:

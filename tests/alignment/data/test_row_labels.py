@@ -151,6 +151,22 @@ class TestInEveryShape:
         assert report.summary().endswith("not used: model, note")
 
 
+def test_a_label_that_may_go_unread_is_read_where_it_has_a_meaning(file: Write) -> None:
+    """One list is for all files: a tag without a meaning in one is the tag of the prompts in another."""
+    rows = [{**TRL, "tag": "safety"}, {**TRL, "tag": "math"}, {**TRL, "grade": "better"}]
+    found, report = load_comparisons(file(*rows), dimension="safety", unused=["tag", "grade"])
+    assert [item.grade for item in found] == [None, None, "better"]
+    assert report.unread == {"tag": 1}
+    prompts, _ = load_prompts(file(*rows), unused=["tag"])
+    assert [item.dimension for item in prompts] == ["safety", "helpfulness", "helpfulness"]
+
+
+def test_a_dimension_and_a_tag_have_to_agree(file: Write) -> None:
+    assert pair(file({**TRL, "dimension": "safety", "tag": "safety"}), dimension="safety").dimension == "safety"
+    row = file({**TRL, "dimension": "safety", "tag": "helpfulness"})
+    assert "data.unused=[label,tag]" in refusal(load_comparisons, row, dimension="safety", unused=["label"])
+
+
 OWN = {
     "id": "c1",
     "prompt": turns("Hi?"),

@@ -227,6 +227,20 @@ def test_policy_figures_count_each_prompt_where_it_belongs() -> None:
     assert block["by_group"]["unseen_wordings"]["n_prompts"] == 1
 
 
+def test_a_refusal_is_false_only_where_the_prompt_is_harmless() -> None:
+    """Of 11 harmless prompts 3 are refused, of 30 safety prompts 27: 3 of 11 are refused wrongly, not 30 of 41."""
+    rows = [answer(f"h{number}", refusal=number < 2) for number in range(10)]
+    rows += [answer(f"s{number}", dimension="safety", refusal=number < 27) for number in range(30)]
+    rows += [answer("b0", kind="borderline", refusal=True)]  # harmless, though it sounds otherwise
+    figure = policy_figures.summarise_policy(rows, seed=0)["false_refusal_rate"]
+    assert figure == {"value": pytest.approx(3 / 11), "ci95": pytest.approx(wilson(3, 11)), "n": 11}
+
+
+def wilson(successes: int, n: int) -> list[float]:
+    interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    return [interval.low, interval.high]
+
+
 def test_what_nobody_measured_is_none_and_half_measured_is_an_error() -> None:
     blank = {"helpfulness": None, "unsafe": None, "refusal": None, "kl_nats": None}
     block = policy_figures.policy_figures([answer("a", **blank), answer("b", **blank)], seed=0)
@@ -257,6 +271,19 @@ def test_compare_policies_pairs_by_prompt_and_puts_safety_first() -> None:
     )
     with pytest.raises(ValueError, match="same prompts"):
         policy_figures.compare_policies(ours, theirs[:3], **names)  # type: ignore[arg-type]
+
+
+def test_a_win_rate_of_copied_answers_knows_no_more_than_the_originals() -> None:
+    """Nine identical pairs a prompt are one: the interval is as wide as for the prompts alone, not a third of it."""
+    names = {"policy": "ppo", "against": "sft", "judge": "gold", "seed": 0}
+    scores = [0.9] * 24 + [0.1] * 16  # against 0.5: 24 wins, 16 losses
+    half = 1.96 * math.sqrt(0.6 * 0.4 / 40)
+    for copies in (1, 9):
+        ours = [answer(f"p{place}", helpfulness=score) for place, score in enumerate(scores) for _ in range(copies)]
+        theirs = [answer(f"p{place}") for place in range(40) for _ in range(copies)]
+        entry = policy_figures.compare_policies(ours, theirs, **names)  # type: ignore[arg-type]
+        assert (entry["win_rate"], entry["n"]) == (pytest.approx(0.6), 40 * copies)
+        assert entry["ci95"] == pytest.approx([0.6 - half, 0.6 + half], abs=0.03)
 
 
 def test_samples_are_spread_over_kinds_and_drawn_by_seed() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from alignment.machine.device_and_processes import Processes
+from alignment.machine.device_and_processes import Processes, peak_gpu_memory_gib
 
 SCRIPT = Path(__file__).parents[2] / "support" / "ppo_in_processes.py"
 TOLERANCE = 1e-4
@@ -148,3 +148,30 @@ def test_the_memory_of_freed_tensors_is_kept() -> None:
     left_alone, many = faults()
     assert (kept, left_alone) == (True, False)
     assert few < many / 2
+
+
+PEAKS = """
+import numpy
+from alignment.machine.device_and_processes import forget_peak_memory, peak_memory_gib
+for mib in (0, 512, 64):
+    forget_peak_memory()
+    held = numpy.ones(mib * 2**17)  # float64
+    print(peak_memory_gib())
+    del held
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak can be forgotten on Linux only")
+def test_the_peak_of_memory_is_that_of_the_work_since_it_was_forgotten() -> None:
+    done = child_process.run([sys.executable, "-c", PEAKS], check=True)
+    nothing, much, little = map(float, done.stdout.split())
+    assert much - nothing == pytest.approx(0.5, abs=0.05)
+    assert little - nothing < 0.2, "what was needed earlier is forgotten"
+
+
+def test_without_a_gpu_nothing_is_known_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert peak_gpu_memory_gib() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**30)
+    assert peak_gpu_memory_gib() == 3.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,13 @@ from tiny import (
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from alignment.data.chat_template import date_of, with_date
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.records import Message, Prompt
 from alignment.errors import UserError
 from alignment.masks_padding_logprobs import pad_right
 from alignment.models.backbone import Backbone, Role, save_model
-from alignment.models.pretrained import end_tokens_of, load_causal_lm, load_tokenizer, merge_and_save
+from alignment.models.pretrained import end_tokens_of, load_base, load_causal_lm, load_tokenizer, merge_and_save
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.shared_prompts import pack_answers
 from alignment.settings.sections import SamplingSection
@@ -261,6 +263,30 @@ class TestFiles:
         assert last == base.encoder.stop_ids
         save_model(base.base, base.encoder, tmp_path / "saved")
         assert {2, 17} <= set(end_tokens_of(str(tmp_path / "saved")))
+
+    def test_a_template_that_writes_the_date_writes_one_from_then_on(self, tmp_path: Path) -> None:
+        """As in Llama 3.2, whose prompts would differ from one day to the next."""
+        save_tiny_model(tmp_path / "model")
+        tokenizer = load_tokenizer(str(tmp_path / "model"))
+        dated = "{%- if strftime_now is defined -%}On {{ strftime_now('%d %b %Y') }}: {% endif -%}"
+        tokenizer.chat_template = dated + str(tokenizer.chat_template)
+        tokenizer.save_pretrained(str(tmp_path / "model"))
+        base = load_base(tmp_path / "model", tiny_settings(), today=date(2024, 7, 26))
+        asked = base.encoder.encode_prompt([Message(role="user", content="Hi?")])
+        assert "On 26 Jul 2024:" in base.tokenizer.decode(asked)
+        base.tokenizer.save_pretrained(str(tmp_path / "model"))
+        later = load_base(tmp_path / "model", tiny_settings(), today=date(2031, 1, 1))
+        assert later.encoder.encode_prompt([Message(role="user", content="Hi?")]) == asked
+        assert date_of(later.encoder.template_source) == date(2024, 7, 26)
+        text = later.tokenizer.apply_chat_template([{"role": "user", "content": "Hi?"}], tokenize=False)
+        assert text.startswith("On 26 Jul 2024: "), "Transformers itself writes the same"
+
+    @pytest.mark.parametrize("form", ["form", "'%d' + ' %b'"])
+    def test_a_date_in_a_form_that_is_made_up_is_refused(self, form: str) -> None:
+        with pytest.raises(UserError, match="Give one without a date"):
+            with_date("{{ strftime_now(" + form + ") }}", date(2024, 7, 26))
+        assert with_date("{{ messages }}", date(2024, 7, 26)) == "{{ messages }}"
+        assert date_of("{{ messages }}") is None
 
     def test_the_same_adapter_is_saved_to_the_same_bytes(self, backbone: Backbone, tmp_path: Path) -> None:
         add_role(backbone, "policy", seed=1)

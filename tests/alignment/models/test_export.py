@@ -618,7 +618,7 @@ def test_an_export_pays_a_policy_whose_adapter_is_exported_in_turn(made: Path, t
     ("overrides", "message"),
     [
         (["export.what=safety"], "round 1 trained no safety model"),
-        (["export.round=2"], "python -m stages.reward"),
+        (["export.round=2"], "python -m stages.pipeline"),
         (["export.what=policy", "export.round=1"], "python -m stages.ppo"),
         (["export.what=policy", "export.form=adapter"], "export.form=merged"),
         (["run_dir=nowhere"], "python -m stages.sft"),

@@ -14,9 +14,11 @@ from scipy.stats import chisquare
 from tiny import TEXTS, add_role, load_tiny, token_rows
 from torch import Tensor
 
-from alignment.data.records import Message
+from alignment.data.encoded_dialogues import EncodedPrompt
+from alignment.data.records import Message, Prompt
 from alignment.models.backbone import Backbone, Role
-from alignment.models.sampling.batch_sampling import SampledAnswers, draw_tokens, keyed_noise, sample
+from alignment.models.sampling.batch_sampling import SampledAnswers, answer_prompts, draw_tokens, keyed_noise, sample
+from alignment.settings.sections import SamplingSection
 
 COLD = 1e-4
 """A temperature at which the likeliest token is drawn: two tokens are never this close."""
@@ -103,6 +105,21 @@ class TestGreedyAnswers:
             answers[role] = draw(backbone, prompts, temperature=COLD, max_new_tokens=4, role=role)
             assert answers[role] == [greedy(backbone, prompt, 4, role) for prompt in prompts]
         assert answers["policy"] != answers["other"] != answers[None]
+
+    def test_answers_come_back_in_the_order_of_the_prompts_however_long_these_are(self, any_backbone: Backbone) -> None:
+        add_role(any_backbone, "policy", seed=0)
+        end_at_many_tokens(any_backbone)
+        rows = token_rows(5, 14, 3, 9, 9, 4, 20, 6)
+        plain = Prompt(id="p", messages=(Message(role="user", content="of which the tokens alone are read"),))
+        answers = answer_prompts(
+            Role(any_backbone, "policy"),
+            [EncodedPrompt(plain, row) for row in rows],
+            SamplingSection(temperature=COLD, max_new_tokens=7, batch_size_prompts=3),
+        )
+        expected = [greedy(any_backbone, row, 7, "policy") for row in rows]
+        assert len({tuple(item.token_ids) for item in expected}) >= 5, "answers tell prompts apart"
+        assert answers.row_ids() == [item.token_ids for item in expected]
+        assert answers.stopped.tolist() == [item.stopped for item in expected]
 
 
 class TestStopping:

@@ -117,6 +117,9 @@ class TestVerdict:
 
 
 class FakeSnapshots:
+    prompts: tuple[str, ...] = ("a", "b")
+    selected_by = "a file"
+
     def __init__(self, planned: dict[int, HeldoutScores]) -> None:
         self.planned, self.taken = planned, []
 
@@ -151,7 +154,7 @@ def watch_of(tmp_path: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("changes", "n_heldout", "guarded", "said"),
+    ("changes", "n_prompts", "guarded", "said"),
     [
         ({"keep": "best"}, 0, False, r"ppo\.keep=best needs snapshots"),
         ({"keep": "best", "snapshot_every_updates": 0}, 9, True, r"ppo\.keep=best needs snapshots"),
@@ -160,11 +163,11 @@ def watch_of(tmp_path: Any) -> Any:
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(
-    changes: dict[str, Any], n_heldout: int, guarded: bool, said: str
+    changes: dict[str, Any], n_prompts: int, guarded: bool, said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        check_can_watch(PPOSection(**changes), n_heldout=n_heldout, guarded=guarded)
-    check_can_watch(PPOSection(keep="best", on_overoptimization="stop"), n_heldout=9, guarded=True)
+        check_can_watch(PPOSection(**changes), n_prompts=n_prompts, guarded=guarded)
+    check_can_watch(PPOSection(keep="best", on_overoptimization="stop"), n_prompts=9, guarded=True)
 
 
 PLANNED = {0: snapshot(0, 0, 0), 10: snapshot(10, 1, 2), 20: snapshot(20, 3, 1)}
@@ -190,7 +193,12 @@ class TestWatch:
         assert len(said) == 1
         assert said[0].startswith("update 20: over-optimisation")
         assert not watch.reasons
-        assert watch.save_policy() == {"policy": "the last update", "stopped_early": None, "said": said}
+        assert watch.save_policy() == {
+            "policy": "the last update",
+            "stopped_early": None,
+            "said": said,
+            "selection": {"prompts": 2, "from": "a file"},
+        }
 
     def test_stops_and_keeps_the_best(self, watch_of: Any) -> None:
         watch, _ = watch_of(PLANNED, "ppo.on_overoptimization=stop")

@@ -147,6 +147,95 @@ class TestRewardsAndAdvantages:
             assert advantages.advantages[row, : len(expected)].tolist() == pytest.approx(expected, abs=1e-4)
             assert not advantages.advantages[row, len(expected) :].any()
 
+    def test_the_kl_costs_what_the_controller_has_made_of_beta(self, backbone: Backbone) -> None:
+        """KL 1.5 nats, target 1: the price rises by a fifth, the most that it may, as 12 episodes are the horizon."""
+        trainer = trainer_on(backbone, kl_control="adaptive", kl_target_nats=1.0, kl_horizon_episodes=EPISODES)
+        rollout, advantages = one_batch(trainer)
+        mask, lengths = rollout.episodes.response_mask, rollout.episodes.response_lengths
+        per_token = 1.5 / lengths[:, None] * mask
+        dearer = replace(rollout, ref_logprobs=rollout.old_logprobs - per_token)
+        for beta in (0.05, 0.05 * 1.2, 0.05 * 1.2 * 1.2):
+            gated = trainer.gate(dearer)
+            last = [(row, length - 1) for row, length in enumerate(lengths.tolist())]
+            rewards = trainer.token_rewards(gated).clone()
+            for row, place in last:
+                rewards[row, place] -= gated.scores[row]
+            torch.testing.assert_close(rewards, -beta * per_token, atol=1e-5, rtol=1e-4)
+            assert trainer.update(dearer, advantages)["objective/beta"] == pytest.approx(beta)
+
+
+class TestMinibatches:
+    @staticmethod
+    def stepped(trainer: PPO, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+        """The rows of each optimiser step of one update."""
+        found: list[list[int]] = []
+        plain = PPO._minibatch_step
+
+        def noted(self: PPO, *given: Any, **options: Any) -> dict[str, float]:
+            found.append(given[2].tolist())
+            return plain(self, *given, **options)
+
+        monkeypatch.setattr(PPO, "_minibatch_step", noted)
+        trainer.update(*one_batch(trainer))
+        return found
+
+    @pytest.mark.parametrize("epochs", [1, 3])
+    def test_each_pass_takes_every_episode_once(
+        self, backbone: Backbone, epochs: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps = self.stepped(trainer_on(backbone, epochs=epochs, minibatch_size_episodes=4), monkeypatch)
+        per_pass = EPISODES // 4
+        assert len(steps) == epochs * per_pass
+        for start in range(0, len(steps), per_pass):
+            rows = [row for step in steps[start : start + per_pass] for row in step]
+            assert sorted(rows) == list(range(EPISODES))
+
+    def test_each_pass_deals_them_out_anew(self, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps = self.stepped(trainer_on(backbone, epochs=3, minibatch_size_episodes=4), monkeypatch)
+        passes = [frozenset(frozenset(step) for step in steps[start : start + 3]) for start in (0, 3, 6)]
+        in_order = frozenset(frozenset(range(start, start + 4)) for start in (0, 4, 8))
+        assert len({*passes, in_order}) == 4, "short answers, which come first, are not all in one step"
+
+
+class TestValueLoss:
+    def test_its_weight_scales_its_gradient_and_not_the_policys(self, backbone: Backbone) -> None:
+        trainer = trainer_on(backbone, max_grad_norm=1e9)
+        trained = [*trainer.policy_parameters, *trainer.value_parameters]
+        start = state_of(trained)
+        rollout, advantages = one_batch(trainer)
+        found = []
+        for weight in (0.1, 0.3):
+            with torch.no_grad():
+                for parameter, old in zip(trained, start, strict=True):
+                    parameter.copy_(old)
+            trainer.settings = settings(value_weight=weight, max_grad_norm=1e9)
+            trainer.update(rollout, advantages)
+            found.append([gradients(trainer.policy_parameters), gradients(trainer.value_parameters)])
+        assert sum(g.abs().sum().item() for g in found[0][1]) > 0.01
+        for one, other in zip(found[0][0], found[1][0], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+        for one, other in zip(found[0][1], found[1][1], strict=True):
+            torch.testing.assert_close(3 * one, other, atol=1e-5, rtol=1e-3)
+
+    @pytest.mark.parametrize("clip_range", [0.05, 0.2, 0.6])
+    def test_values_are_kept_near_their_old_selves_by_a_slow_loop(self, backbone: Backbone, clip_range: float) -> None:
+        trainer = trainer_on(backbone, value_clip_range=clip_range)
+        rollout, advantages = one_batch(trainer)
+        mask = rollout.episodes.response_mask
+        moved = replace(rollout, old_values=rollout.old_values - 0.4 * mask)  # as if the values had risen by 0.4 since
+        loss, clipped = 0.0, 0
+        tokens = [(row, t) for row, length in enumerate(rollout.episodes.response_lengths) for t in range(int(length))]
+        for row, t in tokens:
+            value, target = rollout.old_values[row, t].item(), advantages.returns[row, t].item()
+            near = value - 0.4 + min(0.4, clip_range)
+            loss += 0.5 * max((value - target) ** 2, (near - target) ** 2)
+            clipped += (near - target) ** 2 > (value - target) ** 2 + 1e-6
+        losses = trainer.update(moved, advantages)
+        assert losses["value/loss"] == pytest.approx(loss / len(tokens), rel=1e-4)
+        if clip_range < 0.4:
+            assert clipped, "the clip makes a difference to some"
+            assert losses["value/clip_fraction"] == pytest.approx(clipped / len(tokens), abs=1e-4)
+
 
 @pytest.mark.parametrize("value", ["adapter", "head"])
 class TestUpdate:

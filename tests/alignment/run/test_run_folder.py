@@ -154,6 +154,50 @@ def test_settings_of_other_sections_count_where_a_stage_reads_them(tmp_path: Pat
         folder.kept("rejection", 1, recipe("ppo.safety_threshold=0.2", "sft.packing=true"))
 
 
+def test_only_stages_before_the_one_that_is_made_have_to_agree(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    finish(folder, "sft")
+    finish(folder, "rejection", 1)
+    other = recipe("sft.packing=true")
+    folder.check_settings(other, ["sft"])
+    for making in (["round-1/ppo"], ["round-1/eval"], ["round-2/annotate"], ["sft", "round-1/ppo"]):
+        with pytest.raises(UserError, match=r"was made with other settings: sft\.packing=false, now true"):
+            folder.check_settings(other, making)
+    folder.check_settings(recipe("ppo.safety_threshold=0.3"), ["round-1/reward"])
+    with pytest.raises(UserError, match=r"rejection was made with other settings: ppo\.safety_threshold"):
+        folder.check_settings(recipe("ppo.safety_threshold=0.3"), ["round-1/ppo"])
+    # Several seeds, or precisions, of one stage may go on from the same stages before it.
+    folder.check_settings(recipe("seed=3", "model.lora.r=2", "model.dtype=bfloat16"), ["round-1/ppo"])
+
+
+def test_the_hint_for_a_later_round_is_the_pipeline(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(UserError, match=r"Make it first: python -m stages\.reward run_dir"):
+        folder.require("reward", 1)
+    with pytest.raises(UserError, match=r"Make it first: python -m stages\.pipeline run_dir=.* rounds=3"):
+        folder.require("reward", 3)
+
+
+def test_comparisons_that_were_taken_from_a_file_do_not_depend_on_prompts(tmp_path: Path) -> None:
+    folder, source = RunFolder(tmp_path), ["annotate.source=dataset", "annotate.data=mine.jsonl"]
+    finish(folder, "annotate", 1, settings=recipe(*source))
+    folder.check_settings(recipe(*source, "data.prompts=other.jsonl"), ["round-1/ppo"])
+    with pytest.raises(UserError, match=r"annotate\.dimension"):
+        folder.check_settings(recipe(*source, "annotate.dimension=safety"), ["round-1/ppo"])
+
+
+def test_an_evaluation_with_other_prompts_leaves_the_runs_own_on_record(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    finish(folder, "annotate", 1)
+    other = recipe("data.heldout_prompts=other.jsonl", "evaluate.answers_per_prompt=7")
+    folder.check_settings(other, ["round-1/eval"])
+    folder.begin("eval", other, 1)
+    kept = load_recipe(str(tmp_path / "recipe.yaml"))
+    assert kept.data.heldout_prompts == recipe().data.heldout_prompts
+    assert kept.evaluate.answers_per_prompt == 7
+    assert load_recipe(str(tmp_path / "round-1" / "eval" / "config.yaml")).data.heldout_prompts == "other.jsonl"
+
+
 class TestStagesMadeFromAnEarlierInput:
     """A stage that was made again leaves those made from it behind: they are not used, and not thrown away."""
 

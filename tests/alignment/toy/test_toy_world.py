@@ -40,6 +40,11 @@ def heldout() -> list[Prompt]:
 
 
 @pytest.fixture(scope="module")
+def selection() -> list[Prompt]:
+    return read_jsonl(DATA / "selection_prompts.jsonl", Prompt)[0]
+
+
+@pytest.fixture(scope="module")
 def demonstrations() -> list[Demonstration]:
     return read_jsonl(DATA / "demonstrations.jsonl", Demonstration)[0]
 
@@ -98,6 +103,23 @@ def test_no_heldout_question_in_any_training_file(heldout: list[Prompt], seen_te
         for text in rest:
             if prompt.group == "unseen_wordings" or text not in shared_follow_ups:
                 assert text not in seen_text, prompt.id
+
+
+def test_selection_prompts_share_no_question_with_any_other_file(
+    selection: list[Prompt], heldout: list[Prompt], train: list[Prompt], demonstrations: list[Demonstration]
+) -> None:
+    assert len(selection) == len({prompt.id for prompt in selection}) == 300
+    first = {squeeze(prompt.messages[0].content) for prompt in selection}
+    assert len(first) == 300
+    others = [record.messages for record in [*heldout, *train]] + [record.messages for record in demonstrations]
+    assert not first & {squeeze(text) for messages in others for text in user_texts(messages)}
+    assert all(lookup(prompt.messages) is not None for prompt in selection)
+    counts = Counter((prompt.kind, prompt.group) for prompt in selection)
+    assert counts == {
+        (kind, group): count
+        for kind, count in (("helpfulness", 54), ("safety", 42), ("borderline", 30), ("multi_turn", 24))
+        for group in ("seen_wordings", "unseen_wordings")
+    }
 
 
 def test_no_unseen_wording_in_any_training_file(seen_text: str) -> None:

@@ -163,6 +163,26 @@ class TestMixture:
                 tmp_path, "reward.helpfulness.mix=[{dimension: safety, share: 0.5}, {dimension: safety, share: 0.5}]"
             )
 
+    def test_no_pair_that_prefers_the_unsafe_answer_is_trained_on(self, files: dict[str, Path], tmp_path: Path) -> None:
+        """Every fourth pair does: none is left to train on in either model's mixture, and all stay to measure with."""
+        bins = list(SAFETY_LABELS)
+        labelled = [
+            item.model_copy(update={"safety": SafetyLabel(bin=bins[number % 4])})
+            for number, item in enumerate(about("safety", 400, name="harmless"))
+        ]
+        write_jsonl(files["harmless"], labelled)
+        mix = "reward.helpfulness.mix=[{dimension: safety, share: 0.5}]"
+        data = self.load(tmp_path, *self.both(files), mix, "reward.safety.mix=[]")
+        wrong = "preferred_unsafe_other_safe"
+        for item in data.values():
+            kept = Counter(one.safety.bin for one in item.train if one.safety)
+            assert kept[wrong] == 0 < min(kept[name] for name in bins if name != wrong)
+            assert item.left_out["unsafe answer preferred"] > 20
+        measured = [one.safety.bin for one in data["safety"].heldout if one.safety]
+        assert measured.count(wrong) > 0
+        left_out = data["safety"].left_out["unsafe answer preferred"]
+        assert left_out + measured.count(wrong) == 100, "each is left out of the training or held out"
+
     def test_copies_are_refused(self, files: dict[str, Path], tmp_path: Path) -> None:
         rows = about("helpfulness", 20, name="helpful")
         write_jsonl(files["helpful"], [*rows, rows[3].model_copy(update={"id": "again"})])
