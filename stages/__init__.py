@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import warnings
+from types import TracebackType
 
 for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
@@ -24,3 +25,16 @@ if not sys.warnoptions:
     warnings.filterwarnings(
         "ignore", r".*gradient_checkpointing.* is deprecated and will be removed in v6", FutureWarning
     )
+
+
+def _say_stopped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C before a stage is at work, while libraries are imported, is no error to be traced."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print("stopped.", file=sys.stderr)
+    raise SystemExit(130)
+
+
+if sys.excepthook is sys.__excepthook__:
+    sys.excepthook = _say_stopped

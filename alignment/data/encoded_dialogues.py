@@ -5,11 +5,11 @@ What is too long is an error or counted; nothing is ever truncated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from alignment.data.records import Demonstration, Dimension, Message, Prompt
+from alignment.data.records import Comparison, Demonstration, Dimension, Message, Prompt
 from alignment.errors import UserError
 
 
@@ -104,12 +104,43 @@ class Encoder(Protocol):
         """Token ids of a finished dialogue, and which of them are learned."""
 
 
+MARKED = "answers with a mark of the chat template"
+"""Why a sampled answer was left out where it would have become a record."""
+
+
 def has_mark(text: str, encoder: Encoder) -> bool:
     """Whether a text holds a plain-text mark of the template, such as ``[INST]``: no record with it could be encoded.
 
     A model that learned from a template of such marks may write them in its answers.
     """
     return any(marker in text for marker in encoder.control_markers)
+
+
+ROWS_MARKED = "with a mark of the chat template"
+"""Why a row of a file was left out."""
+Row = TypeVar("Row", Prompt, Demonstration, Comparison)
+
+
+def without_marks(rows: Sequence[Row], encoder: Encoder, *, on_error: str) -> tuple[list[Row], dict[str, int]]:
+    """The rows that can be encoded, and how many others there were, by reason; none is left out unless asked for.
+
+    Args:
+        rows: what a file holds.
+        encoder: of the template whose plain-text marks no message may contain.
+        on_error: ``skip`` leaves rows with a mark out; else they stay, and encoding them is an error with their id.
+    """
+    if on_error != "skip" or not encoder.control_markers:
+        return list(rows), {}
+    kept = [row for row in rows if not any(has_mark(text, encoder) for text in _texts(row))]
+    return kept, {ROWS_MARKED: len(rows) - len(kept)} if len(kept) < len(rows) else {}
+
+
+def _texts(row: Prompt | Demonstration | Comparison) -> Iterator[str]:
+    if isinstance(row, Comparison):
+        yield from (message.content for message in row.prompt)
+        yield from (row.chosen_text, row.rejected_text)
+    else:
+        yield from (message.content for message in row.messages)
 
 
 def check_length(n_tokens: int, max_length: int, where: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 ChatRole = Literal["system", "user", "assistant"]
 Dimension = Literal["helpfulness", "safety"]
@@ -19,6 +19,8 @@ Grade = Literal["significantly_better", "better", "slightly_better", "negligibly
 SafetyBin = Literal["preferred_safe_other_unsafe", "both_safe", "both_unsafe", "preferred_unsafe_other_safe"]
 Part = Literal["train", "heldout"]
 """What a prompt or a comparison is for: to be trained on, or to measure with."""
+HELDOUT_PAIRS = "held-out pairs, "
+"""Before the reasons for which such pairs were left out."""
 
 GRADES: tuple[Grade, ...] = (
     "significantly_better",
@@ -55,6 +57,16 @@ class Message(Record):
 
     role: ChatRole
     content: str
+
+    @field_validator("content")
+    @classmethod
+    def _holds_whole_characters(cls, content: str) -> str:
+        """Raise ``ValueError`` for half a character (a surrogate without the other), which no file can hold."""
+        try:
+            content.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"holds half a character at place {error.start}: {content[error.start]!r}") from error
+        return content
 
 
 Dialogue = tuple[Message, ...]

@@ -119,7 +119,7 @@ def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def rng_state() -> dict[str, Tensor]:
-    """Torch's generators: dropout and held-out samples draw from them."""
+    """Torch's generators, from which dropout draws."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()

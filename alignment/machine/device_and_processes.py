@@ -24,7 +24,7 @@ import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, reduce
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def pick_device() -> torch.device:
@@ -90,11 +90,11 @@ class Processes:
         total = reduce(torch.tensor(list(figures.values()), dtype=torch.float64, device=PartialState().device), "sum")
         return dict(zip(figures, total.tolist(), strict=True))
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Sum the gradients over all processes; one without rows of a minibatch adds zeros."""
         if self.count == 1:
             return
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        trained = list(parameters)
         # A weight that no process has a gradient for, such as an unused output layer, is to keep none.
         used = self.sum({str(place): float(p.grad is not None) for place, p in enumerate(trained)})
         wanted = [p for p, count in zip(trained, used.values(), strict=True) if count]

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
+from alignment.models.model_places import first_line
+from alignment.models.weights_from_files import read_weights
 from alignment.settings.sections import LoraSection
 
 ROW_MULTIPLE = 128
@@ -79,6 +81,19 @@ class Backbone:
         return int(self.base.config.get_text_config().max_position_embeddings)
 
     # -- adapters ------------------------------------------------------------------------------------------------
+
+    def check_layers(self, lora: LoraSection) -> None:
+        """Raise ``UserError`` where a layer that is to get an adapter is not in the model."""
+        linear = sorted(
+            {path.rpartition(".")[2] for path, module in self.base.named_modules() if isinstance(module, nn.Linear)}
+        )
+        wanted = [] if isinstance(lora.target_modules, str) else lora.target_modules
+        paths = [path for path, _ in self.base.named_modules()]
+        unknown = [name for name in wanted if not any(path == name or path.endswith(f".{name}") for path in paths)]
+        if unknown:
+            raise UserError(
+                f"model.lora.target_modules={wanted}: the model has no {', '.join(unknown)}; it has {', '.join(linear)}"
+            )
 
     def add_adapter(self, name: str, lora: LoraSection, *, trainable: bool = True) -> None:
         """Add a fresh adapter (its update starts at zero)."""
@@ -136,10 +151,16 @@ class Backbone:
         for file in ("adapter_config.json", "adapter_model.safetensors"):
             if not (folder / file).is_file():
                 raise UserError(f"{folder}: not an adapter, {file} is missing")
-        config = cast(LoraConfig, LoraConfig.from_pretrained(str(folder)))
+        try:
+            config = cast(LoraConfig, LoraConfig.from_pretrained(str(folder)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{folder / 'adapter_config.json'}: no settings of an adapter ({first_line(error)})"
+            ) from error
         config.base_model_name_or_path = self.path  # where the base is now; PEFT warns of a run folder that has moved
+        state = read_weights(folder / "adapter_model.safetensors")
         self._inject(name, config)
-        self._set_adapter_state(name, load_file(str(folder / "adapter_model.safetensors")), origin=str(folder))
+        self._set_adapter_state(name, state, origin=str(folder))
         self._set_trainable(name, trainable)
 
     def copy_adapter(self, source: str, target: str, *, trainable: bool) -> None:

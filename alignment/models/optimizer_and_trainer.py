@@ -31,10 +31,12 @@ class MasterWeights:
         ]
 
     def take_gradients(self) -> None:
-        """Hand the model's gradients to the masters."""
+        """Add the model's gradients to those of the masters, so that several backward passes are summed in float32."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
-            if master is not parameter:
-                master.grad = None if parameter.grad is None else parameter.grad.float()
+            if master is not parameter and parameter.grad is not None:
+                found = parameter.grad.float()
+                master.grad = found if master.grad is None else master.grad + found
+                parameter.grad = None
 
     @torch.no_grad()
     def write_back(self) -> None:

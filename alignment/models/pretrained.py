@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download, try_to_load_from_cache
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
@@ -39,11 +38,11 @@ from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
 from alignment.machine.device_and_processes import pick_device
 from alignment.models.backbone import Backbone, save_model
-from alignment.models.weights_from_files import Loaded, check_complete, load_weights, why_not
+from alignment.models.model_places import check_there, why_not
+from alignment.models.weights_from_files import Loaded, check_complete, load_weights, some
 from alignment.run.stage_records import content_hash
 from alignment.settings.sections import ModelSection
 
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 LOGIT_TRANSFORMS = (
     "final_logit_softcapping",
     "logits_soft_cap",
@@ -55,34 +54,6 @@ LOGIT_TRANSFORMS = (
 
 
 WIDENED_ATTENTION = "sdpa_float32"
-
-
-def find_model(name: str, *, with_code: bool = False) -> Path:
-    """The folder of a model: ``name`` itself, or else what the Hub has by that name, downloaded once.
-
-    From the Hub come weights in safetensors, settings and tokenizer, and Python code only where ``with_code`` is on.
-
-    Raises:
-        UserError: there is no such folder, and no such model that the Hub gives.
-    """
-    if name and Path(name).is_dir():
-        return Path(name)
-    wanted = [*HUB_FILES, "*.py"] if with_code else HUB_FILES
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name}: {why_not(name, error)}") from error
-
-
-def folder_of(name: str) -> Path | None:
-    """The folder that a model which was loaded by this name came from: itself, or one commit of it on the Hub.
-
-    ``None`` where nothing has been loaded by that name.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -183,6 +154,7 @@ def load_base(path: str | Path, settings: ModelSection, *, today: date | None = 
         settings: its precision, and whether its code may be run.
         today: what a chat template that writes the date is to write from now on; default: the date of today.
     """
+    check_there(str(path), f"model.name_or_path={path}")
     base, _, unexpected = _load_causal_lm(str(path), settings, quantize=True)
     tokenizer = load_tokenizer(str(path), trust_remote_code=settings.trust_remote_code)
     if settings.sampling_copy and settings.quantization != "none":
@@ -191,10 +163,32 @@ def load_base(path: str | Path, settings: ModelSection, *, today: date | None = 
         tokenizer.chat_template = with_date(tokenizer.chat_template, today or date.today())
     ends = end_tokens_of(str(path), trust_remote_code=settings.trust_remote_code)
     encoder = DialogueEncoder(tokenizer, eos_token_ids=ends)
+    _check_vocabulary(encoder, tokenizer, base, str(path))
     backbone = Backbone(base, tokenizer, encoder, sampling_copy=settings.sampling_copy)
+    backbone.check_layers(settings.lora)
     backbone.trust_remote_code = settings.trust_remote_code
     backbone.unexpected_weights = unexpected
     return backbone
+
+
+def _check_vocabulary(
+    encoder: DialogueEncoder, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str
+) -> None:
+    """Raise ``UserError`` where a token that can occur has no embedding: of texts, ends and padding.
+
+    Further special tokens, which tokenizers are given by their class, stand in no text.
+    """
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding), "of a causal language model"
+    by_number = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    special, used = set(tokenizer.added_tokens_decoder), {encoder.pad_id, *encoder.stop_ids}
+    occurring = [(token, number) for token, number in by_number if number not in special or number in used]
+    unknown = [repr(token) for token, number in occurring if number >= embedding.num_embeddings]
+    if unknown:
+        raise UserError(
+            f"model.name_or_path={path}: the model has {embedding.num_embeddings} embeddings, and none for "
+            f"{len(unknown)} tokens of its tokenizer: {some(unknown)}. Take the tokenizer that belongs to the model."
+        )
 
 
 def merge_and_save(base: str, adapter: Path, settings: ModelSection, encoder: Encoder, folder: Path) -> None:

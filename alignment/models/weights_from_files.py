@@ -5,7 +5,6 @@ Transformers puts random numbers where a file has none, and says so in a table t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +12,16 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from alignment.errors import UserError
+from alignment.models.model_places import why_not
 
 SHOWN = 3
 """So many names stand in a message."""
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 class Loaded(NamedTuple):
@@ -65,6 +65,15 @@ def load_weights(auto_class: Any, path: str, *, what: str, origin: str, **option
     return Loaded(model, sorted(report["missing_keys"]), sorted(report["unexpected_keys"]))
 
 
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The weights in a file by name; raise ``UserError`` where it is cut off or damaged."""
+    try:
+        found: dict[str, Tensor] = load_file(str(file))
+        return found
+    except SafetensorError as error:
+        raise UserError(f"{file} is cut off or damaged ({error}). Fetch or make it again.") from error
+
+
 def check_complete(loaded: Loaded, origin: str) -> None:
     """Raise ``UserError`` where the files lack a weight of the model, tied ones aside."""
     if not loaded.missing:
@@ -86,22 +95,6 @@ def check_numbers(model: nn.Module, origin: str) -> None:
     broken = [name for name, weight in floats if not torch.isfinite(weight).all()]
     if broken:
         raise UserError(f"{origin}: weights that are not finite numbers: {some(broken)}")
-
-
-def why_not(path: str, error: Exception) -> str:
-    """Why there is nothing to load, in one line: a path that is none is told as such, not as a name on the Hub."""
-    place = Path(path)
-    if place.is_file():
-        return "that is a file; give the folder that it is in"
-    if not path or (not place.exists() and not _HUB_NAME.fullmatch(path)):
-        return "there is no such folder"
-    said = first_line(error)
-    return said if place.exists() else f"there is no such folder, and as a name on the Hub: {said}"
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, cut to one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def some(names: Collection[str]) -> str:

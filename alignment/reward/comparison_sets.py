@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.data.encoded_dialogues import Encoder
+from alignment.data.encoded_dialogues import Encoder, without_marks
 from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.records import Comparison
 from alignment.errors import UserError
@@ -154,13 +154,21 @@ def _common(
     return common, left
 
 
-def encode_set(item: ComparisonSet, reader: Reader, *, skip_too_long: bool) -> ComparisonSet:
-    """The set with its tokens; pairs beyond the context are an error, or left out and counted."""
+def encode_set(item: ComparisonSet, reader: Reader, *, skip_too_long: bool, on_error: str) -> ComparisonSet:
+    """The set with its tokens; pairs beyond the context, or with a mark of the template, are an error or left out.
+
+    Args:
+        item: the set.
+        reader: whose tokenizer and context.
+        skip_too_long: leave pairs beyond the context out.
+        on_error: ``skip`` leaves pairs with a mark out.
+    """
+    readable, marked = without_marks(item.comparisons, reader.encoder, on_error=on_error)
     pairs, kept, too_long = encode_pairs(
-        item.comparisons,
+        readable,
         reader.encoder,
         margin="none",
         max_length_tokens=reader.context_tokens,
         skip_too_long=skip_too_long,
     )
-    return replace(item, comparisons=kept, pairs=pairs, left_out={**item.left_out, "too long": too_long})
+    return replace(item, comparisons=kept, pairs=pairs, left_out={**item.left_out, **marked, "too long": too_long})

@@ -28,7 +28,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.errors import UserError
-from alignment.machine.checkpoint import rng_state, set_rng_state
 from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone, Role
 from alignment.models.heads.base_head import TokenValueHead
@@ -262,10 +261,12 @@ class PPO:
         n_tokens = int(rollout.episodes.response_lengths[minibatch].sum())
         own = minibatch[self.processes.share(len(minibatch))]
         totals: dict[str, float] = {}
+        policy_masters, value_masters = (group["params"] for group in self.optimizer.param_groups)  # in float32
         self.optimizer.zero_grad()
         for piece in in_micro_batches(len(own), self.settings.micro_batch_size_episodes):
             losses, diagnostics = self._losses(rollout, advantages, own[piece], n_tokens=n_tokens)
             (losses["policy"] * float(train_policy) + self.settings.value_weight * losses["value"]).backward()
+            self.optimizer.weights.take_gradients()
             for key, value in diagnostics.items():
                 totals[key] = totals.get(key, 0.0) + value
         # Stop at a loss that is not finite, before anything is applied.
@@ -275,13 +276,12 @@ class PPO:
         if not train_policy:
             # Without a gradient the optimiser skips them: a zero one would still decay them, and a value head on the
             # policy's trunk would train that trunk.
-            for parameter in self.policy_parameters:
-                parameter.grad = None
+            for master in policy_masters:
+                master.grad = None
         # Sum the gradients over the processes, clip each role's norm, and step.
-        trained = self.policy_parameters if train_policy else []
-        self.processes.sum_gradients([*trained, *self.value_parameters])
-        for name, parameters in (("policy", self.policy_parameters), ("value", self.value_parameters)):
-            norm = float(nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm))
+        self.processes.sum_gradients([*(policy_masters if train_policy else []), *value_masters])
+        for name, masters in (("policy", policy_masters), ("value", value_masters)):
+            norm = float(nn.utils.clip_grad_norm_(masters, self.settings.max_grad_norm))
             if not math.isfinite(norm):
                 message = f"PPO gradient of the {name} is not finite: {totals}"
                 raise NonFiniteError(message, rollout.episodes, minibatch.tolist())
@@ -329,14 +329,16 @@ class PPO:
         return {"policy": policy.loss, "value": value.loss}, diagnostics
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes from update to update, for a checkpoint; the frozen base is not in it."""
+        """All that changes from update to update, for a checkpoint; the frozen base is not in it.
+
+        Nor are torch's own generators, from which nothing here draws: sampling has keyed noise, snapshots are forked.
+        """
         return {
             "weights": self.optimizer.weights.masters,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "kl_controller": self.kl_controller.state_dict(),
             "generator": self.generator.get_state(),
-            "rng": rng_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -346,7 +348,6 @@ class PPO:
         self.schedule.load_state_dict(state["schedule"])
         self.kl_controller.load_state_dict(state["kl_controller"])
         self.generator.set_state(state["generator"])
-        set_rng_state(state["rng"])
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy: an adapter on the SFT model, or a model folder of its own after full training."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alignment.data.encoded_dialogues import Encoder, has_mark
 from alignment.masks_padding_logprobs import masked_mean, masked_sum, masked_variance
 from alignment.rl.ppo_math import Advantages, explained_variance, kl_k3
-from alignment.rl.rollout import GatedRollout
+from alignment.rl.rollout import Episodes, GatedRollout
 
 
 def rollout_metrics(gated: GatedRollout, advantages: Advantages) -> dict[str, float]:
@@ -33,6 +34,14 @@ def rollout_metrics(gated: GatedRollout, advantages: Advantages) -> dict[str, fl
         "advantages/std": masked_variance(plain_advantages, mask).sqrt().item(),
         "value/explained_variance": explained_variance(rollout.old_values, advantages.returns, mask).item(),
     }
+
+
+def marked_answers(episodes: Episodes, encoder: Encoder) -> dict[str, float]:
+    """How many answers of a batch hold a mark of the chat template; they stay, for they are what the policy says."""
+    # Without plain-text marks there is nothing to look for.
+    answers = range(len(episodes.prompts)) if encoder.control_markers else ()
+    found = [has_mark(encoder.decode(episodes.response_ids(row)), encoder) for row in answers]
+    return {"rollout/marked": float(sum(found))}
 
 
 NGRAM = 3

@@ -75,10 +75,16 @@ class Manifests:
         return changed
 
     def hold_the_same(self, stage: str, before: object, now: object) -> bool:
-        """Whether two settings name a file or folder that a stage was made from, and another that holds the same."""
-        if not (isinstance(before, str) and isinstance(now, str)):
+        """Whether two settings name a file or folder that a stage was made from, and another that holds the same.
+
+        What the stages before it were made from counts too: reward models know the base by what SFT made of it.
+        """
+        if not (isinstance(before, str) and isinstance(now, str) and self.of(stage)):
             return False
-        inputs = (self.of(stage) or {"inputs": {}})["inputs"]
+        made_from = read_object(self.root / stage / RESULT).get("made_from") or {}
+        inputs: dict[str, dict[str, str]] = {}
+        for place in (*made_from, stage):
+            inputs |= (self.of(place) or {"inputs": {}})["inputs"]
         held, there = inputs.get(str(resolve(before).resolve())), resolve(now)
         if held is None or not there.exists():
             return False

@@ -22,24 +22,22 @@ from typing import Any
 from alignment.errors import UserError
 from alignment.files import read_json, read_object, write_json
 from alignment.run.commands import command
-from alignment.run.manifest import Manifests
-from alignment.run.run_lock import RunLock
+from alignment.run.run_lock import RunLock, forget_running, note_running
 from alignment.run.run_recipe import changes, keep_recipe
+from alignment.run.stage_inputs import StageInputs
 from alignment.run.stage_records import (
     CHECKPOINTS,
     EACH_FOR_ITSELF,
     FREE_IN_EVALUATION,
-    INPUT_STAGES,
     SECTIONS,
     StageRun,
     changed_rounding,
     changed_settings,
-    changed_values,
     content_hash,
     environment,
     within,
 )
-from alignment.run.stage_replacement import RESULT, beside, put_in_place, settle
+from alignment.run.stage_replacement import RESULT, beside, copy_to_measure, put_in_place, settle
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
 
@@ -49,7 +47,8 @@ class RunFolder:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
-        self.manifests = Manifests(self.root)
+        self.inputs = StageInputs(self.root)
+        self.manifests = self.inputs.manifests
 
     def stage(self, name: str, round_number: int | None = None) -> Path:
         """Folder of a stage: ``sft`` at the top, ``round-1/ppo`` inside a round."""
@@ -76,8 +75,14 @@ class RunFolder:
         """The result of a finished stage."""
         return read_object(self.stage(name, round_number) / RESULT)
 
-    def require(self, name: str, round_number: int | None = None) -> Path:
-        """Folder of a finished stage that is up to date; raise ``UserError`` naming the command that makes it."""
+    def require(self, name: str, round_number: int | None = None, *, with_figures: bool = False) -> Path:
+        """Folder of a finished stage that is up to date; raise ``UserError`` naming the command that makes it.
+
+        Args:
+            name: the stage's folder.
+            round_number: the round, for a stage that runs once a round.
+            with_figures: what it was measured on counts too.
+        """
         folder = self.stage(name, round_number)
         if not self.finished(name, round_number):
             make = self.command_for(name, round_number=round_number)
@@ -86,6 +91,11 @@ class RunFolder:
         if changed := self.changed_inputs(name, round_number):
             again = self.command_for(name, "overwrite=true", round_number=round_number)
             raise UserError(f"{folder} was made before the present {' and '.join(changed)}. Make it again: {again}")
+        if with_figures and (stale := self.inputs.changed_measurements(self.place(name, round_number))):
+            again = self.command_for(name, round_number=round_number)
+            raise UserError(
+                f"{folder} was measured before the present {' and '.join(stale)}. Measure it again: {again}"
+            )
         return folder
 
     def command_for(self, name: str, *settings: str, round_number: int | None = None) -> str:
@@ -100,44 +110,23 @@ class RunFolder:
         return command(stage, self.root, *method, *settings)
 
     def changed_inputs(self, name: str, round_number: int | None = None) -> list[str]:
-        """What a finished stage reads and what is another now: stages made, or made differently, since; edited files.
+        """What a finished stage was made from and what is another now: stages made otherwise since; edited files.
 
-        Comparisons collected since do not count for reward models that were trained on a file; nor do data files that
-        are no longer where they were.
+        What decides its figures alone does not count (``has_stale_figures``), nor do comparisons collected since, for
+        reward models that were trained on a file, nor data files that are no longer where they were.
         """
-        return self.changed_stages(name, round_number) + self._changed_files(name, round_number)
-
-    def changed_stages(self, name: str, round_number: int | None = None) -> list[str]:
-        """The stages that a finished one was made from, or would read now, and that are others or gone."""
-        made_from = self.result(name, round_number).get("made_from")
-        if made_from is None:
-            return []  # from a version that did not write it down
-        now = self._outputs(self._inputs_of(self.place(name, round_number)))
-        stages = [stage for stage in now if stage in made_from or not stage.endswith("/annotate")]
-        gone = [stage for stage in made_from if stage not in now]
-        changed = [stage for stage in stages if made_from.get(stage) != now[stage]]
-        return gone + changed
-
-    def _changed_files(self, name: str, round_number: int | None) -> list[str]:
-        """The files and folders outside the run that a stage was made from, and that hold something else now."""
         stage = self.place(name, round_number)
-        if self.manifests.of(stage) is not None:
-            return self.manifests.changed_inputs(stage)
-        files = self.result(name, round_number).get("files", {})
-        there = {path: found for path, found in files.items() if Path(path).exists()}
-        return [path for path, found in there.items() if content_hash(Path(path)) != found]
+        return self.inputs.changed_stages(stage) + self.inputs.changed_files(stage)
 
-    def _outputs(self, stages: Sequence[str]) -> dict[str, str]:
-        """Stage -> hash of what it made, for those of ``stages`` that are finished."""
-        files = {stage: self.root / stage / RESULT for stage in stages}
-        return {stage: read_object(file).get("output", "") for stage, file in files.items() if file.is_file()}
+    def has_stale_figures(self, name: str, round_number: int | None = None) -> bool:
+        """Whether a finished stage is what it would be made again, but for what it was measured on.
 
-    def _inputs_of(self, stage: str) -> list[str]:
-        """The stages that a stage reads: ``round-1/ppo`` reads ``sft``, ``round-1/reward`` and so on."""
-        folder, _, name = stage.rpartition("/")
-        own = [item if item in ("base", "sft") else f"{folder}/{item}" for item in INPUT_STAGES[name]]
-        earlier = int(folder.removeprefix("round-")) - 1 if folder else 0
-        return own + [f"round-{earlier}/{item}" for item in ("rejection", "ppo") if earlier]
+        It is then measured again without being asked for, and what was trained stays.
+        """
+        if not self.finished(name, round_number) or self.is_made_again(name, round_number):
+            return False
+        stale = self.inputs.changed_measurements(self.place(name, round_number))
+        return bool(stale) and not self.changed_inputs(name, round_number)
 
     def latest_round(self, name: str) -> int | None:
         """The highest round in which that stage is finished."""
@@ -167,7 +156,11 @@ class RunFolder:
         with RunLock(self.root).held() as first:
             if first:
                 settle(self.root)
-            yield
+            try:
+                yield
+            finally:
+                if first:
+                    forget_running(self.root)
 
     def let_go(self) -> AbstractContextManager[None]:
         """A block in which other commands may write to the run that this one holds."""
@@ -194,7 +187,7 @@ class RunFolder:
                 f"{self.stage(name, round_number)} was made with other settings: {changes(changed)}. "
                 "Put them back, choose another run_dir, or pass overwrite=true to make everything again."
             )
-        return True
+        return not self.has_stale_figures(name, round_number)
 
     def is_stale_evaluation(self, name: str, round_number: int | None, recipe: Recipe) -> bool:
         """Whether a stage is a finished evaluation of what has changed since, or with other settings than these.
@@ -252,8 +245,9 @@ class RunFolder:
         return {key: values for key, values in counted.items() if not self.manifests.hold_the_same(place, *values)}
 
     def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:
-        """Raise ``UserError`` if the stage is finished, ``overwrite`` is off, and it is not being made again."""
-        if self.finished(name, round_number) and not (recipe.overwrite or self.is_made_again(name, round_number)):
+        """Raise ``UserError`` if the stage is finished, and neither to be made again nor to be measured again."""
+        again = recipe.overwrite or self.is_made_again(name, round_number) or self.has_stale_figures(name, round_number)
+        if self.finished(name, round_number) and not again:
             raise UserError(
                 f"{self.stage(name, round_number)} is finished. Pass overwrite=true to run it again, "
                 "or choose another run_dir."
@@ -276,9 +270,9 @@ class RunFolder:
         stopped = (folder / "inputs.json").is_file() and bool(work)
         if not stopped or recipe.overwrite:
             return self.begin(name, recipe, round_number, inputs=inputs)
-        before, now = read_json(folder / "inputs.json"), self._made_from(self.place(name, round_number), inputs)
         others = changed_settings(folder, name, recipe)
-        changed = [*([changes(others)] if others else []), *changed_values(before, now)]
+        changed = [changes(others)] if others else []
+        changed += self.inputs.changed_since(self.place(name, round_number), read_json(folder / "inputs.json"), inputs)
         if changed:
             raise UserError(
                 f"{folder} was stopped half-way, and what it was started with has changed since: {', '.join(changed)}. "
@@ -288,6 +282,7 @@ class RunFolder:
         if rounding := changed_rounding(folder, recipe):
             _note_rounding(folder, changes(rounding))
             save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
+        note_running(self.root, self.place(name, round_number))
         return self.stage_run(name, recipe, round_number)
 
     def stage_run(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
@@ -299,20 +294,6 @@ class RunFolder:
         """Where a stage is made: in its folder, or beside it where that is finished."""
         folder = self.stage(name, round_number)
         return beside(folder) if self.finished(name, round_number) else folder
-
-    def _made_from(self, stage: str, inputs: Sequence[Path]) -> dict[str, str]:
-        """Hashes of the stages and files that a stage, ``round-1/ppo`` say, is made from."""
-        return {**self._outputs(self._inputs_of(stage)), **self.hashes(inputs)}
-
-    def hashes(self, inputs: Sequence[Path]) -> dict[str, str]:
-        """Path -> content hash of files and folders; those of the run by their place in it."""
-        root = self.root.resolve()
-        found = {path: path.resolve() for path in inputs}
-        names = {
-            path: full.relative_to(root).as_posix() if root in full.parents else str(full)
-            for path, full in found.items()
-        }
-        return {names[path]: content_hash(path) for path in inputs}
 
     def seed(self, name: str, recipe: Recipe, round_number: int | None) -> None:
         """Seed the generators; stages apart, so that running them alone or in a chain draws the same numbers."""
@@ -341,18 +322,35 @@ class RunFolder:
         self.check_not_finished(name, recipe, round_number)
         folder, stage = self._at_work(name, round_number), self.place(name, round_number)
         _clear(folder)
+        note_running(self.root, stage)
         keep_recipe(self.root, recipe, leaving=self._of_one_command(recipe, stage))
         if inputs is not None:
-            write_json(folder / "inputs.json", self._made_from(stage, inputs))
+            write_json(folder / "inputs.json", self.inputs.begun_with(stage, inputs))
         save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         write_json(folder / "env.json", environment(recipe.seed))
         self.seed(name, recipe, round_number)
         return StageRun(name=stage, folder=folder)
 
-    def finish(self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> dict[str, Any]:
+    def begin_measuring(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
+        """Start to measure a finished stage again, in a copy of what it made; its time and memory stay on record."""
+        before = self.result(name, round_number)
+        folder = copy_to_measure(self.stage(name, round_number))
+        note_running(self.root, self.place(name, round_number))
+        self.seed(name, recipe, round_number)
+        return StageRun(name=self.place(name, round_number), folder=folder, before=before)
+
+    def finish(
+        self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path], measured_on: Sequence[Path] = ()
+    ) -> dict[str, Any]:
         """Write the ledger line and, last of all, ``result.json``; returns the result.
 
         A stage that was made beside a finished one takes its place, and ``stage.folder`` is that place.
+
+        Args:
+            stage: the one at work.
+            result: what it has to say.
+            inputs: files and folders that it was made from or measured on.
+            measured_on: those of them that decide its figures alone.
         """
         # Here, for the same reason.
         from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
@@ -363,26 +361,29 @@ class RunFolder:
         complete = {
             **result,
             **({"not_bit_exact": read_json(noted)} if (noted := stage.folder / ROUNDING_NOTES).is_file() else {}),
-            "made_from": self._outputs(self._inputs_of(stage.name)),
+            "made_from": self.inputs.made_from(stage.name),
+            "measured_on": self.inputs.measured_on(stage.name, measured_on),
             "files": {path: found for path, found in hashes.items() if inside not in Path(path).resolve().parents},
             "output": output,
             "seconds": round(stage.seconds, 2),
             "peak_memory_gib": round(peak_memory_gib(), 2),
             "peak_gpu_memory_gib": None if (gpu := peak_gpu_memory_gib()) is None else round(gpu, 2),
         }
+        complete |= {key: value for key, value in stage.before.items() if key in OF_THE_MAKING}
         line = {
             "stage": stage.name,
             "inputs": hashes,
             "output": output,
-            "seconds": complete["seconds"],
+            "seconds": round(stage.seconds, 2),
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(line) + "\n")
         self.manifests.write(stage.folder, complete, inputs=[Path(path) for path in complete["files"]])
         if stage.folder != (place := self.root / stage.name):
-            put_in_place(place)
+            put_in_place(place, stage.folder)
             stage.folder = place
+        forget_running(self.root)
         return complete
 
 
@@ -392,6 +393,8 @@ def _order(place: str) -> tuple[int, int]:
     return int(folder.removeprefix("round-") or 0), list(SECTIONS).index(name)
 
 
+OF_THE_MAKING = ("seconds", "peak_memory_gib", "peak_gpu_memory_gib")
+"""Of a result: what measuring again leaves as it was."""
 ROUNDING_NOTES = "not_bit_exact.json"
 """In a stage's folder: where it went on with settings that round otherwise."""
 

@@ -1,4 +1,4 @@
-"""One command at a time writes to a run: the lock, and who holds it.
+"""One command at a time writes to a run: the lock, who holds it, and what a command was at that never let it go.
 
 A pipeline holds the lock from its start to its end, and its stages, which take it too, find it theirs; while people are
 waited for, it is let go.
@@ -20,6 +20,33 @@ from filelock import FileLock, Timeout
 
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
+
+RUNNING = "running.json"
+"""In the run: the stage at work, and the process. It is there while a stage works, and stays if that is killed."""
+
+
+def note_running(root: Path, stage: str) -> None:
+    """Write down that this process is at a stage."""
+    write_json(root / RUNNING, {"stage": stage, **_this_process()})
+
+
+def forget_running(root: Path) -> None:
+    """No stage is at work any more."""
+    (root / RUNNING).unlink(missing_ok=True)
+
+
+def killed_at(root: Path) -> dict[str, Any] | None:
+    """The stage, and the process, that a command was at which ended without a word; ``None`` if none did.
+
+    Nobody can write down that he was killed: this is what is left where no one holds the run.
+    """
+    if not (root / RUNNING).is_file():
+        return None
+    try:
+        with RunLock(root).held():
+            return dict(read_json(root / RUNNING))
+    except (UserError, OSError):  # somebody is at work, or what is left cannot be read
+        return None
 
 
 class RunLock:

@@ -39,6 +39,8 @@ class StageRun:
     name: str
     folder: Path
     started: float = field(default_factory=time.monotonic)
+    before: Mapping[str, Any] = field(default_factory=dict)
+    """The result that it has already, where it is only measured again."""
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
@@ -129,16 +131,6 @@ SECTIONS = {
 """Stage folder -> the recipe's sections and settings that decide what the stage makes."""
 FROM_A_DATASET = ("annotate", "reward.heldout_share", "data.on_error", "data.heldout_prompts")
 """The same of annotation that takes comparisons from a file: no prompt is answered."""
-INPUT_STAGES = {
-    "base": (),
-    "sft": ("base",),
-    "annotate": ("sft",),
-    "reward": ("sft", "annotate"),
-    "rejection": ("sft", "reward"),
-    "ppo": ("sft", "reward", "rejection"),
-    "eval": ("sft", "annotate", "reward", "rejection", "ppo"),
-}
-"""Stage folder -> the stages, of the same round or before all rounds, that it reads."""
 
 
 ROUNDING = (
@@ -224,11 +216,6 @@ def _value_then(before: Any, key: str) -> Any:
 def within(key: str, sections: Iterable[str]) -> bool:
     """Whether a dotted key is one of some settings, or lies in one of some sections."""
     return any(key == name or key.startswith(f"{name}.") for name in sections)
-
-
-def changed_values(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Keys whose values differ, in order."""
-    return [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
 
 
 PACKAGES = ("tandem-rlhf", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")

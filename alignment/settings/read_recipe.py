@@ -79,7 +79,7 @@ def read_settings(path: str, overrides: Sequence[str] = ()) -> object:
     file = resolve(path)
     if not file.is_file():
         raise UserError(f"no such recipe: {path}. Recipes that come with Tandem: configs/toy.yaml and its neighbours.")
-    wrong = [item for item in overrides if "=" not in item]
+    wrong = [item for item in overrides if "=" not in item[1:]]
     if wrong:
         raise UserError(f"not a setting: {wrong[0]!r}. Write key.sub=value, for example ppo.updates=20.")
     settings = _loaded(file, path)
@@ -145,7 +145,8 @@ def _explain(item: Any, kind: type[Section], given: Sequence[str]) -> str:
     typed = any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in given)
     where = "given on the command line" if typed else "given"
     if item["type"] != "extra_forbidden":
-        return f"{key}: {item['msg'].removeprefix('Value error, ')} ({where}: {str(item['input'])[:60]})"
+        shown = "" if isinstance(item["input"], dict) else f" ({where}: {str(item['input'])[:60]})"
+        return f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}"
     known = list(_section_at(kind, location[:-1]).model_fields)
     nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
     hint = f"did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else f"known: {', '.join(known)}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alignment.data.encoded_dialogues import AnyPrompt, EncodedPrompt, encode_prompts
+from alignment.data.encoded_dialogues import AnyPrompt, EncodedPrompt, encode_prompts, without_marks
 from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.readers import load_prompts
 from alignment.data.records import Message, Prompt
@@ -65,25 +65,27 @@ def read_prompts(data: DataSection, path: str) -> tuple[list[Prompt], ReadReport
 
 def with_room(
     backbone: Backbone, prompts: Sequence[Prompt], data: DataSection, *, max_new_tokens: int
-) -> tuple[list[EncodedPrompt], int]:
-    """Prompts that leave room for an answer in the model's context, encoded for it, and how many do not.
+) -> tuple[list[EncodedPrompt], dict[str, int]]:
+    """Prompts that leave room for an answer, encoded for the model; and how many others there were, by reason.
 
     Args:
         backbone: whose context, tokenizer and chat template.
         prompts: to choose from.
-        data: says whether one that is too long is left out.
+        data: says whether one that is too long, or holds a mark of the chat template, is left out.
         max_new_tokens: of the answer.
 
     Raises:
-        UserError: one does not and ``data.too_long`` is not ``skip``.
+        UserError: one does not and ``data.too_long`` is not ``skip``; one holds a mark and ``data.on_error`` is not.
     """
-    return encode_prompts(
-        prompts,
+    readable, marked = without_marks(prompts, backbone.encoder, on_error=data.on_error)
+    encoded, too_long = encode_prompts(
+        readable,
         backbone.encoder,
         max_new_tokens=max_new_tokens,
         context_tokens=backbone.context_tokens,
         skip_too_long=data.too_long == "skip",
     )
+    return encoded, {**marked, "too long": too_long}
 
 
 def encoded_for(

@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from alignment.data.jsonl_and_raw_rows import ReadReport
+from alignment.data.jsonl_and_raw_rows import ReadReport, read_jsonl
+from alignment.data.readers import load_demonstrations
 from alignment.data.records import Comparison, Prompt
-from alignment.data.splits import check_heldout_apart, dialogue_key, split_by_conversation
+from alignment.data.splits import answered_prompts, check_heldout_apart, dialogue_key, split_by_conversation
 from alignment.errors import UserError
 from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
 from alignment.run.run_recipe import recipe_at
+from alignment.run.stage_inputs import COMPARISONS
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED, source_names
 from alignment.settings.sections import HELDOUT
@@ -100,6 +102,29 @@ def selected_by(recipe: Recipe) -> str:
     if given == HELDOUT:
         return "the held-out prompts, as in an earlier version: the report is made on what selected the policy"
     return f"{recipe.data.selection_share:g} of data.prompts" if given is None or _selects_by_share(recipe) else given
+
+
+def check_unseen(recipe: Recipe, folder: RunFolder, round_number: int) -> None:
+    """Raise ``UserError`` where a held-out prompt is among what a run was trained on: its file may have changed since.
+
+    Args:
+        recipe: of the evaluation.
+        folder: the run.
+        round_number: the round that is evaluated; those before count too.
+    """
+    demonstrations = resolve(recipe.sft.data)
+    if demonstrations.is_file():
+        found, _ = load_demonstrations(
+            str(demonstrations), format=recipe.sft.format, on_error=recipe.data.on_error, unused=recipe.data.unused
+        )
+        check_against_heldout(recipe, answered_prompts(found), name=str(demonstrations))
+    for number in range(1, round_number + 1):
+        comparisons = folder.stage("annotate", number) / COMPARISONS
+        if comparisons.is_file():
+            compared = read_jsonl(comparisons, Comparison)[0]
+            check_against_heldout(recipe, (item.prompt for item in compared), name=str(comparisons))
+    if any(folder.finished(name, round_number) for name in ("rejection", "ppo")):
+        training_prompts(recipe, folder, round_number)  # checked as they are read
 
 
 def prompts_of_run(root: Path) -> PromptSet:

@@ -85,7 +85,8 @@ class _Loader:
 
     def _model(self, name: str, wanted: VariantSettings) -> Variant:
         """A chat model in a folder or on the Hub."""
-        from alignment.models.pretrained import find_model, load_base
+        from alignment.models.model_places import find_model
+        from alignment.models.pretrained import load_base
         from alignment.settings.sections import ModelSection
 
         path = find_model(name)

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 
 from sqlalchemy import Connection, and_, case, func, or_, select
 
-from alignment.data.records import Comparison, Dimension, Part
+from alignment.data.records import HELDOUT_PAIRS, Comparison, Dimension, Part
 from annotation_ui.exchange.export_judgments import comparisons
 from annotation_ui.exchange.selection import OTHER_PART, ExportFilter, Selection
 from annotation_ui.store import tables
@@ -181,5 +181,5 @@ def collected(store: Store, batch: str, left_out: Mapping[str, int]) -> RoundJud
     for part in get_args(Part):
         found[part], also = comparisons(store, taken(batch, part))
         del also[OTHER_PART[part]]
-        reasons += also
+        reasons.update({f"{HELDOUT_PAIRS if part == 'heldout' else ''}{reason}": n for reason, n in also.items()})
     return RoundJudgments(found, dict(+reasons))

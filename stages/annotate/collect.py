@@ -11,15 +11,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.data.jsonl_and_raw_rows import ReadReport, write_jsonl
+from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.readers import load_comparisons
-from alignment.data.records import Comparison, Part, Prompt
+from alignment.data.records import HELDOUT_PAIRS, Comparison, Part, Prompt
 from alignment.data.splits import split_by_conversation
 from alignment.files import resolve
 from alignment.run.run_folder import RunFolder
+from alignment.run.stage_inputs import COMPARISONS, HELDOUT_COMPARISONS
 from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import (
@@ -31,7 +34,7 @@ from alignment.workflow.prompts_and_policies import (
 )
 from alignment.workflow.training_prompts import training_prompts
 from stages.annotate.people import judged_by_people
-from stages.annotate.people_pairs import MARKED
+from stages.annotate.people_pairs import BOTH
 from stages.annotate.prompt_queues import encode_queues, fill_queues
 from stages.annotate.simulated_round import sample_and_compare
 from stages.door.preconditions import check_annotate
@@ -63,77 +66,122 @@ def from_dataset(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[s
     say_left_out(report)
     with folder.lock():
         stage = folder.begin("annotate", recipe, round_number)
-        return save(stage, folder, train, heldout, report.skipped, [source])
+        return save(stage, folder, {"train": train, "heldout": heldout}, report.skipped, [source])
 
 
 def simulated(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
     """Have two variants of the policy answer and the toy world's annotators compare."""
     sft = folder.require("sft")
-    train, train_report, files = training_prompts(recipe, folder, round_number)
-    files += [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
-    heldout, heldout_report = heldout_prompts(recipe.data)
-    queues = fill_queues(recipe, train, heldout, round_number)
+    prompts = read_prompt_files(recipe, folder, round_number)
+    queues = fill_queues(recipe, prompts.train, prompts.heldout, round_number)
     backbone = load_backbone(folder, recipe.model)
     policy = load_policy(folder, backbone, newest_before(folder, round_number))
     encoded = encode_queues(recipe, policy.role.backbone, queues)
-    say_left_out(train_report)
-    say_left_out(heldout_report)
+    parts = parts_to_make(recipe, folder, round_number)
     with folder.lock():
-        stage = folder.begin("annotate", recipe, round_number)
-        with progress("annotate: sampling") as on_step:
-            collected, marked = sample_and_compare(recipe, policy, encoded, round_number, on_step=on_step)
-        left_out = {"without preference": sum(part.without_preference for part in collected.values())}
-        left_out |= {MARKED: marked} if marked else {}
-        left_out |= _unread(train_report, heldout_report)
-        comparisons = [collected[part].comparisons for part in ("train", "heldout")]
-        return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
+        stage, left_out = begin(recipe, folder, round_number, parts)
+        collected: dict[Part, list[Comparison]] = {}
+        for part in parts:
+            folder.seed(SEEDED[part], recipe, round_number)  # held-out pairs alone are those that both would give
+            with progress(f"annotate: {PAIRS[part]}") as on_step:
+                queue = [item for item in encoded if item.part == part]
+                collected[part], unusable = sample_and_compare(recipe, policy, queue, round_number, on_step=on_step)
+            left_out |= named_by_part(part, unusable)
+        return save(stage, folder, collected, left_out | prompts.left_out, [sft, *prompts.files], prompts.heldout_files)
 
 
 def from_people(recipe: Recipe, folder: RunFolder, round_number: int) -> dict[str, Any]:
     """Serve pairs in the annotation app until people have judged as many as the recipe asks for."""
     sft = folder.require("sft")
-    train, train_report, files = training_prompts(recipe, folder, round_number)
-    files += [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
-    heldout, heldout_report = heldout_prompts(recipe.data)
-    say_left_out(train_report)
-    say_left_out(heldout_report)
+    prompts = read_prompt_files(recipe, folder, round_number)
+    parts = parts_to_make(recipe, folder, round_number)
     with folder.lock():
-        prompts: dict[Part, list[Prompt]] = {"train": train, "heldout": heldout}
-        judged = judged_by_people(recipe, folder, round_number, prompts, prompt_files=files)
-        stage = folder.begin("annotate", recipe, round_number)
-        left_out = judged.left_out | _unread(train_report, heldout_report)
-        comparisons = [judged.comparisons[part] for part in ("train", "heldout")]
-        return save(stage, folder, comparisons[0], comparisons[1], left_out, [sft, *files])
+        wanted = {part: pool for part, pool in prompts.by_part.items() if part in parts}
+        judged = judged_by_people(recipe, folder, round_number, wanted, prompt_files=prompts.files, parts=parts)
+        stage, left_out = begin(recipe, folder, round_number, parts)
+        left_out |= judged.left_out | prompts.left_out
+        collected = {part: judged.comparisons[part] for part in parts}
+        return save(stage, folder, collected, left_out, [sft, *prompts.files], prompts.heldout_files)
 
 
-def _unread(train: ReadReport, heldout: ReadReport) -> dict[str, int]:
-    """What was left out of the prompt files, by file and reason."""
-    reports = (("training prompts", train), ("held-out prompts", heldout))
-    return {f"{name}, {reason}": count for name, report in reports for reason, count in report.skipped.items()}
+PAIRS: dict[Part, str] = {"train": "training pairs", "heldout": "held-out pairs"}
+FILES: dict[Part, str] = {"train": COMPARISONS, "heldout": HELDOUT_COMPARISONS}
+SEEDED: dict[Part, str] = {"train": "annotate", "heldout": "annotate/heldout"}
+
+
+@dataclass(frozen=True)
+class RoundPrompts:
+    """The prompts of a round, and the files that they are from."""
+
+    train: list[Prompt]
+    heldout: list[Prompt]
+    files: list[Path]
+    heldout_files: list[Path]
+    """Those of ``files`` that held-out pairs alone are made from."""
+    left_out: dict[str, int]
+    """What was left out of the files, by file and reason."""
+
+    @property
+    def by_part(self) -> dict[Part, list[Prompt]]:
+        """The prompts of each part."""
+        return {"train": self.train, "heldout": self.heldout}
+
+
+def read_prompt_files(recipe: Recipe, folder: RunFolder, round_number: int) -> RoundPrompts:
+    """Read training and held-out prompts, and say what is left out of their files."""
+    train, train_report, files = training_prompts(recipe, folder, round_number)
+    heldout, heldout_report = heldout_prompts(recipe.data)
+    heldout_files = [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
+    reports = (("training prompts", train_report), ("held-out prompts", heldout_report))
+    for _, report in reports:
+        say_left_out(report)
+    left_out = {f"{name}, {reason}": n for name, report in reports for reason, n in report.skipped.items()}
+    return RoundPrompts(train, heldout, [*files, *heldout_files], heldout_files, left_out)
+
+
+def parts_to_make(recipe: Recipe, folder: RunFolder, round_number: int) -> tuple[Part, ...]:
+    """Which pairs are to be made: held-out ones alone, where nothing else of the finished stage is out of date."""
+    return ("heldout",) if folder.has_stale_figures("annotate", round_number) and not recipe.overwrite else BOTH
+
+
+def begin(
+    recipe: Recipe, folder: RunFolder, round_number: int, parts: Sequence[Part]
+) -> tuple[StageRun, dict[str, int]]:
+    """Begin the stage, or its held-out pairs alone; returns what it has left out already, too."""
+    if "train" in parts:
+        return folder.begin("annotate", recipe, round_number), {}
+    stage = folder.begin_measuring("annotate", recipe, round_number)
+    return stage, {why: n for why, n in stage.before["left_out"].items() if not why.startswith("held-out")}
+
+
+def named_by_part(part: Part, left_out: dict[str, int]) -> dict[str, int]:
+    """Reason -> count, with the reasons of held-out pairs told from those of training pairs."""
+    return {f"{HELDOUT_PAIRS if part == 'heldout' else ''}{reason}": count for reason, count in left_out.items()}
 
 
 def save(
     stage: StageRun,
     folder: RunFolder,
-    train: list[Comparison],
-    heldout: list[Comparison],
+    collected: Mapping[Part, list[Comparison]],
     left_out: dict[str, int],
     inputs: list[Path],
+    measured_on: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Write both files and the result.
+    """Write the comparisons and the result.
 
     Args:
         stage: the stage at work; its folder takes the files.
         folder: the run.
-        train: comparisons to train on.
-        heldout: comparisons to evaluate on.
+        collected: comparisons to train on and to measure with; a part that is not there is in its file already.
         left_out: reason -> how many rows or pairs were left out for it.
         inputs: files and folders that the comparisons were made from.
+        measured_on: those of them that held-out comparisons alone were made from.
 
     Returns:
         The stage's result.
     """
-    write_jsonl(stage.folder / "comparisons.jsonl", train)
-    write_jsonl(stage.folder / "heldout_comparisons.jsonl", heldout)
-    result = {"comparisons": len(train), "heldout_comparisons": len(heldout), "left_out": left_out}
-    return folder.finish(stage, result, inputs=inputs)
+    for part, comparisons in collected.items():
+        write_jsonl(stage.folder / FILES[part], comparisons)
+    counts = {key: stage.before.get(key) for key in ("comparisons", "heldout_comparisons")}
+    counts |= {Path(FILES[part]).stem: len(comparisons) for part, comparisons in collected.items()}
+    return folder.finish(stage, {**counts, "left_out": left_out}, inputs=inputs, measured_on=measured_on)

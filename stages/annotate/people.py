@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Thread
@@ -36,7 +36,7 @@ from annotation_ui.exchange.rounds import (
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.projects import project_about
-from stages.annotate.people_pairs import goals_of, made_of, run_id, sample_pairs
+from stages.annotate.people_pairs import BOTH, goals_of, made_of, run_id, sample_pairs
 from stages.door.progress_and_exit import progress, say
 
 
@@ -47,6 +47,7 @@ def judged_by_people(
     prompts: Mapping[Part, Sequence[Prompt]],
     *,
     prompt_files: Sequence[Path],
+    parts: Collection[Part] = BOTH,
 ) -> RoundJudgments:
     """Have people judge a round's pairs; returns once enough are judged, with exactly those judgments.
 
@@ -56,18 +57,19 @@ def judged_by_people(
         round_number: of the round, from 1.
         prompts: the prompts of each part.
         prompt_files: what they were read from.
+        parts: what pairs are wanted for.
 
     Raises:
         UserError: no project is about what is wanted, or no judgment can be had of a kind that is.
     """
     settings = load_settings(recipe.annotate.ui_settings, [f"port={recipe.annotate.ui_port}"])
     settings = settings.model_copy(update={"variants": None})
-    goals = goals_of(recipe)
+    goals = goals_of(recipe, parts)
     with closing(Store(settings.database or folder.root / "annotation" / "annotations.db")) as store:
         keep_projects(store, settings, change=not store.is_served())
         projects = _projects(store, settings, goals)
         round_name = f"round-{round_number}-{run_id(folder)}"
-        batch = f"{round_name}-{made_of(recipe, folder, round_number, projects, prompt_files)}"
+        batch = f"{round_name}-{made_of(recipe, folder, round_number, projects, prompt_files, parts=parts)}"
         sampled = folder.root / "annotation" / f"{batch}.json"
         items: dict[str, list[NewItem]] = {}
         if not (has_batch(store, batch) and sampled.is_file()):

@@ -6,11 +6,12 @@ import hashlib
 import random
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
-from alignment.data.encoded_dialogues import EncodedPrompt, has_mark
-from alignment.data.records import Dimension, Part, Prompt, SampledAnswer
+from alignment.data.encoded_dialogues import MARKED, EncodedPrompt, has_mark
+from alignment.data.records import HELDOUT_PAIRS, Dimension, Part, Prompt, SampledAnswer
 from alignment.errors import UserError
 from alignment.files import read_json, write_json
 from alignment.run.run_folder import RunFolder
@@ -25,12 +26,14 @@ from stages.annotate.prompt_queues import prompts_for_people
 from stages.annotate.variant_answers import answers_of_both
 from stages.door.progress_and_exit import progress, say
 
+BOTH: tuple[Part, ...] = get_args(Part)
 PARTS: dict[Part, str] = {"train": "training prompts", "heldout": "held-out prompts"}
 
 
-def goals_of(recipe: Recipe) -> list[Goal]:
-    """How many judgments of each kind the recipe asks for."""
-    return [Goal(each.dimension, each.part, each.pairs) for each in recipe.annotate.pair_counts]
+def goals_of(recipe: Recipe, parts: Collection[Part] = BOTH) -> list[Goal]:
+    """How many judgments of each kind the recipe asks for, of some parts."""
+    counts = recipe.annotate.pair_counts
+    return [Goal(each.dimension, each.part, each.pairs) for each in counts if each.part in parts]
 
 
 def run_id(folder: RunFolder) -> str:
@@ -48,6 +51,8 @@ def made_of(
     round_number: int,
     projects: Mapping[Dimension, str],
     prompt_files: Sequence[Path],
+    *,
+    parts: Collection[Part] = BOTH,
 ) -> str:
     """A short hash of what the pairs are made from, the last part of the batch's name.
 
@@ -59,6 +64,7 @@ def made_of(
         round_number: of the round, from 1.
         projects: the project in which pairs about each dimension are judged.
         prompt_files: what the prompts were read from.
+        parts: what the pairs are for.
     """
     stage, _, number = newest_before(folder, round_number).partition("-")
     data, settings = recipe.data, recipe.annotate
@@ -66,7 +72,7 @@ def made_of(
         content_hash(folder.stage(stage, int(number) if number else None)),
         [content_hash(file) if file.exists() else str(file) for file in prompt_files],
         (data.on_error, data.too_long, recipe.seed, settings.temperatures, settings.max_new_tokens),
-        [(each.dimension, each.part, each.judgments, projects[each.dimension]) for each in goals_of(recipe)],
+        [(each.dimension, each.part, each.judgments, projects[each.dimension]) for each in goals_of(recipe, parts)],
     )
     return hashlib.sha256(repr(key).encode()).hexdigest()[:8]
 
@@ -86,7 +92,7 @@ def sample_pairs(
         folder: the run; the newest policy of the rounds before answers.
         round_number: of the round, from 1.
         batch: the name that all these pairs share in the store.
-        prompts: the prompts of each part.
+        prompts: the prompts of each part that pairs are wanted for.
         projects: the project in which pairs about each dimension are judged.
 
     Returns:
@@ -100,24 +106,25 @@ def sample_pairs(
     left_out: Counter[str] = Counter()
     longest = recipe.annotate.max_new_tokens
     for part, pool in prompts.items():
-        fitting[part], too_long = with_room(policy.role.backbone, pool, recipe.data, max_new_tokens=longest)
-        if too_long:
-            left_out[f"{PARTS[part]}, too long"] = too_long
-            say(f"{PARTS[part]}: {too_long} too long, left out")
+        fitting[part], unusable = with_room(policy.role.backbone, pool, recipe.data, max_new_tokens=longest)
+        for reason, count in unusable.items():
+            if count:
+                left_out[f"{PARTS[part]}, {reason}"] = count
+                say(f"{PARTS[part]}: {count} {reason}, left out")
     # Sample the pairs of each kind for the project that judges it.
     folder.seed("annotate", recipe, round_number)
     items: dict[str, list[NewItem]] = {name: [] for name in projects.values()}
-    goals = goals_of(recipe)
+    goals = [goal for goal in goals_of(recipe) if goal.part in prompts]
     with progress("annotate: sampling") as on_step:
         for number, each in enumerate(goals, start=1):
             found, unusable = sampled_pairs(recipe, policy, fitting[each.part], each, batch)
             items[projects[each.dimension]] += found
-            left_out.update(unusable)
+            prefix = HELDOUT_PAIRS if each.part == "heldout" else ""
+            left_out.update({f"{prefix}{reason}": count for reason, count in unusable.items() if count})
             on_step(number, len(goals), {})
     return items, left_out
 
 
-MARKED = "answers with a mark of the chat template"
 SPARE = 0.1
 """Share of pairs sampled above what is wanted, for those that get skipped."""
 

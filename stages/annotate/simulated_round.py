@@ -6,16 +6,19 @@ What the queues hold is in ``stages.annotate.prompt_queues``; what an annotator 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from alignment.data.encoded_dialogues import EncodedPrompt, has_mark
-from alignment.data.records import Part, SampledAnswer
+from alignment.data.encoded_dialogues import MARKED, EncodedPrompt, has_mark
+from alignment.data.records import Comparison, SampledAnswer
 from alignment.run.stage_records import OnStep
 from alignment.settings.recipe import Recipe
-from alignment.toy.simulated_comparisons import Collection, compare_answers
+from alignment.toy.simulated_comparisons import compare_answers
 from alignment.workflow.prompts_and_policies import Policy
 from stages.annotate.prompt_queues import Queue
 from stages.annotate.variant_answers import answers_of_both
+
+WITHOUT_PREFERENCE = "without preference"
 
 
 def sample_and_compare(
@@ -25,12 +28,11 @@ def sample_and_compare(
     round_number: int,
     *,
     on_step: OnStep,
-) -> tuple[dict[Part, Collection], int]:
+) -> tuple[list[Comparison], dict[str, int]]:
     """Sample both variants on every queue and have the annotators compare.
 
     Returns:
-        What was collected for training and for measuring, and how many pairs were left out since an answer has a mark
-        of the chat template.
+        What was collected; and reason -> how many pairs were left out for it.
 
     Args:
         recipe: temperatures, lengths and the seed.
@@ -49,22 +51,21 @@ def sample_and_compare(
         on_step(drawn, total, {})
 
     # Sample and compare queue by queue; held-out pairs may go to several annotators each.
-    collected: dict[Part, Collection] = {"train": Collection([], 0), "heldout": Collection([], 0)}
-    marked = 0
+    comparisons: list[Comparison] = []
+    left_out = Counter({WITHOUT_PREFERENCE: 0})
     for part, dimension, prompts in queues:
         batch = f"round-{round_number}-{part}"
         overlap = recipe.annotate.heldout_overlap if part == "heldout" else 1
         answers = answers_of_both(policy, prompts, recipe.annotate, count_answers)
         usable = [place for place, texts in enumerate(zip(*answers, strict=True)) if not _marked(policy, texts)]
-        marked += len(prompts) - len(usable)
         asked = [prompts[place].prompt for place in usable]
         first, second = ([side[place] for place in usable] for side in answers)
         new = compare_answers(asked, dimension, (first, second), batch=batch, seed=recipe.seed, overlap=overlap)
-        before = collected[part]
-        collected[part] = Collection(
-            before.comparisons + new.comparisons, before.without_preference + new.without_preference
-        )
-    return collected, marked
+        comparisons += new.comparisons
+        left_out[WITHOUT_PREFERENCE] += new.without_preference
+        if marked := len(prompts) - len(usable):
+            left_out[MARKED] += marked
+    return comparisons, dict(left_out)
 
 
 def _marked(policy: Policy, answers: Sequence[SampledAnswer]) -> bool:

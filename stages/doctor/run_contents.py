@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignment.errors import UserError
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import INPUT_STAGES
+from alignment.run.stage_inputs import INPUT_STAGES
 from alignment.run.stage_replacement import RESULT
 from stages.doctor.output import counted, print_line
 
@@ -23,10 +23,12 @@ def _stage_is_as_made(folder: RunFolder, stage: str) -> bool:
     if manifest is None:
         print_line(f"{stage}: ", "not checked, from a version that wrote no manifest", style="yellow")
         return True
-    name, number = _name_and_round(stage)
     wrong = manifests.edited(stage, read=True)
-    wrong += [f"it was made from {path}, which has changed" for path in manifests.changed_inputs(stage, read=True)]
-    wrong += [f"it was made before the present {item}" for item in folder.changed_stages(name, number)]
+    measured_on = folder.inputs.changed_measurements(stage)
+    made_from = [path for path in manifests.changed_inputs(stage, read=True) if path not in measured_on]
+    wrong += [f"it was made from {path}, which has changed" for path in made_from]
+    wrong += [f"it was made before the present {item}" for item in folder.inputs.changed_stages(stage)]
+    wrong += [f"it was measured before the present {item}" for item in measured_on]
     unchecked = [f"it was made from {path}, which is not there" for path in manifests.missing_inputs(stage)]
     if wrong:
         print_line(f"{stage}: ", "; ".join(wrong), style="bold red")
@@ -62,8 +64,3 @@ def _finished_stages(root: Path) -> list[str]:
     )
     found = [root / "base", root / "sft", *(folder / name for folder in rounds for name in list(INPUT_STAGES)[2:])]
     return [folder.relative_to(root).as_posix() for folder in found if (folder / RESULT).is_file()]
-
-
-def _name_and_round(stage: str) -> tuple[str, int | None]:
-    folder, _, name = stage.rpartition("/")
-    return name, int(folder.removeprefix("round-")) if folder else None

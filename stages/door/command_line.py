@@ -10,6 +10,7 @@ import importlib
 import shutil
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from alignment.run.stage_records import SECTIONS
 from alignment.settings.read_recipe import DEFAULT_RECIPE, MISSING, REQUIRED, leaves, recipe_keys
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import check_plugins, load_plugins
+from stages.door.machine_faults import killed
 from stages.door.progress_and_exit import as_called, deferred_stop, guarded, say
 
 STAGE, ALL = "stage", "all"
@@ -73,6 +75,8 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         given = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"{origin} leaves {len(missing)} settings to you. Give them: {given}")
     check_plugins(recipe.plugins)
+    if said := killed(Path(recipe.run_dir)):
+        say(said)
     return recipe
 
 

@@ -6,6 +6,9 @@ Each becomes one message that says what happened, where, and what to do.
 from __future__ import annotations
 
 import errno
+from pathlib import Path
+
+from alignment.run.run_lock import killed_at
 
 KEPT = "What was finished before is kept; the same command goes on from there."
 DISK = {
@@ -56,6 +59,20 @@ def fault_of_the_machine(error: BaseException) -> str | None:
             f"{error.object[max(0, error.start - 20) : error.end]!r}. Mend the file that it is from. {KEPT}"
         )
     return None
+
+
+def killed(root: Path) -> str | None:
+    """What to say of a stage of a run whose process ended without a word; ``None`` if none did."""
+    if (found := killed_at(root)) is None:
+        return None
+    stage = str(found.get("stage"))
+    smaller = [key for key in SMALLER if key.startswith(f"{stage.rpartition('/')[2]}.")]
+    lower = f" If so, lower {' and '.join(smaller)}." if smaller else ""
+    process = f"{found.get('pid')} on {found.get('host')}, since {found.get('since')}"
+    return (
+        f"{root / stage}: the process at it ({process}) ended without a word, as one does that the system kills when "
+        f"memory runs out.{lower}"
+    )
 
 
 def _disk(error: OSError) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from alignment.data.jsonl_and_raw_rows import check_source
 from alignment.errors import UserError
 from alignment.files import resolve
+from alignment.models.model_places import check_there
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED
@@ -33,6 +34,8 @@ def check_sft(recipe: Recipe) -> None:
     folder = RunFolder(recipe.run_dir)
     if recipe.model.name_or_path == TOY_MODEL:
         folder.require("base")
+    else:
+        check_there(recipe.model.name_or_path, f"model.name_or_path={recipe.model.name_or_path}")
     folder.check_not_finished("sft", recipe)
     folder.check_settings(recipe, ["sft"])
     check_meant(recipe, "sft.data")
@@ -115,7 +118,7 @@ def check_evaluate(recipe: Recipe, round_number: int = 1) -> None:
     folder.require("sft")
     for name in ("reward", "rejection", "ppo"):
         if folder.finished(name, round_number):
-            folder.require(name, round_number)
+            folder.require(name, round_number, with_figures=True)
     folder.check_not_finished("eval", recipe, round_number)
     folder.check_settings(recipe, [folder.place("eval", round_number)])
     _check_evaluation_meant(recipe)
@@ -185,7 +188,7 @@ def planned_stages(recipe: Recipe) -> Iterator[tuple[str, int | None]]:
 def _check_comparisons(recipe: Recipe, folder: RunFolder, round_number: int) -> None:
     """The comparisons of all rounds so far, if the reward models read these, and the files that they read."""
     for number in range(1, round_number + 1) if recipe.reward.reads_collected else ():
-        folder.require("annotate", number)
+        folder.require("annotate", number, with_figures=True)
     _check_sources([*recipe.reward.sources, recipe.data.heldout_prompts])
 
 

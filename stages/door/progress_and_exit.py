@@ -7,6 +7,7 @@ Commands in what is said are as the program was called, ``tandem sft`` or ``pyth
 
 from __future__ import annotations
 
+import io
 import re
 import signal
 import sys
@@ -86,12 +87,18 @@ def say(message: str) -> None:
     console.print(as_called(message), markup=False, highlight=False, soft_wrap=True)
 
 
-def say_left_out(report: ReadReport, too_long: int = 0) -> None:
-    """Say what of a file was left out or not used, if anything was."""
+def say_left_out(report: ReadReport, later: Mapping[str, int] | None = None) -> None:
+    """Say what of a file was left out or not used, if anything was.
+
+    Args:
+        report: of the reading.
+        later: reason -> how many rows were left out after it.
+    """
     if not report.is_whole:
         say(report.summary())
-    if too_long:
-        say(f"{report.path}: {too_long} too long, left out")
+    for reason, count in (later or {}).items():
+        if count:
+            say(f"{report.path}: {count} {reason}, left out")
 
 
 class Terminated(BaseException):
@@ -104,6 +111,9 @@ def guarded(work: Callable[[], Any]) -> int:
     0: done. 1: the numbers went bad. 2: something that the user can put right. 130: Ctrl-C. 143: SIGTERM.
     """
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows ASCII only gets a sign for what it lacks
+            stream.reconfigure(errors="replace")
     try:
         work()
     except UserError as error:

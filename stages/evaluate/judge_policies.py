@@ -35,6 +35,7 @@ from alignment.workflow.prompts_and_policies import (
     policy_names,
     with_room,
 )
+from alignment.workflow.training_prompts import check_unseen
 from stages.door.preconditions import check_evaluate
 from stages.door.progress_and_exit import progress, say_left_out
 from stages.evaluate.report_figures import assemble_report, check_readable
@@ -46,15 +47,16 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     folder = RunFolder(recipe.run_dir)
     check_evaluate(recipe, round_number)
     check_readable(folder, round_number)
+    check_unseen(recipe, folder, round_number)
     prompts, left_out = heldout_prompts(recipe.data)
     gold = recipe.evaluate.judge == "gold"
     if gold:
         check_prompts_known(prompts)
     backbone = load_backbone(folder, recipe.model)
     longest = recipe.evaluate.sampling.max_new_tokens
-    encoded, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
+    encoded, unusable = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
     prompts = [item.prompt for item in encoded]
-    say_left_out(left_out, too_long)
+    say_left_out(left_out, unusable)
     with folder.lock():
         stage = folder.begin("eval", recipe, round_number)
         # Sample and score every policy; the judge adds its verdicts.
@@ -83,7 +85,7 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
         )
         write_report(report, folder.root)
         # Write the result.
-        counts = {**left_out.skipped, "prompts too long": too_long}
+        counts = left_out.skipped | {f"prompts {reason}": n for reason, n in unusable.items()}
         result = {"policies": list(rows), "left_out": counts}
         inputs = [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
         folder.finish(stage, result, inputs=inputs)

@@ -19,7 +19,7 @@ from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import write_base_model as base
 from stages.door.preconditions import planned_stages
-from stages.door.progress_and_exit import console
+from stages.door.progress_and_exit import console, say
 from stages.evaluate import judge_policies as evaluate
 from stages.evaluate.report_figures import show
 from stages.ppo import train_policy as ppo
@@ -42,11 +42,19 @@ def run(recipe: Recipe) -> dict[str, Any]:
             if folder.kept(name, number, recipe):
                 console.print(finished_line(folder, folder.place(name, number), said), soft_wrap=True, markup=False)
             else:
+                if folder.has_stale_figures(name, number):
+                    say(stale_line(folder, folder.place(name, number)))
                 forget_peak_memory()
                 WORK[name](recipe, number or 1)
     report: dict[str, Any] = read_json(folder.root / "report.json")
     show(report, folder)
     return report
+
+
+def stale_line(folder: RunFolder, stage: str) -> str:
+    """What a finished stage was measured on that has changed, so that it is measured again."""
+    changed = " and ".join(folder.inputs.changed_measurements(stage))
+    return f"{folder.root / stage}: measured before the present {changed}; measured again, what was trained stays"
 
 
 def finished_line(folder: RunFolder, stage: str, said: set[str]) -> str:

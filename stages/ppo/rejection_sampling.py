@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
-from alignment.data.encoded_dialogues import EncodedAnswer, EncodedDialogue, EncodedPrompt, encode_dialogues, has_mark
+from alignment.data.encoded_dialogues import (
+    MARKED,
+    EncodedAnswer,
+    EncodedDialogue,
+    EncodedPrompt,
+    encode_dialogues,
+    has_mark,
+    without_marks,
+)
 from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.readers import load_demonstrations
 from alignment.errors import UserError
@@ -37,7 +45,7 @@ def rejection(inputs: Round) -> dict[str, Any]:
     if inputs.processes.count > 1:
         raise UserError("rejection sampling runs in one process; make it first, then PPO in several: ppo.method=ppo")
     check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
-    demonstrations, too_long = encode_demonstrations(recipe, backbone)
+    demonstrations, unread = encode_demonstrations(recipe, backbone)
     with folder.lock():
         stage = folder.begin("rejection", recipe, inputs.number)
         with progress("rejection: sampling") as on_step:
@@ -46,7 +54,7 @@ def rejection(inputs: Round) -> dict[str, Any]:
             )
         with progress("rejection: fine-tuning") as on_step:
             result = finetune_on_winners(recipe, backbone, winners, demonstrations, stage, on_step=on_step)
-        result["left_out"] |= {"demonstrations too long": too_long, **unusable}
+        result["left_out"] |= {**{f"demonstrations {reason}": n for reason, n in unread.items()}, **unusable}
         return inputs.finish(stage, "rejection", lambda: result, also=[resolve(recipe.sft.data)])
 
 
@@ -103,7 +111,7 @@ def sample_winners(
     ]
     speaking = [(prompt, item) for prompt, item in zip(repeated, drawn, strict=True) if item.answer.strip()]
     pool = [(prompt.token_ids, item) for prompt, item in speaking if not has_mark(item.answer, backbone.encoder)]
-    left_out = {"candidates empty": len(drawn) - len(speaking), "candidates with a mark": len(speaking) - len(pool)}
+    left_out = {"candidates empty": len(drawn) - len(speaking), MARKED: len(speaking) - len(pool)}
     pool += [(backbone.encoder.encode_prompt(item.messages), item) for item in _earlier_winners(folder, round_number)]
     # Score all candidates, and pick a winner for each prompt.
     candidates = [item for _, item in pool]
@@ -138,20 +146,22 @@ def _earlier_winners(folder: RunFolder, round_number: int) -> list[Candidate]:
     return pool
 
 
-def encode_demonstrations(recipe: Recipe, backbone: Backbone) -> tuple[list[EncodedDialogue], int]:
-    """The SFT demonstrations, which are fine-tuned on again with the winners, and how many were too long."""
+def encode_demonstrations(recipe: Recipe, backbone: Backbone) -> tuple[list[EncodedDialogue], dict[str, int]]:
+    """The SFT demonstrations, which are fine-tuned on again with the winners, and reason -> how many were left out."""
     demonstrations, _ = load_demonstrations(
         str(resolve(recipe.sft.data)),
         format=recipe.sft.format,
         on_error=recipe.data.on_error,
         unused=recipe.data.unused,
     )
-    return encode_dialogues(
-        demonstrations,
+    readable, marked = without_marks(demonstrations, backbone.encoder, on_error=recipe.data.on_error)
+    encoded, too_long = encode_dialogues(
+        readable,
         backbone.encoder,
         max_length_tokens=min(recipe.sft.max_length_tokens, backbone.context_tokens),
         skip_too_long=recipe.data.too_long == "skip",
     )
+    return encoded, {**marked, "too long": too_long}
 
 
 def finetune_on_winners(

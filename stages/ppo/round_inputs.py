@@ -138,7 +138,7 @@ def load_round(recipe: Recipe, folder: RunFolder, round_number: int) -> Round:
     models = load_reward_models(backbone, rewards, given, recipe.model)
     guard = RewardModel.load(backbone, "guard", rewards / "guard") if recipe.reward.guard_share > 0 else None
     longest = max(recipe.rejection.sampling.max_new_tokens, recipe.ppo.sampling.max_new_tokens)
-    encoded, too_long = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
-    say_left_out(report, too_long)
-    left_out = {**report.skipped, "prompts too long": too_long}
+    encoded, unusable = with_room(backbone, prompts, recipe.data, max_new_tokens=longest)
+    say_left_out(report, unusable)
+    left_out = report.skipped | {f"prompts {reason}": n for reason, n in unusable.items()}
     return Round(recipe, round_number, folder, backbone, models, guard, encoded, files, left_out, processes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.rl.ppo import PPO
-from alignment.rl.ppo_metrics import rollout_metrics
+from alignment.rl.ppo_metrics import marked_answers, rollout_metrics
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import prompt_batches
@@ -53,5 +53,6 @@ def ppo(inputs: Round) -> dict[str, Any]:
             rewards = trainer.token_rewards(gated)
             advantages = trainer.advantages(rollout, rewards)
             losses = trainer.update(rollout, advantages, train_policy=update > settings.warmup_value_updates)
-            keeper.after(update, {**rollout_metrics(gated, advantages), **losses})
+            said = rollout_metrics(gated, advantages) | marked_answers(episodes, inputs.backbone.encoder)
+            keeper.after(update, {**said, **losses})
     return keeper.result

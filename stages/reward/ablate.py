@@ -91,7 +91,7 @@ def compare(
         file = folder.root / FOLDER / f"{factor}-{model}-{name.replace(' ', '-')}.json"
         asked = {
             "settings": varied.model_dump(mode="json", include={"reward", "model", "seed", "data"}),
-            "made_from": folder.hashes([folder.stage("sft"), *data.inputs, *plugin_files(recipe)]),
+            "made_from": folder.inputs.hashes([folder.stage("sft"), *data.inputs, *plugin_files(recipe)]),
         }
         done = _read(file)
         # Otherwise train it, and keep its figures.

@@ -20,7 +20,8 @@ from alignment.errors import UserError
 from alignment.figures.intervals import Figure
 from alignment.files import read_json, resolve
 from alignment.models.backbone import Backbone
-from alignment.models.pretrained import find_model, load_base
+from alignment.models.model_places import find_model
+from alignment.models.pretrained import load_base
 from alignment.models.scorers.load_reward_models import Reencoded, load_reward_model
 from alignment.models.scorers.reward_model import FILE, is_full_model
 from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier
@@ -56,7 +57,7 @@ def evaluate_only(recipe: Recipe) -> dict[str, Any]:
     sets = comparison_sets(recipe, folder)
     reader = load_reader(recipe, folder, list(folders.values()))
     skip_too_long = recipe.data.too_long == "skip"
-    sets = [encode_set(item, reader, skip_too_long=skip_too_long) for item in sets]
+    sets = [encode_set(item, reader, skip_too_long=skip_too_long, on_error=recipe.data.on_error) for item in sets]
     # Score every set with every model.
     with progress("reward: evaluation") as on_step:
         scored, sets = score_models(
@@ -75,7 +76,8 @@ def evaluate_only(recipe: Recipe) -> dict[str, Any]:
     # Print what was left out, the tables, and where the page is.
     for item in sets:
         if item.report is not None:
-            say_left_out(item.report, item.left_out["too long"])
+            later = {reason: n for reason, n in item.left_out.items() if reason not in item.report.skipped}
+            say_left_out(item.report, later)
     for table in tables(evaluation):
         console.print(table)
     say(f"written: {page}")

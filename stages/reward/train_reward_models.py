@@ -12,10 +12,13 @@ any instant, the stage goes on from its last checkpoint when it is started again
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl import RewardConfig
 
+from alignment.data.encoded_dialogues import without_marks
 from alignment.data.records import Comparison, Dimension
 from alignment.files import read_json, write_json
 from alignment.machine.checkpoint import latest_step
@@ -51,6 +54,9 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     for note in dict.fromkeys(note for _, notes in encoded.values() for note in notes):
         say(note)
     inputs = list(dict.fromkeys(path for item in data.values() for path in item.inputs)) + plugin_files(recipe)
+    if folder.has_stale_figures("reward", round_number) and not recipe.overwrite:
+        pairs = {name: item for name, (item, _) in encoded.items()}
+        return measure_again(recipe, folder, backbone, pairs, round_number, inputs=inputs)
     with folder.lock(), deferred_stop() as stop:
         stage = folder.begin_or_resume("reward", recipe, round_number, inputs=inputs)
         results: dict[str, Any] = {}
@@ -64,6 +70,39 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
         result = folder.finish(stage, {"models": results}, inputs=inputs)
         stage.remove_checkpoints()
         return result
+
+
+def measure_again(
+    recipe: Recipe,
+    folder: RunFolder,
+    backbone: Backbone,
+    data: Mapping[str, Encoded],
+    round_number: int,
+    *,
+    inputs: Sequence[Path],
+) -> dict[str, Any]:
+    """Measure finished reward models on held-out pairs that have changed since; no weight is trained again.
+
+    Args:
+        recipe: as they were trained with.
+        folder: the run.
+        backbone: the SFT model.
+        data: name -> its comparisons as token ids.
+        round_number: of the round, from 1.
+        inputs: files that the stage reads.
+
+    Returns:
+        The stage's result.
+    """
+    with folder.lock():
+        stage = folder.begin_measuring("reward", recipe, round_number)
+        results: dict[str, Any] = {}
+        for name, item in data.items():
+            model = RewardModel.load(backbone, name, stage.folder / name)
+            done = stage.folder / name / RESULT
+            results[name] = {**read_json(done), "left_out": item.left_out, **heldout_figures(recipe, model, item, name)}
+            write_json(done, results[name])
+        return folder.finish(stage, {"models": results}, inputs=inputs)
 
 
 def train_one(
@@ -143,11 +182,17 @@ def encode(recipe: Recipe, backbone: Backbone, data: RewardData, name: str) -> t
         "max_length_tokens": min(section.max_length_tokens, backbone.context_tokens),
         "skip_too_long": recipe.data.too_long == "skip",
     }
-    pairs, _, too_long = encode_pairs(data.train, backbone.encoder, **encoding)
-    heldout_pairs, heldout, heldout_too_long = encode_pairs(data.heldout, backbone.encoder, **encoding)
-    too_long += heldout_too_long
-    notes = [*data.notes, *([f"{name}: {too_long} comparisons too long, left out"] if too_long else [])]
-    return Encoded(pairs, heldout_pairs, heldout, {**data.left_out, "too long": too_long}), notes
+    left_out = Counter({"too long": 0})
+    readable: list[list[Comparison]] = []
+    for part in (data.train, data.heldout):
+        kept, marked = without_marks(part, backbone.encoder, on_error=recipe.data.on_error)
+        readable.append(kept)
+        left_out.update(marked)
+    pairs, _, too_long = encode_pairs(readable[0], backbone.encoder, **encoding)
+    heldout_pairs, heldout, heldout_too_long = encode_pairs(readable[1], backbone.encoder, **encoding)
+    left_out["too long"] += too_long + heldout_too_long
+    said = [f"{name}: {count} comparisons {reason}, left out" for reason, count in left_out.items() if count]
+    return Encoded(pairs, heldout_pairs, heldout, {**data.left_out, **left_out}), [*data.notes, *said]
 
 
 def new_model(recipe: Recipe, backbone: Backbone, role: str) -> RewardModel:
@@ -169,21 +214,37 @@ def measured(recipe: Recipe, model: RewardModel, data: Encoded, name: str) -> di
         data: its comparisons as token ids.
         name: of the reward model.
     """
-    batch_size = 2 * recipe.reward.of(name).micro_batch_size_pairs
     return {
         "n_train": len(data.pairs),
         "mixture": dict(Counter(pair.dimension for pair in data.pairs)),
         "left_out": data.left_out,
-        "calibration": calibrate(model, data.pairs, _dimension(name), batch_size=batch_size),
-        **evaluate_reward_model(
-            model,
-            data.heldout_pairs,
-            data.heldout,
-            seed=recipe.seed,
-            batch_size=batch_size,
-            threshold_probability=recipe.ppo.safety_threshold,
-        ),
+        "calibration": calibrate(model, data.pairs, _dimension(name), batch_size=scored_at_once(recipe, name)),
+        **heldout_figures(recipe, model, data, name),
     }
+
+
+def heldout_figures(recipe: Recipe, model: RewardModel, data: Encoded, name: str) -> dict[str, Any]:
+    """What a calibrated model is worth on held-out pairs.
+
+    Args:
+        recipe: batch size, seed and safety threshold.
+        model: the trained model.
+        data: its comparisons as token ids.
+        name: of the reward model.
+    """
+    return evaluate_reward_model(
+        model,
+        data.heldout_pairs,
+        data.heldout,
+        seed=recipe.seed,
+        batch_size=scored_at_once(recipe, name),
+        threshold_probability=recipe.ppo.safety_threshold,
+    )
+
+
+def scored_at_once(recipe: Recipe, name: str) -> int:
+    """Answers in a batch: as many as pass at once in training."""
+    return 2 * recipe.reward.of(name).micro_batch_size_pairs
 
 
 def _dimension(name: str) -> Dimension:

@@ -13,13 +13,14 @@ from typing import Any
 from trl import SFTConfig
 
 from alignment.data.chat_template import date_of
-from alignment.data.encoded_dialogues import encode_dialogues
+from alignment.data.encoded_dialogues import encode_dialogues, without_marks
 from alignment.data.readers import load_demonstrations
 from alignment.data.splits import answered_prompts
 from alignment.files import resolve
 from alignment.models.backbone import save_model
+from alignment.models.model_places import folder_of
 from alignment.models.optimizer_and_trainer import check_trainer_settings
-from alignment.models.pretrained import folder_of, load_base, merge_and_save
+from alignment.models.pretrained import load_base, merge_and_save
 from alignment.models.sft_trainer import train_sft
 from alignment.models.weights_from_files import some
 from alignment.run.run_folder import RunFolder
@@ -46,11 +47,12 @@ def run(recipe: Recipe) -> dict[str, Any]:
     if backbone.unexpected_weights:
         say(f"{base}: weights that the model has no use for are left out: {some(backbone.unexpected_weights)}")
     limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)
+    readable, marked = without_marks(demonstrations, backbone.encoder, on_error=recipe.data.on_error)
     dialogues, too_long = encode_dialogues(
-        demonstrations, backbone.encoder, max_length_tokens=limit, skip_too_long=recipe.data.too_long == "skip"
+        readable, backbone.encoder, max_length_tokens=limit, skip_too_long=recipe.data.too_long == "skip"
     )
-    left_out = {**report.skipped, "too long": too_long}
-    say_left_out(report, too_long)
+    left_out = {**report.skipped, **marked, "too long": too_long}
+    say_left_out(report, {**marked, "too long": too_long})
     # Train all weights, or an adapter beside them.
     full = recipe.sft.method == "full"
     if full:

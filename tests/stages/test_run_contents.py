@@ -80,8 +80,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda made: (made / "run" / "sft" / "chat_template.jinja").write_text("{{ messages }}"),
         "sft is not what its stage made: chat_template.jinja has changed",
     ),
-    "held-out file changed": (
-        lambda made: halve(made / "data" / "heldout_prompts.jsonl"),
+    "training file changed": (
+        lambda made: halve(made / "data" / "prompts.jsonl"),
         "round-1/annotate was made before the present",
     ),
     "plugin edited": (

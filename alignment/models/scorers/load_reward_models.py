@@ -19,7 +19,8 @@ from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.models.backbone import Backbone
 from alignment.models.heads.many_score_heads import combined
-from alignment.models.pretrained import find_model, load_base, same_model
+from alignment.models.model_places import find_model
+from alignment.models.pretrained import load_base, same_model
 from alignment.models.scorers.reward_model import FILE, RewardModel, is_full_model
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, RewardScorer, ValueStart, no_value_start
 from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alignment.data.encoded_dialogues import EncodedAnswer, distinct_answers
@@ -26,6 +26,7 @@ from alignment.models.heads.known_heads import HeadArgument, build_head
 from alignment.models.pretrained import dtype_name, load_base
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, ValueStart, check_finite, no_value_start
 from alignment.models.shared_prompts import SharedPrompts, batches_by_prompt, can_share, dialogue_states, pack_answers
+from alignment.models.weights_from_files import read_weights
 from alignment.settings.sections import ModelSection
 
 FORMAT_VERSION = 1
@@ -211,7 +212,7 @@ class RewardModel(nn.Module):
             offset=description["offset"],
         )
         try:
-            model.head.load_state_dict(load_file(str(folder / HEAD_FILE)), strict=True)
+            model.head.load_state_dict(read_weights(folder / HEAD_FILE), strict=True)
         except RuntimeError as error:
             raise UserError(f"{folder}: {HEAD_FILE} does not hold a {model.head_name} head ({error})") from error
         # Freeze it, and remember where it came from.

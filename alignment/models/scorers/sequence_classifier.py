@@ -27,9 +27,10 @@ from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.machine.device_and_processes import pick_device
 from alignment.masks_padding_logprobs import pad_right
-from alignment.models.pretrained import find_model, load_tokenizer, resolve_dtype, weights_hash
+from alignment.models.model_places import find_model, first_line
+from alignment.models.pretrained import load_tokenizer, resolve_dtype, weights_hash
 from alignment.models.scorers.scorer_protocol import OnBatch, RewardJudgment, check_finite
-from alignment.models.weights_from_files import first_line, load_weights
+from alignment.models.weights_from_files import load_weights
 from alignment.settings.sections import ModelSection
 
 

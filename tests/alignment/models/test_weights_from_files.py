@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from alignment.errors import UserError
-from alignment.models.pretrained import find_model, load_causal_lm, load_tokenizer
+from alignment.models.model_places import find_model
+from alignment.models.pretrained import load_causal_lm, load_tokenizer
 from alignment.models.scorers.sequence_classifier import SequenceClassifier
 
 LAYER = "model.layers.1.mlp.up_proj.weight"

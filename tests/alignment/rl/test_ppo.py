@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +44,28 @@ class TestStart:
         moved = (after.old_logprobs - rollout.old_logprobs)[rollout.episodes.response_mask]
         assert moved.abs().max() > 1e-2, "the update changes the policy, so the zeros above mean something"
         assert torch.equal(after.ref_logprobs, rollout.ref_logprobs)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_the_very_micro_batches_that_were_scored_have_ratio_one_to_the_last_bit(
+        self, tiny_folder: Callable[[str], Path], dtype: str
+    ) -> None:
+        trainer = trainer_on(load_tiny(tiny_folder("llama"), dtype=dtype))
+        assert trainer.settings.minibatch_size_episodes == EPISODES, "so that rows are taken in the order of scoring"
+        losses = trainer.update(*one_batch(trainer))
+        assert losses["policy/first_approx_kl"] == 0
+        assert losses["policy/first_ratio_mean"] == pytest.approx(1, abs=1e-7), (
+            "the mean of ones is rounded, they are not"
+        )
+
+    @pytest.mark.parametrize(("dtype", "rounding"), [("float32", 1e-5), ("bfloat16", 0.02)])
+    def test_other_micro_batches_have_ratio_one_but_for_rounding(
+        self, tiny_folder: Callable[[str], Path], dtype: str, rounding: float
+    ) -> None:
+        trainer = trainer_on(load_tiny(tiny_folder("llama"), dtype=dtype))
+        rollout, advantages = one_batch(trainer)
+        trainer.settings = settings(minibatch_size_episodes=6, micro_batch_size_episodes=3)
+        losses = trainer.update(rollout, advantages)
+        assert losses["policy/first_ratio_mean"] == pytest.approx(1, abs=rounding)
 
     def test_later_minibatches_are_off_policy(self, backbone: Backbone) -> None:
         trainer = trainer_on(backbone, minibatch_size_episodes=4)
@@ -253,17 +277,19 @@ class TestUpdate:
         n_adapter = len(trainer.policy_parameters)
         assert len(trainer.value_parameters) == 2 + (n_adapter if value == "adapter" else 0)
 
-    def test_any_split_into_micro_batches_gives_the_same_gradient(self, backbone: Backbone, value: str) -> None:
-        trainer = trainer_on(backbone, value=value)
-        parameters = [*trainer.policy_parameters, *trainer.value_parameters]
+    @pytest.mark.parametrize(("dtype", "share"), [("float32", 1e-4), ("bfloat16", 0.02)])
+    def test_any_split_into_micro_batches_gives_the_same_gradient(
+        self, tiny_folder: Callable[[str], Path], value: str, dtype: str, share: float
+    ) -> None:
+        """Within a share of the gradient's largest entry: rows of other widths are rounded otherwise in bfloat16."""
+        trainer = trainer_on(load_tiny(tiny_folder("llama"), dtype=dtype), value=value)
+        parameters = trainer.optimizer.weights.masters
         start = state_of(parameters)
         rollout, advantages = one_batch(trainer)
         assert len(set(rollout.episodes.response_lengths.tolist())) > 2, "a mean per micro-batch would differ"
         found: dict[int, tuple[list[Tensor], dict[str, float]]] = {}
         for size in (12, 4, 3, 1):
-            with torch.no_grad():
-                for parameter, old in zip(parameters, start, strict=True):
-                    parameter.copy_(old)
+            trainer.optimizer.weights.load(start)
             trainer.settings = settings(value=value, micro_batch_size_episodes=size, max_grad_norm=1e9)
             losses = trainer.update(rollout, advantages)
             found[size] = gradients(parameters), losses
@@ -272,8 +298,9 @@ class TestUpdate:
         for size in (4, 3, 1):
             parts, losses = found[size]
             for one, other in zip(parts, whole, strict=True):
-                torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-4)
-            assert losses == pytest.approx(whole_losses, abs=1e-5, rel=1e-4)
+                assert one.dtype == torch.float32, "gradients are summed in float32"
+                torch.testing.assert_close(one, other, atol=share * max(other.abs().max().item(), 0.02), rtol=share)
+            assert losses == pytest.approx(whole_losses, abs=share, rel=share)
 
     def test_warming_up_the_value_leaves_the_policy_exactly_as_it_is(self, backbone: Backbone, value: str) -> None:
         trainer = trainer_on(backbone, value=value, weight_decay=0.5)

@@ -123,11 +123,14 @@ def test_what_a_stage_was_made_from_is_looked_at_too(run: RunFolder, data: Path,
 def test_an_accepted_edit_makes_later_stages_out_of_date(run: RunFolder) -> None:
     (run.stage("annotate", 1) / "merges").write_text("mended")
     assert run.manifests.accept("round-1/annotate") == ["merges has changed"]
-    assert run.kept("annotate", 1, load_recipe()) and run.kept("sft", None, load_recipe())
-    assert run.result("annotate", 1)["steps"] == 3
-    with pytest.raises(UserError, match=r"reward was made before the present round-1/annotate"):
+    assert kept(run), "reward models read the comparisons of annotate, and no other file"
+    (run.stage("sft") / "merges").write_text("mended")
+    assert run.manifests.accept("sft") == ["merges has changed"]
+    assert run.kept("sft", None, load_recipe())
+    assert run.result("sft")["steps"] == 3
+    with pytest.raises(UserError, match=r"reward was made before the present sft"):
         run.kept("reward", 1, load_recipe())
-    assert run.manifests.accept("round-1/annotate") == []
+    assert run.manifests.accept("sft") == []
 
 
 def test_nothing_but_a_finished_stage_can_be_accepted(run: RunFolder) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import child_process
 import pytest
 import torch
 from stage_fixtures import outcome, reduced_recipe
 
 from alignment.rl.ppo import PPO
 from alignment.run.run_folder import RunFolder
+from alignment.run.run_lock import killed_at
+from stages.door.machine_faults import killed
 from stages.door.progress_and_exit import guarded
 from stages.export import write_folder as export
 from stages.ppo import train_policy as ppo
+from stages.sft import __main__ as sft
 
 
 def a_surrogate() -> UnicodeEncodeError:
@@ -86,3 +92,63 @@ def test_nothing_finished_is_lost_where_the_disk_is_full_in_the_middle_of_a_stag
     assert (run / "round-1" / "ppo" / "checkpoints" / "step-000001").is_dir()
     export.run(reduced_recipe(files, run, "export.what=policy", f"export.to={tmp_path / 'out'}"))
     assert ppo.run(recipe)["updates"] == 2
+
+
+def test_a_stage_whose_process_was_killed_is_named_by_the_next_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from alignment.run.run_folder import RunFolder\n"
+        "from alignment.run.run_lock import note_running\n"
+        "run = RunFolder(Path(sys.argv[1]))\n"
+        "with run.lock():\n"
+        "    note_running(run.root, 'round-1/ppo')\n"
+        "    if sys.argv[2] == 'killed':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    raise SystemExit(3)\n"
+    )
+    for how, code in (("stopped", 3), ("killed", -9)):
+        assert killed_at(tmp_path) is None
+        done = child_process.run([sys.executable, "-c", program, str(tmp_path), how])
+        assert done.returncode == code, done.stderr
+    found = killed_at(tmp_path)
+    assert found is not None and found["stage"] == "round-1/ppo" and found["host"] and found["since"]
+    said = killed(tmp_path)
+    assert (
+        said is not None and "ended without a word" in said and said.endswith(" lower ppo.micro_batch_size_episodes.")
+    )
+    assert sft.main([f"run_dir={tmp_path}"]) == 2, "there is no base yet"
+    assert said in capsys.readouterr().err
+    with RunFolder(tmp_path).lock():
+        pass
+    assert killed_at(tmp_path) is None, "said once; whoever holds the run next is at work himself"
+
+
+def test_ctrl_c_while_libraries_are_imported_is_one_line() -> None:
+    done = child_process.run([sys.executable, "-c", "import stages\nraise KeyboardInterrupt"])
+    assert (done.returncode, done.stderr) == (130, "stopped.\n")
+
+
+def test_an_error_of_the_program_keeps_its_traceback_where_ctrl_c_has_none() -> None:
+    done = child_process.run([sys.executable, "-c", "import stages\n1 / 0"])
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
+
+
+def test_a_terminal_that_knows_ascii_only_is_told_all_the_same(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from stages.door.progress_and_exit import guarded\n"
+        "def work():\n"
+        "    from rich.console import Console\n"
+        "    from rich.table import Table\n"
+        "    table = Table('kl \u00b1', box=__import__('rich.box').box.SIMPLE)\n"
+        "    table.add_row('0.5 \u2013 0.7')\n"
+        "    Console().print(table)\n"
+        "    print('caf\u00e9')\n"
+        "sys.exit(guarded(work))\n"
+    )
+    done = child_process.run([sys.executable, "-c", program], env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "0.5 ? 0.7" in done.stdout and "caf?" in done.stdout
