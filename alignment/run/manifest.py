@@ -1,7 +1,8 @@
 """Manifests: what each finished stage made and was made from, file by file, and whether that is still so.
 
-``manifest.json`` in a stage's folder holds ``files`` (place in the folder -> SHA-256, ``result.json`` included) and
-``inputs`` (path of a file or folder outside the run -> the same of what it held). What the stage read of the run itself
+``manifest.json`` in a stage's folder holds ``files`` (place in the folder -> SHA-256, ``result.json`` included),
+``inputs`` (path of a file or folder outside the run -> the same of what it held) and ``named`` (further files that the
+stage's settings name, so that they are known again where they have moved). What the stage read of the run itself
 is in ``made_from`` of its result. Stages are named by their place in the run: ``sft``, ``round-1/ppo``.
 """
 
@@ -84,7 +85,8 @@ class Manifests:
         made_from = read_object(self.root / stage / RESULT).get("made_from") or {}
         inputs: dict[str, dict[str, str]] = {}
         for place in (*made_from, stage):
-            inputs |= (self.of(place) or {"inputs": {}})["inputs"]
+            manifest = self.of(place) or {"inputs": {}}
+            inputs |= {**manifest.get("named", {}), **manifest["inputs"]}
         held, there = inputs.get(str(resolve(before).resolve())), resolve(now)
         if held is None or not there.exists():
             return False
@@ -97,17 +99,20 @@ class Manifests:
         """The files and folders outside the run that a stage was made from, and that are not there to be looked at."""
         return [name for name in (self.of(stage) or {"inputs": {}})["inputs"] if not Path(name).exists()]
 
-    def write(self, folder: Path, result: Mapping[str, Any], *, inputs: Sequence[Path]) -> None:
+    def write(
+        self, folder: Path, result: Mapping[str, Any], *, inputs: Sequence[Path], named: Sequence[Path] = ()
+    ) -> None:
         """Finish a stage: write its manifest and, last of all, its result.
 
         Args:
             folder: where the stage was made.
             result: what ``result.json`` is to hold.
             inputs: files and folders outside the run that it was made from.
+            named: further files that its settings name.
         """
         hashes = self._hashes()
-        found = {str(path.resolve()): contents(path, hashes) for path in inputs}
-        self._write(folder, result, found, hashes)
+        given, others = ({str(path.resolve()): contents(path, hashes) for path in paths} for paths in (inputs, named))
+        self._write(folder, result, {"inputs": given, "named": others}, hashes)
 
     def accept(self, stage: str) -> list[str]:
         """Take a stage's files as they are now; stages made from it are out of date then.
@@ -125,14 +130,17 @@ class Manifests:
         if found:
             hashes, folder = self._hashes(), self.root / stage
             output = hashlib.sha256(json.dumps(contents(folder, hashes)).encode()).hexdigest()[:16]
-            self._write(folder, {**read_object(folder / RESULT), "output": output}, manifest["inputs"], hashes)
+            outside: dict[str, object] = {key: manifest[key] for key in ("inputs", "named") if key in manifest}
+            self._write(folder, {**read_object(folder / RESULT), "output": output}, outside, hashes)
         return found
 
-    def _write(self, folder: Path, result: Mapping[str, Any], inputs: object, hashes: KnownHashes) -> None:
+    def _write(
+        self, folder: Path, result: Mapping[str, Any], outside: Mapping[str, object], hashes: KnownHashes
+    ) -> None:
         text = json_text(result)
         files = contents(folder, hashes) | {RESULT: hashlib.sha256(text.encode()).hexdigest()}
         hashes.save()
-        write_json(folder / MANIFEST, {"version": 1, "files": files, "inputs": inputs})
+        write_json(folder / MANIFEST, {"version": 1, "files": files, **outside})
         write_text(folder / RESULT, text)
 
     def _hashes(self) -> KnownHashes:

@@ -35,6 +35,7 @@ from alignment.run.stage_records import (
     changed_settings,
     content_hash,
     environment,
+    files_named,
     within,
 )
 from alignment.run.stage_replacement import RESULT, beside, copy_to_measure, put_in_place, settle
@@ -182,7 +183,7 @@ class RunFolder:
                 "Choose another run_dir, or pass overwrite=true to make everything again."
             )
         free = () if name == "eval" else ("evaluate",)
-        if changed := self._changed_settings(self.place(name, round_number), recipe, free):
+        if changed := self.changed_settings(self.place(name, round_number), recipe, free):
             raise UserError(
                 f"{self.stage(name, round_number)} was made with other settings: {changes(changed)}. "
                 "Put them back, choose another run_dir, or pass overwrite=true to make everything again."
@@ -196,7 +197,7 @@ class RunFolder:
         """
         if name != "eval" or not self.finished(name, round_number):
             return False
-        changed = self._changed_settings(self.place(name, round_number), recipe)
+        changed = self.changed_settings(self.place(name, round_number), recipe)
         return bool(self.changed_inputs(name, round_number) or changed)
 
     def check_settings(self, recipe: Recipe, making: Sequence[str]) -> None:
@@ -211,7 +212,7 @@ class RunFolder:
         evaluation = all(place.endswith("/eval") for place in making)
         free = (*EACH_FOR_ITSELF, "evaluate", *(FREE_IN_EVALUATION if evaluation else ()))
         for place in self._finished_before(making):
-            if changed := self._changed_settings(place, recipe, free):
+            if changed := self.changed_settings(place, recipe, free):
                 again = self.command_for(place.rpartition("/")[2], "overwrite=true", round_number=_order(place)[0])
                 raise UserError(
                     f"{self.root / place} was made with other settings: {changes(changed)}. To go on from it, put them "
@@ -220,7 +221,7 @@ class RunFolder:
 
     def _of_one_command(self, recipe: Recipe, making: str) -> list[str]:
         """The settings that are meant for one stage alone, and not for the run: others than stages before it have."""
-        found = [self._changed_settings(place, recipe, ("evaluate",)) for place in self._finished_before([making])]
+        found = [self.changed_settings(place, recipe, ("evaluate",)) for place in self._finished_before([making])]
         return ["ppo.method", *(key for changed in found for key in changed)]
 
     def _finished_before(self, making: Sequence[str]) -> list[str]:
@@ -230,7 +231,7 @@ class RunFolder:
         places = [folder.relative_to(self.root).as_posix() for folder in folders if not beside(folder).is_dir()]
         return sorted((p for p in places if any(_order(p) < _order(made) for made in making)), key=_order)
 
-    def _changed_settings(self, place: str, recipe: Recipe, free: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+    def changed_settings(self, place: str, recipe: Recipe, free: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
         """The settings in which a finished stage was made otherwise: key -> its value, the recipe's.
 
         A file or folder that holds what it held when the stage was made is the same wherever it lies.
@@ -379,7 +380,8 @@ class RunFolder:
         }
         with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(line) + "\n")
-        self.manifests.write(stage.folder, complete, inputs=[Path(path) for path in complete["files"]])
+        named = files_named(stage.folder, stage.name.rpartition("/")[2])
+        self.manifests.write(stage.folder, complete, inputs=[Path(path) for path in complete["files"]], named=named)
         if stage.folder != (place := self.root / stage.name):
             put_in_place(place, stage.folder)
             stage.folder = place

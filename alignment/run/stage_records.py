@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import yaml
 
 from alignment.data.jsonl_and_raw_rows import iter_json_lines, write_jsonl
 from alignment.errors import UserError
+from alignment.files import resolve
 from alignment.settings.read_recipe import default_of, value_at
 from alignment.settings.recipe import Recipe
 from alignment.settings.sections import HELDOUT
@@ -202,6 +203,28 @@ def changed_settings(folder: Path, name: str, recipe: Recipe) -> dict[str, tuple
         for key, (then, this) in found.items()
         if then != this and (key, str(then), str(this)) not in SAME_ONCE_MADE
     }
+
+
+def files_named(folder: Path, name: str) -> list[Path]:
+    """The files that are named by the settings which decide what a stage makes.
+
+    Args:
+        folder: the stage's, with its recipe.
+        name: its name, as in ``SECTIONS``.
+    """
+    recipe = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    values = [value_at(recipe, key) for key in SECTIONS[name]]
+    found = (resolve(text) for text in _texts(values))
+    return [path for path in dict.fromkeys(found) if path.is_file()]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in nested settings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 def _value_then(before: Any, key: str) -> Any:

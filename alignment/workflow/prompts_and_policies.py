@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -222,3 +223,9 @@ def base_model_path(recipe: Recipe, folder: RunFolder) -> str:
     if recipe.model.name_or_path != TOY_MODEL:
         return recipe.model.name_or_path
     return str(folder.require("base"))
+
+
+def base_of_sft(recipe: Recipe, folder: RunFolder) -> str:
+    """The base that SFT was trained on: of a name on the Hub, that commit, whatever the Hub has by that name since."""
+    used = folder.result("sft").get("hub_snapshot")
+    return used if used is not None and Path(used).is_dir() else base_model_path(recipe, folder)

@@ -27,7 +27,7 @@ from alignment.rl.heldout_answers import measure_policy, read_snapshots
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import (
-    base_model_path,
+    base_of_sft,
     encoded_for,
     heldout_prompts,
     load_backbone,
@@ -133,7 +133,7 @@ def sample_policies(
         for name in names:
             if name == "base":
                 today = date_of(backbone.encoder.template_source)  # that of the SFT model
-                role = Role(load_base(base_model_path(recipe, folder), recipe.model, today=today), None)
+                role = Role(load_base(base_of_sft(recipe, folder), recipe.model, today=today), None)
             else:
                 role = load_policy(folder, backbone, name if name == "sft" else f"{name}-{round_number}").role
             asked = encoded_for(role.backbone, prompts, encoded_by=backbone, max_new_tokens=longest)

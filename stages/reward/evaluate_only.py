@@ -18,11 +18,11 @@ from alignment.data.readers import load_comparisons
 from alignment.data.records import GRADES
 from alignment.errors import UserError
 from alignment.figures.intervals import Figure
-from alignment.files import read_json, resolve
+from alignment.files import resolve
 from alignment.models.backbone import Backbone
 from alignment.models.model_places import find_model
 from alignment.models.pretrained import load_base
-from alignment.models.scorers.load_reward_models import Reencoded, load_reward_model
+from alignment.models.scorers.load_reward_models import Reencoded, base_of_adapter, load_reward_model
 from alignment.models.scorers.reward_model import FILE, is_full_model
 from alignment.models.scorers.sequence_classifier import SequenceClassifier, is_classifier
 from alignment.report.number_formats import NONE, percent
@@ -30,7 +30,6 @@ from alignment.report.write_reward_report import write_reward_report
 from alignment.reward.comparison_sets import ComparisonSet, Reader, assemble_evaluation, encode_set, score_models
 from alignment.run.run_folder import RunFolder
 from alignment.run.run_recipe import changes
-from alignment.run.stage_records import changed_settings
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import source_names
 from alignment.settings.sections import ModelSection
@@ -196,7 +195,7 @@ def _heldout_of_run(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
             "'reward.evaluation.data=[{data: FILE, dimension: safety}]'"
         )
     if folder.finished("reward", round_number):
-        found = changed_settings(folder.stage("reward", round_number), "reward", recipe)
+        found = folder.changed_settings(folder.place("reward", round_number), recipe)
         if changed := {key: values for key, values in found.items() if _decides_the_split(key)}:
             raise UserError(
                 f"the reward models of {folder.root} were trained with other settings ({changes(changed)}), so which "
@@ -222,8 +221,7 @@ def _backbone(folder: RunFolder, folders: Sequence[Path], settings: ModelSection
         if (path / FILE).is_file():
             if is_full_model(path):
                 return load_base(path, settings)
-            base = str(read_json(path / "adapter_config.json").get("base_model_name_or_path"))
-            return load_base(base, settings)
+            return load_base(base_of_adapter(path), settings)
     return None
 
 

@@ -8,6 +8,7 @@ Needs the base model; leaves ``sft/``, a standard Hugging Face model folder with
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from trl import SFTConfig
@@ -81,6 +82,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
         written = date_of(backbone.encoder.template_source)
         result["template_date"] = None if written is None else written.isoformat()
         weights = folder_of(base)
+        result["hub_snapshot"] = None if weights is None or Path(base).is_dir() else str(weights)
         folder.finish(stage, result, inputs=[source, *([weights] if weights else [])])
         folder.set_policy("sft")
         return folder.result("sft")

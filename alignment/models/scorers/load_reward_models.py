@@ -79,7 +79,7 @@ def load_reward_model(
     if (folder / FILE).is_file():
         if is_full_model(folder):
             return Reencoded(RewardModel.load(backbone, role, folder), backbone.encoder)
-        base = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path"))
+        base = base_of_adapter(folder)
         if same_model(base, backbone.path):
             return RewardModel.load(backbone, role, folder)
         if base not in beside:
@@ -91,6 +91,14 @@ def load_reward_model(
         f"{folder}: not a reward model; expected what stages.reward makes (reward_model.json) or a sequence classifier "
         "(config.json, or an adapter of task type SEQ_CLS)"
     )
+
+
+def base_of_adapter(folder: Path) -> str:
+    """The base that a reward model's adapter was trained on: where it says, or beside it in a run that was moved."""
+    named = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path"))
+    run = Path(*folder.resolve().parts[:-3])  # of RUN/round-1/reward/safety
+    moved = not Path(named).is_dir() and Path(named).name == "sft" and (run / "sft" / "config.json").is_file()
+    return str(run / "sft") if moved else named
 
 
 class Reencoded:
