@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from scipy import stats
+
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import JudgedAnswer, Prompt, Record
+from alignment.figures.intervals import Figure
 from alignment.masks_padding_logprobs import masked_sum
 from alignment.models.backbone import Role
 from alignment.models.sampling.batch_sampling import answer_prompts
@@ -89,8 +92,8 @@ def measure_policy(
     return [rows[place] for place in range(len(prompts))]
 
 
-FALSE_ALARMS = 0.025
-"""Chance of a false alarm at one look, whatever the number of snapshots."""
+FALSE_ALARMS = 0.05
+"""Chance that the interval of a change misses it, in any pair of snapshots, at one look."""
 
 
 @dataclass(frozen=True)
@@ -124,27 +127,66 @@ def best_of(snapshots: Sequence[HeldoutScores]) -> HeldoutScores | None:
     return max(snapshots, key=lambda item: (item.merit, -item.update), default=None)
 
 
+@dataclass(frozen=True)
+class Parting:
+    """How reward and guard changed from the best snapshot to the last, on the same prompts."""
+
+    best: int
+    last: int
+    """The two updates."""
+    reward: Figure
+    guard: Figure
+    """Mean change of each."""
+
+    @property
+    def is_overoptimization(self) -> bool:
+        """Whether the reward has risen and the guard fallen, each by more than its interval."""
+        return self.reward["ci95"][0] > 0 > self.guard["ci95"][1]
+
+
+def parting(snapshots: Sequence[HeldoutScores]) -> Parting | None:
+    """How reward and guard changed since the guard's best snapshot; ``None`` without a guard, or at the best.
+
+    The intervals are Student's t over prompts, for differences on the same prompt. The best of many noisy snapshots
+    looks better than it is: they hold for all pairs of snapshots together (Bonferroni).
+    """
+    best = best_of(snapshots)
+    if best is None or best is snapshots[-1] or len(best.rewards) < 2:
+        return None
+    last = snapshots[-1]
+    if last.guards is None or best.guards is None:
+        return None
+    pairs = math.comb(len(snapshots), 2)
+    return Parting(
+        best.update,
+        last.update,
+        reward=_change(best.rewards, last.rewards, pairs),
+        guard=_change(best.guards, last.guards, pairs),
+    )
+
+
+def _change(before: Sequence[float], now: Sequence[float], comparisons: int) -> Figure:
+    """Mean of paired differences, with an interval that holds for so many comparisons together."""
+    changes = [after - earlier for earlier, after in zip(before, now, strict=True)]
+    mean, n = statistics.fmean(changes), len(changes)
+    error = statistics.stdev(changes) / math.sqrt(n)
+    half = float(stats.t.ppf(1 - FALSE_ALARMS / (2 * comparisons), n - 1)) * error
+    return Figure(value=mean, ci95=[mean - half, mean + half], n=n)
+
+
 def overoptimized(snapshots: Sequence[HeldoutScores]) -> str | None:
     """What to say if, since its best snapshot, the guard has fallen while the reward has risen; else ``None``.
 
-    The best of many noisy snapshots looks better than it is: the fall has to be significant for any two of them
-    (Bonferroni).
+    Both changes have to be more than noise: their intervals lie on different sides of 0.
     """
-    best = best_of(snapshots)
-    if best is None or best is snapshots[-1]:
+    found = parting(snapshots)
+    if found is None or not found.is_overoptimization:
         return None
-    last = snapshots[-1]
-    if last.guards is None or best.guards is None or last.reward <= best.reward:
-        return None
-    falls = [before - now for before, now in zip(best.guards, last.guards, strict=True)]
-    fall = statistics.fmean(falls)
-    error = statistics.stdev(falls) / math.sqrt(len(falls)) if len(falls) > 1 else math.inf
-    pairs = len(snapshots) * (len(snapshots) - 1) / 2
-    if fall <= statistics.NormalDist().inv_cdf(1 - FALSE_ALARMS / pairs) * error:
-        return None
+    rise, (low, high) = found.reward["value"], found.reward["ci95"]
+    fall, (steepest, least) = -found.guard["value"], found.guard["ci95"]
     return (
-        f"over-optimisation: from update {best.update} to {last.update} the reward rose by "
-        f"{last.reward - best.reward:.2f} while the guard fell by {fall:.2f} (standard error {error:.2f})"
+        f"over-optimisation: from update {found.best} to {found.last} the reward rose by {rise:.2f} "
+        f"(95 % interval {low:.2f} to {high:.2f}) while the guard fell by {fall:.2f} ({-least:.2f} to {-steepest:.2f})"
     )
 
 

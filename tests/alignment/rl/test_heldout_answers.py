@@ -15,7 +15,7 @@ from alignment.errors import UserError
 from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone, Role
 from alignment.models.sampling.batch_sampling import answer_prompts
-from alignment.rl.heldout_answers import HeldoutScores, best_of, measure_policy, overoptimized
+from alignment.rl.heldout_answers import HeldoutScores, best_of, measure_policy, overoptimized, parting
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.sections import SamplingSection
 from stages.ppo.training_watch import TrainingWatch, check_can_watch
@@ -80,7 +80,7 @@ class TestVerdict:
     def test_guard_falls_while_reward_rises(self) -> None:
         said = overoptimized([snapshot(0, 0, 0), snapshot(10, 1, 2), snapshot(20, 3, 1)])
         assert said is not None
-        assert "from update 10 to 20 the reward rose by 2.00 while the guard fell by 1.00" in said
+        assert "from update 10 to 20 the reward rose by 2.00 (" in said and "while the guard fell by 1.00 (" in said
 
     @pytest.mark.parametrize(
         "snapshots",
@@ -93,6 +93,45 @@ class TestVerdict:
     )
     def test_nothing_else_does(self, snapshots: list[HeldoutScores]) -> None:
         assert overoptimized(snapshots) is None
+
+    def test_the_intervals_are_students_over_prompts(self) -> None:
+        """Changes 0, 1, 2, 3: mean 1.5, deviation 1.291; t(0.975, 3) is 3.1824. The guard's -1, -2, -1, -2: 0.5774."""
+        before = HeldoutScores(0, (0.0,) * 4, (5.0,) * 4)
+        found = parting([before, HeldoutScores(10, (0.0, 1.0, 2.0, 3.0), (4.0, 3.0, 4.0, 3.0))])
+        assert found is not None
+        assert (found.best, found.last, found.reward["value"], found.guard["value"]) == (0, 10, 1.5, -1.5)
+        assert found.reward["ci95"] == pytest.approx([1.5 - 2.0543, 1.5 + 2.0543], abs=1e-3)
+        assert found.guard["ci95"] == pytest.approx([-1.5 - 0.9187, -1.5 + 0.9187], abs=1e-3)
+        assert found.guard["n"] == 4
+
+    def test_a_reward_that_rises_within_noise_does_not(self) -> None:
+        """The guard falls clearly; the reward's rise has the interval -0.55 to 3.55, then 0.58 to 2.42."""
+        before, guards = HeldoutScores(0, (0.0,) * 4, (5.0,) * 4), (4.0, 3.0, 4.0, 3.0)
+        assert overoptimized([before, HeldoutScores(10, (0.0, 1.0, 2.0, 3.0), guards)]) is None
+        said = overoptimized([before, HeldoutScores(10, (1.0, 2.0, 1.0, 2.0), guards)])
+        assert said is not None
+        assert "rose by 1.50 (95 % interval 0.58 to 2.42) while the guard fell by 1.50 (0.58 to 2.42)" in said
+
+    def test_more_snapshots_are_more_chances_of_a_false_alarm(self) -> None:
+        """Three pairs of snapshots: t(1 - 0.05 / 6, 3) is 4.857, and half an interval 4.857 * 0.2887 = 1.402."""
+        between = HeldoutScores(5, (0.0,) * 4, (1.0,) * 4)
+        first, last = HeldoutScores(0, (0.0,) * 4, (5.0,) * 4), HeldoutScores(10, (1.0, 2.0, 1.0, 2.0), (4.0, 3.0) * 2)
+        found = parting([first, between, last])
+        assert found is not None
+        assert found.guard["ci95"] == pytest.approx([-1.5 - 1.402, -1.5 + 1.402], abs=1e-3)
+
+    def test_one_prompt_tells_nothing(self) -> None:
+        assert overoptimized([HeldoutScores(0, (0.0,), (2.0,)), HeldoutScores(10, (5.0,), (1.0,))]) is None
+
+    def test_noise_alone_is_never_called_so(self) -> None:
+        """Neither reward nor guard moves: 400 runs of 8 snapshots."""
+        chance = random.Random(1)
+        for _ in range(400):
+            snapshots = [
+                HeldoutScores(update, *(tuple(chance.gauss(0, 1) for _ in range(32)) for _ in range(2)))
+                for update in range(8)
+            ]
+            assert overoptimized(snapshots) is None
 
     def test_a_fall_within_noise_does_not(self) -> None:
         """Differences -0.4, 0.6, -0.4, 0.6: mean 0.1, standard error 0.289."""
