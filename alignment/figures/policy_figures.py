@@ -99,6 +99,36 @@ def policy_figures(rows: JudgedAnswers, *, seed: int) -> dict[str, Any]:
     }
 
 
+DIFFERENCES: dict[str, tuple[bool | None, Callable[[JudgedAnswer], float | None]]] = {
+    "helpfulness": (False, lambda row: row.helpfulness),
+    "violation_rate": (True, lambda row: row.unsafe),
+    "false_refusal_rate": (False, lambda row: row.refusal),
+    "mean_length_tokens": (None, lambda row: row.n_tokens),
+    "reward_helpfulness": (None, lambda row: row.reward_helpfulness),
+    "reward_safety": (None, lambda row: row.reward_safety),
+}
+"""Figure -> whether it counts the prompts tagged safety or the others (``None``: all), and its value of an answer."""
+
+
+def differences(pairs: Sequence[tuple[JudgedAnswer, JudgedAnswer]], *, seed: int) -> dict[str, Figure | None]:
+    """Mean differences of two policies' figures, answer by answer to the same prompts.
+
+    A figure is ``None`` where it was not measured, or where no two differences differ: resamples cannot tell then.
+
+    Args:
+        pairs: (answer of the policy, answer of the other), as ``paired_answers`` gives them.
+        seed: of the bootstrap.
+    """
+    found: dict[str, Figure | None] = {}
+    for name, (on_safety, value) in DIFFERENCES.items():
+        counted = [(one, two) for one, two in pairs if on_safety in (None, one.dimension == "safety")]
+        ours, clusters = _measured([one for one, _ in counted], value)
+        theirs, _ = _measured([two for _, two in counted], value)
+        both = [a - b for a, b in zip(ours, theirs, strict=True)] if ours and theirs else []
+        found[name] = mean_interval(both, clusters=clusters, seed=seed) if len(set(both)) > 1 else None
+    return found
+
+
 def _broken_down(rows: JudgedAnswers, key: Callable[[JudgedAnswer], str | None], *, seed: int) -> dict[str, Any]:
     """The figures of each part of the rows; rows whose key is ``None`` belong to no part."""
     parts: dict[str, list[JudgedAnswer]] = defaultdict(list)

@@ -66,11 +66,12 @@ def gold_ceilings(
     return ceilings
 
 
-def gold_helpfulness(snapshots: Mapping[int, Sequence[Snapshot]]) -> dict[int, float]:
-    """Update -> mean gold helpfulness of the answers that PPO wrote down at it, to prompts not tagged safety."""
-    found: dict[int, float] = {}
-    for update, taken in snapshots.items():
-        verdicts = [judge(i.prompt.messages, i.answer) for i in taken if i.prompt.dimension != "safety"]
-        if verdicts:
-            found[update] = sum(verdict.helpfulness for verdict in verdicts) / len(verdicts)
-    return found
+def gold_helpfulness(snapshots: Mapping[int, Sequence[Snapshot]]) -> dict[int, list[float | None]]:
+    """Update -> gold helpfulness of each answer written down at it; ``None`` where the prompt is tagged safety."""
+    return {update: [_helpfulness(item) for item in taken] for update, taken in snapshots.items()}
+
+
+def _helpfulness(item: Snapshot) -> float | None:
+    if item.prompt.dimension == "safety":
+        return None
+    return judge(item.prompt.messages, item.answer).helpfulness

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from alignment.report.blocks_and_reward_schema import Measured
+from alignment.report.blocks_and_reward_schema import FigureBlock, Measured
 
 NONE = "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -39,8 +39,9 @@ def p_value(value: float | None) -> str:
 
 
 def tokens(value: float) -> str:
-    """A length with one decimal."""
-    return f"{value:.1f}"
+    """A length with one decimal, and no minus before a zero."""
+    text = f"{value:.1f}"
+    return "0.0" if text == "-0.0" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def duration(seconds: float) -> str:
@@ -52,6 +53,30 @@ def duration(seconds: float) -> str:
 def number(figure: Measured, form: NumberFormat) -> str:
     """The value alone; a dash where it was not measured."""
     return NONE if figure is None else form(figure.value)
+
+
+def signed(form: NumberFormat) -> NumberFormat:
+    """The same format for a difference: a plus before one above 0; shares in percentage points."""
+    if form is percent:
+        return points
+    return lambda value: ("+" if value > 0 and form(value) != form(0.0) else "") + form(value)
+
+
+def points(value: float) -> str:
+    """A difference of two shares in percentage points."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
+
+
+def with_interval(figure: FigureBlock, form: NumberFormat) -> str:
+    """``value (low to high)``."""
+    unit = " points" if form is points else ""
+    return f"{form(figure.value)} ({interval(figure.ci95, form)}){unit}"
+
+
+def count(value: int, noun: str) -> str:
+    """``1 prompt``, ``2,000 prompts``."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
 
 
 def interval(ci95: Sequence[float], form: NumberFormat) -> str:

@@ -6,14 +6,16 @@ could not be measured (no judge for this data, no reward model for this dimensio
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
 
 from alignment.data.records import Dimension, Message, explain
 from alignment.report.blocks_and_reward_schema import (
     Block,
     CountValue,
+    FigureBlock,
     GradedFigures,
     Histogram,
     Measured,
@@ -86,9 +88,21 @@ class PolicyFigures(Block):
     reward_safety: Measured = None
 
 
-class PolicyBlock(PolicyFigures):
-    """The figures of one policy on all held-out prompts, and broken down."""
+class SftDifferences(Block):
+    """A policy's figures less those of SFT, answer by answer to the same prompts."""
 
+    helpfulness: Measured = None
+    violation_rate: Measured = None
+    false_refusal_rate: Measured = None
+    mean_length_tokens: Measured = None
+    reward_helpfulness: Measured = None
+    reward_safety: Measured = None
+
+
+class PolicyBlock(PolicyFigures):
+    """The figures of one policy on all held-out prompts, less those of SFT, and broken down."""
+
+    less_sft: SftDifferences = SftDifferences()
     by_group: dict[str, PolicyFigures] = Field({})
     by_kind: dict[str, PolicyFigures] = Field({})
 
@@ -116,6 +130,10 @@ class WinRateBlock(Block):
         return self
 
 
+Ends = tuple[FiniteFloat, FiniteFloat]
+"""Of a 95 % interval."""
+
+
 class CurvePoint(Block):
     """One PPO update; training figures from the first one on, held-out ones where the policy was judged at it."""
 
@@ -130,12 +148,28 @@ class CurvePoint(Block):
     heldout_guard: FiniteFloat | None = None
     heldout_kl_nats: FiniteFloat | None = None
     gold_helpfulness: FiniteFloat | None = None
+    heldout_reward_ci95: Ends | None = None
+    heldout_guard_ci95: Ends | None = None
+    heldout_kl_ci95: Ends | None = None
+    gold_helpfulness_ci95: Ends | None = None
+
+
+class PartingBlock(Block):
+    """What reward and judge did from the judge's best snapshot to the last one."""
+
+    judge: str
+    best_update: CountValue
+    last_update: CountValue
+    reward_change: FigureBlock
+    judge_change: FigureBlock
+    is_overoptimization: bool
 
 
 class Curves(Block):
     """Training curves of the last round."""
 
     ppo: list[CurvePoint] = Field([])
+    parting: PartingBlock | None = None
     notes: list[str] = Field([])
 
 
@@ -160,6 +194,44 @@ class SampleBlock(Block):
     answers: dict[PolicyName, AnswerBlock]
 
 
+class RecipeBlock(Block):
+    """The recipe of the run: the file that it was made from, and what was typed beside it."""
+
+    name: str | None
+    sha256: str | None
+    typed: dict[str, str]
+
+
+class DataFileBlock(Block):
+    """A file or folder outside the run, and what it held."""
+
+    name: str
+    hash: str
+
+
+class StageDataBlock(Block):
+    """What one stage was made from, what of it was used, and what was left out by reason."""
+
+    stage: str
+    files: list[DataFileBlock]
+    used: dict[str, CountValue]
+    left_out: dict[str, CountValue]
+
+
+def _inside(path: str) -> str:
+    """A place in the run folder, as it stands; ``ValueError`` for any other address."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) or ".." in path.split("/"):
+        raise ValueError(f"{path!r} is no place in the run folder")
+    return path
+
+
+class LinkBlock(Block):
+    """A file of the run, by its place beside the page."""
+
+    title: str
+    path: Annotated[str, AfterValidator(_inside)]
+
+
 class RunReport(Block):
     """The whole of ``report.json``."""
 
@@ -169,6 +241,9 @@ class RunReport(Block):
     rounds: Annotated[int, Field(ge=1)] = 1
     judge: str | None
     command: str
+    recipe: RecipeBlock | None = None
+    data: list[StageDataBlock] = Field([])
+    links: list[LinkBlock] = Field([])
     timings_s: Timings
     peak_memory_gib: float | None = None
     memory_gib: StageMemory = StageMemory()

@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 COLOURS = {
     "ink": "#010101",
@@ -93,6 +94,31 @@ def offsets(count: int, step: float) -> list[float]:
     return [step * (position - (count - 1) / 2) for position in range(count)]
 
 
+LEAST_SPAN = 1.0
+"""Of an axis of scores: one unit, which is a factor of e in the odds that an answer is preferred."""
+
+
+def show_whole_scale(axes: Axes, *, share: bool = False, signed: bool = False) -> None:
+    """Scale the upright axis so that a small difference looks small.
+
+    Args:
+        axes: with everything drawn.
+        share: from 0 to 100 %; default: from 0 upwards.
+        signed: for scores, whose 0 means nothing: what was drawn, but no less than ``LEAST_SPAN``.
+    """
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if share:
+        axes.set_ylim(-0.02, 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        return
+    low, high = axes.get_ylim()
+    if signed:
+        missing = max(LEAST_SPAN - (high - low), 0.0)
+        axes.set_ylim(low - missing / 2, high + missing / 2)
+    else:
+        axes.set_ylim(min(low, 0.0), max(high, 0.0))
+
+
 def draw_interval(
     axes: Axes,
     value: float,
@@ -102,6 +128,7 @@ def draw_interval(
     *,
     horizontal: bool = False,
     label: str | None = None,
+    marker: str = "o",
 ) -> None:
     """A dot with its interval, upright or lying.
 
@@ -113,10 +140,11 @@ def draw_interval(
         colour: a name in ``COLOURS``.
         horizontal: draw the interval from left to right; default: upright.
         label: name in the legend; ``None``: not listed.
+        marker: what stands at the value.
     """
     spread = [[max(value - ci95[0], 0)], [max(ci95[1] - value, 0)]]
     style: dict[str, Any] = {
-        "fmt": "o",
+        "fmt": marker,
         "markersize": 5.5,
         "color": COLOURS[colour],
         "elinewidth": 1.6,

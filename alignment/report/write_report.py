@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from alignment.report import report_plots, reward_plots
-from alignment.report.headline_and_summary import FIGURES, headline, subline, summary_rows, tiles
+from alignment.report.blocks_and_reward_schema import Measured
+from alignment.report.first_paragraph import first_paragraph, judges, what_parted
+from alignment.report.headline_and_summary import (
+    LESS_SFT,
+    REWARDS,
+    Column,
+    headline,
+    measured_columns,
+    tiles,
+    win_rate_against_sft,
+)
+from alignment.report.number_formats import NumberFormat, count, decimal, percent, signed, thousandths
 from alignment.report.page_files import render, write_both
-from alignment.report.run_report_schema import POLICIES, POLICY_LABELS, PolicyFigures, RunReport, validate_report
+from alignment.report.run_report_schema import POLICIES, POLICY_LABELS, RewardModelBlock, RunReport, validate_report
+from alignment.report.snapshot_plot import reward_against_kl
 
 PPO_CURVES = (
     ("reward", "Reward (raw)", False),
-    ("kl_nats", "KL to the reference (nats)", False),
+    ("kl_nats", "KL from the policy that PPO started from (nats an answer)", False),
     ("length_tokens", "Length (tokens)", False),
     ("stop_rate", "Stop rate", True),
     ("disagreement", "Disagreement within the helpfulness model", False),
@@ -43,19 +56,26 @@ def write_report(report: dict[str, Any], folder: str | os.PathLike[str]) -> Path
 
 def render_page(report: RunReport) -> str:
     """The page as one HTML document; equal reports give equal bytes."""
+    policies = {name: report.policies[name] for name in POLICIES if name in report.policies}
     return render(
         "page.html.j2",
         report=report,
         labels=POLICY_LABELS,
-        figures=FIGURES,
+        figures=measured_columns(report),
+        less_sft=_differences(report),
+        signed=signed,
         curves=[(key, title) for key, title, _ in PPO_CURVES],
         headline=headline(report),
-        subline=subline(report),
+        lead=first_paragraph(report),
+        parted=what_parted(report),
         tiles=tiles(report),
-        policies={name: report.policies[name] for name in POLICIES if name in report.policies},
-        summary={row[0]: row[4] for row in summary_rows(report)},
+        policies=policies,
+        win_rates={name: win_rate_against_sft(report, name) for name in policies},
+        judges=list(judges(report)),
         plots={name: Markup(svg) for name, svg in draw_plots(report).items()},
         breakdowns=breakdowns(report),
+        reward_models=list(report.reward_models.values()),
+        model_rows=_model_rows(list(report.reward_models.values())),
         stages=_stages(report),
     )
 
@@ -64,15 +84,16 @@ def draw_plots(report: RunReport) -> dict[str, str]:
     """Every plot that the report has data for, by name."""
     policies = {str(name): report.policies[name] for name in POLICIES if name in report.policies}
     drawn = {
-        "kl": report_plots.reward_against_kl(report),
+        "kl": reward_against_kl(report),
         "grades": reward_plots.accuracy_by_grade(
             {f"{name} model": model.accuracy for name, model in report.reward_models.items()},
             colours=list(report.reward_models),
             ceilings=[model.ceiling for model in report.reward_models.values()],
         ),
-        "wins": report_plots.win_rates(report.win_rates),
         "safety": report_plots.safety_rates(policies),
     }
+    for place, rates in enumerate(judges(report).values()):
+        drawn[f"wins_{place}"] = report_plots.win_rates(rates, salt=f"wins-{place}")
     for key, title, is_share in PPO_CURVES:
         drawn[f"curve_{key}"] = report_plots.ppo_curve(report.curves.ppo, key, title=title, percent=is_share)
     for model, histograms in report.score_histograms.items():
@@ -81,31 +102,52 @@ def draw_plots(report: RunReport) -> dict[str, str]:
     return {name: svg for name, svg in drawn.items() if svg is not None}
 
 
-def breakdowns(report: RunReport) -> list[tuple[str, list[tuple[str, str, PolicyFigures]]]]:
-    """Title and rows (part, policy label, figures) of each breakdown, the parts of one name together."""
-    result = []
+Row = tuple[str, NumberFormat, list[Measured]]
+"""A figure's heading and format, and what it is for each policy."""
+
+
+def breakdowns(report: RunReport) -> list[tuple[str, list[tuple[str, str, list[Row]]]]]:
+    """Title and parts of each breakdown: name, number of prompts, and a row for each figure that was measured."""
+    blocks = [report.policies[name] for name in POLICIES if name in report.policies]
+    columns = [each for each in measured_columns(report) if report.judge is None or each not in REWARDS]
+    found = []
     for title, key in (("By wording", "by_group"), ("By kind of prompt", "by_kind")):
-        parts = sorted({part for block in report.policies.values() for part in getattr(block, key)})
-        rows = [
-            (part.replace("_", " "), POLICY_LABELS[name], getattr(report.policies[name], key)[part])
-            for part in parts
-            for name in POLICIES
-            if name in report.policies and part in getattr(report.policies[name], key)
-        ]
-        if rows:
-            result.append((title, rows))
-    return result
+        parts = []
+        for part in sorted({part for block in blocks for part in getattr(block, key)}):
+            own = [getattr(block, key).get(part) for block in blocks]
+            rows = [(c.heading, c.form, [figures and getattr(figures, c.key) for figures in own]) for c in columns]
+            n_prompts = count(max(figures.n_prompts for figures in own if figures), "prompt")
+            parts.append((part.replace("_", " "), n_prompts, [row for row in rows if any(row[2])]))
+        if parts:
+            found.append((title, parts))
+    return found
 
 
-def _stages(report: RunReport) -> list[tuple[str, float, float, str]]:
-    """Name, seconds, share of the longest, and memory in words, for each stage that was run."""
+def _differences(report: RunReport) -> list[Column]:
+    """The figures of which some policy has more or less than SFT."""
+    blocks = report.policies.values()
+    return [each for each in LESS_SFT if any(getattr(block.less_sft, each.key) for block in blocks)]
+
+
+def _model_rows(models: Sequence[RewardModelBlock]) -> list[Row]:
+    """The figures of reward models that were measured of any; of the ceiling, how much of it each reaches, too."""
+    ceilings = [model.ceiling and model.ceiling.all for model in models]
+    rows: list[Row] = [
+        ("Accuracy, all", percent, [model.accuracy.all for model in models]),
+        ("Ceiling, all", percent, ceilings),
+        ("Correlation with length", decimal, [model.length_correlation for model in models]),
+        ("Length-balanced accuracy", percent, [model.length and model.length.balanced for model in models]),
+        ("Calibration error", thousandths, [model.reliability and model.reliability.ece for model in models]),
+    ]
+    return [row for row in rows if any(row[2])]
+
+
+def _stages(report: RunReport) -> list[tuple[str, float, float, float | None, float | None]]:
+    """Name, seconds, share of the longest, memory and memory of the GPU in GiB, for each stage that was run."""
     seconds = {name: value for name, value in report.timings_s.model_dump().items() if value is not None}
     longest = max((value for name, value in seconds.items() if name != "total"), default=0.0) or 1.0
-    return [(name, value, value / longest, _memory(report, name)) for name, value in seconds.items() if name != "total"]
-
-
-def _memory(report: RunReport, stage: str) -> str:
-    """The memory that a stage took: the processor's, and the GPU's where there was one."""
-    own, gpu = (getattr(kind, stage) for kind in (report.memory_gib, report.gpu_memory_gib))
-    parts = [f"{own:.1f} GiB"] if own is not None else []
-    return ", ".join([*parts, *([f"GPU {gpu:.1f} GiB"] if gpu is not None else [])])
+    return [
+        (name, value, value / longest, getattr(report.memory_gib, name), getattr(report.gpu_memory_gib, name))
+        for name, value in seconds.items()
+        if name != "total"
+    ]

@@ -23,7 +23,7 @@ from alignment.models.backbone import Backbone, Role
 from alignment.models.pretrained import load_base
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.report.write_report import write_report
-from alignment.rl.heldout_answers import measure_policy, read_snapshots
+from alignment.rl.heldout_answers import measure_policy
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import (
@@ -39,6 +39,7 @@ from alignment.workflow.training_prompts import check_unseen
 from stages.door.preconditions import check_evaluate
 from stages.door.progress_and_exit import progress, say_left_out
 from stages.evaluate.report_figures import assemble_report, check_readable
+from stages.evaluate.training_curve import snapshots
 
 
 def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
@@ -71,7 +72,8 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
         # Put the report together, with the judge's figures where there is one.
         collected = [name for name in get_args(Dimension) if recipe.reward.of(name).data is None]
         comparisons = folder.stage("annotate", round_number) / "heldout_comparisons.jsonl"
-        snapshots = read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
+        inputs = [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
+        counts = left_out.skipped | {f"prompts {reason}": n for reason, n in unusable.items()}
         report = assemble_report(
             recipe,
             folder,
@@ -80,14 +82,14 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             rows=rows,
             judge=JUDGE if gold else None,
             ceilings=gold_ceilings(comparisons, dimensions=collected) if gold else {},
-            gold_helpfulness=gold_helpfulness(snapshots) if gold else {},
+            gold_helpfulness=gold_helpfulness(snapshots(folder, round_number)) if gold else {},
+            left_out=counts,
+            prompt_files=inputs,
             evaluate_seconds=stage.seconds,
         )
         write_report(report, folder.root)
         # Write the result.
-        counts = left_out.skipped | {f"prompts {reason}": n for reason, n in unusable.items()}
         result = {"policies": list(rows), "left_out": counts}
-        inputs = [resolve(recipe.data.heldout_prompts)] if recipe.data.heldout_prompts else []
         folder.finish(stage, result, inputs=inputs)
     return report
 

@@ -4,44 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
-
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from alignment.data.records import Dimension, JudgedAnswer, Prompt
 from alignment.figures.huggingface_evaluate import FalseRefusalRate, LocalMetric, ViolationRate, WinRate
 from alignment.figures.policy_figures import (
     choose_samples,
     compare_policies,
+    differences,
     judged_score,
     paired_answers,
     summarise_policy,
 )
 from alignment.figures.reward_model_figures import score_histograms
 from alignment.files import read_json, read_object
-from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
 from alignment.models.pretrained import resolve_dtype
 from alignment.report.blocks_and_reward_schema import RewardFigures
-from alignment.report.headline_and_summary import SUMMARY_COLUMNS, headline, summary_rows
-from alignment.report.number_formats import duration
-from alignment.report.run_report_schema import validate_report
-from alignment.rl.heldout_answers import read_snapshots
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import read_metrics
+from alignment.run.stage_records import content_hash
 from alignment.run.stage_replacement import RESULT
 from alignment.settings.recipe import Recipe
+from stages.evaluate.made_from import data_blocks, files_block, links, memory, recipe_block, timings
+from stages.evaluate.training_curve import Verdicts, curves, notes, ppo_metrics, snapshots
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
-REWARD_JUDGE = "reward models"
 RATES: dict[str, tuple[type[LocalMetric], str]] = {
     "violation_rate": (ViolationRate, "unsafe"),
     "false_refusal_rate": (FalseRefusalRate, "refusal"),
 }
 """Figure of a policy -> its metric, and the verdict that it counts."""
-TOP_STAGES = ("base", "sft")
-ROUND_STAGES = ("annotate", "reward", "rejection", "ppo")
 
 AnswersOfPolicies = Mapping[str, Sequence[JudgedAnswer]]
 
@@ -55,7 +47,9 @@ def assemble_report(
     rows: AnswersOfPolicies,
     judge: str | None,
     ceilings: Mapping[str, Any],
-    gold_helpfulness: Mapping[int, float],
+    gold_helpfulness: Verdicts,
+    left_out: Mapping[str, int],
+    prompt_files: Sequence[Path],
     evaluate_seconds: float,
 ) -> dict[str, Any]:
     """The report of a run up to one round.
@@ -68,13 +62,20 @@ def assemble_report(
         rows: policy name -> its answers, with verdicts where there is a judge.
         judge: who gave the verdicts, ``None`` if nobody.
         ceilings: dimension -> accuracy that annotator noise allows.
-        gold_helpfulness: PPO update -> the judge's mean of its held-out answers.
+        gold_helpfulness: PPO update -> the judge's verdicts on its snapshot; empty without a judge.
+        left_out: reason -> how many held-out prompts were left out for it.
+        prompt_files: what the held-out prompts were read from.
         evaluate_seconds: what the evaluation took so far.
     """
     # Read what the evaluation noted of its environment; its recipe lies beside it.
     environment = read_json(folder.stage("eval", round_number) / "env.json")
     used = folder.stage("eval", round_number) / "config.yaml"
-    memory, gpu_memory = _memory(folder, round_number)
+    own_memory, gpu_memory = memory(folder, round_number)
+    evaluation = {
+        "files": files_block({str(file): content_hash(file) for file in prompt_files}),
+        "used": {"held-out prompts": len(prompts), "answers": sum(map(len, rows.values()))},
+        "left_out": left_out,
+    }
     return {
         # How the run was made.
         "schema_version": 1,
@@ -83,9 +84,12 @@ def assemble_report(
         "rounds": round_number,
         "judge": judge,
         "command": f"python -m stages.pipeline --config {used.as_posix()} run_dir={folder.root.as_posix()}-again",
-        "timings_s": _timings(folder, round_number, evaluate_seconds),
-        "peak_memory_gib": max(memory.values(), default=None),
-        "memory_gib": memory,
+        "recipe": recipe_block(recipe),
+        "data": data_blocks(folder, round_number, evaluation),
+        "links": links(folder, round_number),
+        "timings_s": timings(folder, round_number, evaluate_seconds),
+        "peak_memory_gib": max(own_memory.values(), default=None),
+        "memory_gib": own_memory,
         "gpu_memory_gib": gpu_memory,
         "environment": {
             "versions": environment["versions"],
@@ -95,9 +99,9 @@ def assemble_report(
         },
         # How good reward models and policies are, and how training went.
         "reward_models": _reward_models(folder, round_number, ceilings),
-        "policies": {name: _policy(part, seed=recipe.seed) for name, part in rows.items()},
+        "policies": _policies(rows, seed=recipe.seed),
         "win_rates": _win_rates(rows, judge, seed=recipe.seed),
-        "curves": {"ppo": _curve(folder, round_number, gold_helpfulness), "notes": _notes(folder, round_number)},
+        "curves": curves(folder, round_number, verdicts=gold_helpfulness, judge=judge, seed=recipe.seed),
         # Answers to read, and how the scores are spread.
         "samples": choose_samples(
             prompts,
@@ -107,36 +111,6 @@ def assemble_report(
         ),
         "score_histograms": _histograms(rows),
     }
-
-
-def _timings(folder: RunFolder, rounds: int, evaluate_seconds: float) -> dict[str, float | None]:
-    """Seconds of each stage, summed over rounds."""
-    spent: dict[str, float | None] = {
-        name: _seconds(folder, name, None) if folder.finished(name) else None for name in TOP_STAGES
-    }
-    for name in (*ROUND_STAGES, "eval"):
-        seconds = [_seconds(folder, name, n) for n in range(1, rounds + 1) if folder.finished(name, n)]
-        spent["evaluate" if name == "eval" else name] = sum(seconds) if seconds else None
-    spent["evaluate"] = round((spent["evaluate"] or 0.0) + evaluate_seconds, 2)
-    return {**spent, "total": round(sum(value for value in spent.values() if value is not None), 2)}
-
-
-def _memory(folder: RunFolder, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """The most memory of each stage in any round, GiB: the processor's and the GPU's, where they are known."""
-    places = [(name, None) for name in TOP_STAGES]
-    places += [(name, number) for name in ROUND_STAGES for number in range(1, rounds + 1)]  # type: ignore[misc]
-    results = [(name, folder.result(name, number)) for name, number in places if folder.finished(name, number)]
-    results.append(("evaluate", {"peak_memory_gib": peak_memory_gib(), "peak_gpu_memory_gib": peak_gpu_memory_gib()}))
-    found: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    for name, result in results:
-        for kind, key in zip(found, ("peak_memory_gib", "peak_gpu_memory_gib"), strict=True):
-            if (value := result.get(key)) is not None:
-                kind[name] = round(max(kind.get(name, 0.0), value), 2)
-    return found
-
-
-def _seconds(folder: RunFolder, name: str, round_number: int | None) -> float:
-    return float(read_object(folder.stage(name, round_number) / RESULT, "seconds")["seconds"])
 
 
 def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +124,15 @@ def _reward_models(folder: RunFolder, round_number: int, ceilings: Mapping[str, 
         figures = {key: result[key] for key in RewardFigures.model_fields if key in result}
         others = {key: result[key] for key in ("n_train", "calibration")}
         blocks[dimension] = {**figures, **others, "ceiling": ceilings.get(dimension)}
+    return blocks
+
+
+def _policies(rows: AnswersOfPolicies, *, seed: int) -> dict[str, Any]:
+    """The block of each policy, with what it has more or less than SFT."""
+    blocks = {name: _policy(part, seed=seed) for name, part in rows.items()}
+    for name in blocks.keys() - {"sft"} if "sft" in rows else ():
+        pairs = paired_answers(rows[name], rows["sft"], policy=name, against="sft")
+        blocks[name]["less_sft"] = differences(pairs, seed=seed)
     return blocks
 
 
@@ -169,14 +152,15 @@ def _policy(rows: Sequence[JudgedAnswer], *, seed: int) -> dict[str, Any]:
 def _win_rates(rows: AnswersOfPolicies, judge: str | None, *, seed: int) -> list[dict[str, Any]]:
     """Every comparison by the judge, and by the reward models (whose word is weaker: they were optimised)."""
     entries = []
+    scored_by = _reward_judge(rows)
     for policy, against in COMPARED:
         if policy not in rows or against not in rows:
             continue
         compare = partial(_win_rate, rows, policy, against, seed=seed)
         if judge is not None:
             entries.append(compare(judge=judge, score=judged_score))
-        if rows[policy][0].reward_helpfulness is not None and rows[policy][0].reward_safety is not None:
-            entries.append(compare(judge=REWARD_JUDGE, score=_reward_score))
+        if scored_by is not None:
+            entries.append(compare(judge=scored_by, score=_reward_score))
     return entries
 
 
@@ -199,75 +183,31 @@ def _win_rate(
     return {**entry, **shares}
 
 
+def _reward_judge(rows: AnswersOfPolicies) -> str | None:
+    """Which reward models there are to compare answers by."""
+    first = next(iter(rows.values()))[0]
+    scores = {"helpfulness": first.reward_helpfulness, "safety": first.reward_safety}
+    there = [name for name, score in scores.items() if score is not None]
+    return "reward models" if len(there) > 1 else f"{there[0]} reward model" if there else None
+
+
 def _reward_score(row: JudgedAnswer) -> float:
-    """The score of the reward model that the prompt's tag names."""
-    score = row.reward_safety if row.dimension == "safety" else row.reward_helpfulness
+    """The score of the reward model that the prompt's tag names, or of the only one."""
+    scores = (row.reward_safety, row.reward_helpfulness)
+    own, other = scores if row.dimension == "safety" else reversed(scores)
+    score = other if own is None else own
     assert score is not None, row.prompt_id
     return score
-
-
-CURVE = ("update", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate", "objective/beta")
-"""Metrics of an update of PPO that the report draws."""
-
-
-def ppo_metrics(folder: RunFolder, round_number: int) -> list[dict[str, float]]:
-    """The metrics of a round's PPO, a row for each update; none without it.
-
-    Raises:
-        UserError: a line is damaged; names it.
-    """
-    file = folder.stage("ppo", round_number) / "metrics.jsonl"
-    return read_metrics(file, *CURVE) if file.is_file() else []
 
 
 def check_readable(folder: RunFolder, round_number: int) -> None:
     """Raise ``UserError`` where a report could not be made of what the stages left, before anything is sampled."""
     ppo_metrics(folder, round_number)
-    read_snapshots(folder.stage("ppo", round_number) / "heldout_samples.jsonl")
-    _timings(folder, round_number, 0.0)
+    snapshots(folder, round_number)
+    timings(folder, round_number, 0.0)
+    data_blocks(folder, round_number, {})
     _reward_models(folder, round_number, {})
-    _notes(folder, round_number)
-
-
-def _curve(folder: RunFolder, round_number: int, gold_helpfulness: Mapping[int, float]) -> list[dict[str, Any]]:
-    # Read the metrics that training wrote, a line per update.
-    stage, lines = folder.stage("ppo", round_number), ppo_metrics(folder, round_number)
-    # Average the answers of each snapshot: update -> its held-out figures.
-    held_out = {
-        update: {
-            "heldout_reward": sum(item.score for item in taken) / len(taken),
-            "heldout_guard": _mean([item.guard for item in taken if item.guard is not None]),
-            "heldout_kl_nats": sum(item.kl_nats for item in taken) / len(taken),
-            "gold_helpfulness": gold_helpfulness.get(update),
-        }
-        for update, taken in read_snapshots(stage / "heldout_samples.jsonl").items()
-    }
-    # Update 0, before training, has held-out figures only.
-    before_training = [{"update": update, **figures} for update, figures in held_out.items() if update == 0]
-    return before_training + [
-        {
-            "update": line["update"],
-            "reward": line["objective/score"],
-            "kl_nats": line["objective/kl"],
-            "length_tokens": line["rollout/length"],
-            "stop_rate": line["rollout/stop_rate"],
-            "beta": line["objective/beta"],
-            "disagreement": line.get("objective/helpfulness_disagreement"),
-            **held_out.get(int(line["update"]), {}),
-        }
-        for line in lines
-    ]
-
-
-def _notes(folder: RunFolder, round_number: int) -> list[str]:
-    """What was said while PPO trained: findings about its health, over-optimisation, why it stopped."""
-    finished = folder.finished("ppo", round_number)
-    notes: list[str] = folder.result("ppo", round_number).get("said", []) if finished else []
-    return notes
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    notes(folder, round_number)
 
 
 def _histograms(rows: AnswersOfPolicies) -> dict[str, Any]:
@@ -277,22 +217,3 @@ def _histograms(rows: AnswersOfPolicies) -> dict[str, Any]:
         if all(score is not None for part in scores.values() for score in part):
             histograms[dimension] = score_histograms(scores)
     return histograms
-
-
-def show(report: dict[str, Any], folder: RunFolder) -> None:
-    """Print the table of policies, the headline and where the report is."""
-    checked = validate_report(report)
-    rows = summary_rows(checked)
-    table = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, column in enumerate(SUMMARY_COLUMNS):
-        width = max(6, *map(len, column.split()), *(len(row[place]) for row in rows))  # all of it in 80 columns
-        table.add_column(column, justify="right" if place else "left", width=width)
-    for row in rows:
-        table.add_row(*row)
-    output = Console()
-    output.print(headline(checked), highlight=False)
-    output.print(table)
-    total = duration(report["timings_s"]["total"])
-    memory = "" if checked.peak_memory_gib is None else f", at most {checked.peak_memory_gib:.1f} GiB of memory"
-    output.print(f"{total} of work{memory}", highlight=False)
-    output.print(f"report: {folder.root / 'report.html'}", soft_wrap=True, markup=False, highlight=False)

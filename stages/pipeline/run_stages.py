@@ -21,7 +21,7 @@ from stages.base import write_base_model as base
 from stages.door.preconditions import planned_stages
 from stages.door.progress_and_exit import console, say
 from stages.evaluate import judge_policies as evaluate
-from stages.evaluate.report_figures import show
+from stages.evaluate.printed_summary import show
 from stages.ppo import train_policy as ppo
 from stages.reward import train_reward_models
 from stages.sft import finetune

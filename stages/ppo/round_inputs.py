@@ -112,7 +112,7 @@ class Round:
             The stage's result, as it was saved.
         """
         if self.processes.is_main:
-            result = make_result()
+            result = {"prompts": len(self.prompts), **make_result()}
             result["left_out"] = {**self.left_out, **result.get("left_out", {})}
             inputs = [*self.prompt_files, *also, *self.reward_folders, *plugin_files(self.recipe)]
             self.folder.finish(stage, result, inputs=inputs)

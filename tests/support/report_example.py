@@ -10,7 +10,14 @@ from pydantic import BaseModel
 from alignment.data.records import GRADES, JudgedAnswer, Message, Prompt
 from alignment.figures.intervals import correlation
 from alignment.figures.pair_accuracy import accuracy_by_grade, accuracy_trend
-from alignment.figures.policy_figures import choose_samples, compare_policies, summarise_policy
+from alignment.figures.policy_figures import (
+    choose_samples,
+    compare_policies,
+    differences,
+    judged_score,
+    paired_answers,
+    summarise_policy,
+)
 from alignment.figures.reward_model_figures import score_histograms
 
 # policy: (mean helpfulness, violation rate, false-refusal rate, KL, length, stop rate, raw reward)
@@ -116,8 +123,22 @@ def example_curve(updates: int = 60) -> list[dict[str, Any]]:
             point["heldout_reward"] = float(-0.3 + 1.6 * done)
             point["heldout_kl_nats"] = float(2.0 * done)
             point["gold_helpfulness"] = float(0.57 + 0.14 * done)
+            for name, half in (("heldout_reward", 0.2), ("gold_helpfulness", 0.07)):
+                point[f"{name}_ci95"] = [point[name] - half, point[name] + half]
         points.append(point)
     return points
+
+
+def example_parting(*, reward: float = -0.02, judge: float = -0.06, half: float = 0.1) -> dict[str, Any]:
+    """What became of reward and judge after the best snapshot; half the width of both intervals."""
+    changes = {"reward_change": reward, "judge_change": judge}
+    return {
+        "judge": "gold judge of the toy world",
+        "best_update": 20,
+        "last_update": 60,
+        **{key: {"value": value, "ci95": [value - half, value + half], "n": 47} for key, value in changes.items()},
+        "is_overoptimization": reward > half and judge < -half,
+    }
 
 
 def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = True) -> dict[str, Any]:
@@ -125,11 +146,19 @@ def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = 
     prompts = example_prompts()
     rows = {name: example_rows(name, prompts, judged=judged) for name in policies}
     judge = "gold judge of the toy world"
-    possible = (("rejection", "sft"), ("ppo", "sft"), ("ppo", "rejection")) if judged else ()
-    pairs = [(a, b) for a, b in possible if {a, b} <= set(policies)]
+    scores = [(judge, judged_score)] if judged else []
+    scores += [("reward models", lambda row: row.reward_helpfulness or 0.0)]
+    possible = (("rejection", "sft"), ("ppo", "sft"), ("ppo", "rejection"))
     win_rates = [
-        compare_policies(rows[a], rows[b], policy=a, against=b, judge=judge, seed=0, tie_margin=0.1) for a, b in pairs
+        compare_policies(rows[a], rows[b], policy=a, against=b, judge=name, seed=0, tie_margin=0.1, score=score)
+        for a, b in possible
+        if {a, b} <= set(policies)
+        for name, score in scores
     ]
+    blocks = {name: summarise_policy(rows[name], seed=0) for name in policies}
+    for name in set(policies) - {"sft"}:
+        pairs = paired_answers(rows[name], rows["sft"], policy=name, against="sft")
+        blocks[name]["less_sft"] = differences(pairs, seed=0)
     rewards = {name: [row.reward_helpfulness or 0.0 for row in rows[name]] for name in policies}
     return {
         "schema_version": 1,
@@ -149,6 +178,17 @@ def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = 
             "total": 431.0,
         },
         "peak_memory_gib": 1.7,
+        "memory_gib": {"base": 0.9, "sft": 0.8, "reward": 1.4, "ppo": 1.7},
+        "recipe": {"name": "configs/toy.yaml", "sha256": "ab" * 32, "typed": {"ppo.updates": "60"}},
+        "data": [
+            {
+                "stage": "sft",
+                "files": [{"name": "data/toy/demonstrations.jsonl", "hash": "2c4770233c751d03"}],
+                "used": {"demonstrations": 158},
+                "left_out": {"malformed": 2, "too long": 0},
+            }
+        ],
+        "links": [{"title": "every answer", "path": "round-1/eval/answers.jsonl"}],
         "environment": {
             "versions": {"python": "3.11", "torch": "2.13.0", "trl": "1.16.0"},
             "commit": "0" * 40,
@@ -156,9 +196,12 @@ def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = 
             "dtype": "float32",
         },
         "reward_models": {"helpfulness": example_reward_model(1), "safety": example_reward_model(2)},
-        "policies": {name: summarise_policy(rows[name], seed=0) for name in policies},
+        "policies": blocks,
         "win_rates": win_rates,
-        "curves": {"ppo": example_curve() if "ppo" in policies else []},
+        "curves": {
+            "ppo": example_curve() if "ppo" in policies else [],
+            "parting": example_parting() if "ppo" in policies and judged else None,
+        },
         "samples": choose_samples(prompts, {name: rows[name] for name in policies if name != "base"}, count=12, seed=0),
         "score_histograms": {"helpfulness": score_histograms(rewards), "safety": score_histograms(rewards)},
     }

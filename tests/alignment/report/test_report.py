@@ -63,6 +63,9 @@ def test_equal_reports_give_equal_bytes(full: dict[str, Any], page: str, tmp_pat
         (("policies", "ppo", "stop_rate", "value"), float("nan"), "policies.ppo.stop_rate.value"),
         (("schema_version",), 2, "schema_version"),
         (("win_rates", 0, "win"), 0.99, "win + tie"),
+        (("links", 0, "path"), "../other/answers.jsonl", "no place in the run folder"),
+        (("links", 0, "path"), "javascript:alert(1)", "no place in the run folder"),
+        (("links", 0, "path"), "/etc/passwd", "no place in the run folder"),
     ],
 )
 def test_an_undocumented_report_is_refused_and_nothing_written(
@@ -78,11 +81,12 @@ def test_an_undocumented_report_is_refused_and_nothing_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_page_is_self_contained(page: str) -> None:
+def test_page_is_self_contained(page: str, full: dict[str, Any]) -> None:
     elements = outline(page).elements
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in elements}
     links = [attrs[key] or "" for _, attrs in elements for key in ("src", "href", "xlink:href") if key in attrs]
-    assert links and all(link.startswith("#") for link in links)  # markers inside the plots
+    others = [link for link in links if not link.startswith("#")]  # those are markers inside the plots
+    assert len(others) < len(links) and others == [link["path"] for link in full["links"]]
     assert "@import" not in page and re.findall(r"url\((?!#)", page) == []
 
 
@@ -107,7 +111,7 @@ def test_texts_are_shown_and_never_run(page: str) -> None:
 def test_plots_have_labels_and_follow_the_theme(page: str) -> None:
     elements = outline(page).elements
     plots = [attrs for tag, attrs in elements if tag == "svg"]
-    assert len(plots) == 10
+    assert len(plots) == 11
     assert all(attrs.get("role") == "img" and attrs.get("aria-label") for attrs in plots)
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
     assert re.findall(r"#[0-9a-f]{6}\b(?!\))", re.sub(r'(href="|url\()#\w+', "", drawn)) == []
@@ -120,8 +124,8 @@ def test_tables_have_headers(page: str) -> None:
     parsed = outline(page)
     tables = sum(tag == "table" for tag, _ in parsed.elements)
     headers = [attrs.get("scope") for tag, attrs in parsed.elements if tag == "th"]
-    assert tables == 5
-    assert headers and set(headers) == {"col", "row"}
+    assert tables == 7
+    assert headers and set(headers) == {"col", "row", "rowgroup"}
 
 
 def test_headline_says_what_the_numbers_say() -> None:
@@ -156,7 +160,9 @@ def test_the_reports_own_judge_goes_first() -> None:
 def test_the_summary_has_a_row_for_each_policy(full: dict[str, Any]) -> None:
     rows = headline_and_summary.summary_rows(full)
     assert [row[0] for row in rows] == ["Base", "SFT", "Rejection", "PPO"]
-    assert all(len(row) == len(headline_and_summary.SUMMARY_COLUMNS) for row in rows)
+    columns = headline_and_summary.summary_columns(run_report_schema.validate_report(full))
+    assert columns[1:5] == ["helpfulness", "violations", "false refusals", "win rate vs SFT"] and len(columns) == 8
+    assert all(len(row) == len(columns) for row in rows)
     assert rows[1][4] == number_formats.NONE  # SFT is not compared with itself
     assert rows[3][1] == f"{full['policies']['ppo']['helpfulness']['value']:.2f}"
 
@@ -199,4 +205,4 @@ def test_reward_model_without_ceiling_or_grades(tmp_path: Path) -> None:
     model["accuracy"] = {"all": model["accuracy"]["all"]}
     model["trend_p_value"] = model["length_correlation"] = None
     shown = "".join(outline(write_report.write_report(report, tmp_path).read_text(encoding="utf-8")).data)
-    assert "None" not in shown and "Share of ceiling" in shown
+    assert "None" not in shown and "Ceiling, all" in shown

@@ -1,0 +1,87 @@
+"""What the report says that a run was made from: recipe, data used and left out, files to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alignment.run.run_folder import RunFolder
+from alignment.settings.read_recipe import load_recipe
+from stages.evaluate.made_from import data_blocks, links, recipe_block, timings
+
+
+def finish(root: Path, place: str, **result: Any) -> None:
+    """Leave the result of a stage."""
+    (root / place).mkdir(parents=True)
+    (root / place / "result.json").write_text(json.dumps({"seconds": 10.0, **result}), encoding="utf-8")
+
+
+def test_a_recipe_is_named_with_what_was_typed(tmp_path: Path) -> None:
+    own = tmp_path / "secret" / "mine.jsonl"
+    recipe = load_recipe(
+        "configs/smoke.yaml", [f"run_dir={tmp_path}", "ppo.updates=7", f"sft.data={own}", "overwrite=true"]
+    )
+    block = recipe_block(recipe)
+    assert block["name"] == "configs/smoke.yaml" and len(block["sha256"]) == 64
+    assert block["typed"] == {"ppo.updates": "7", "sft.data": "mine.jsonl"}, "no path of this machine"
+
+
+def test_a_recipe_of_ones_own_is_known_by_its_name_and_hash(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(Path("configs/smoke.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    block = recipe_block(load_recipe(str(file)))
+    assert block["name"] == "mine.yaml" and block["typed"] == {}
+
+
+def test_each_stage_says_what_it_used_and_left_out(tmp_path: Path) -> None:
+    finish(tmp_path, "sft", demonstrations=158, left_out={"malformed": 2}, files={"/home/me/shown.jsonl": "ab"})
+    accuracy = {"all": {"value": 0.5, "ci95": [0, 1], "n": 9}}
+    models = {
+        "helpfulness": {"n_train": 30, "accuracy": accuracy, "left_out": {"too long": 1}},
+        "guard": {"n_train": 4, "accuracy": {"all": None}},
+    }
+    finish(tmp_path, "round-1/reward", models=models, files={"data/pairs.jsonl": "cd"})
+    finish(tmp_path, "round-1/ppo", prompts=8, selection={"prompts": 3}, left_out={"prompts too long": 5})
+    finish(tmp_path, "round-2/ppo", prompts=99)
+    evaluation = {"files": [], "used": {"held-out prompts": 4}, "left_out": {"malformed": 1}}
+    blocks = {block.pop("stage"): block for block in data_blocks(RunFolder(tmp_path), 1, evaluation)}
+    assert list(blocks) == [
+        "sft",
+        "round-1/reward (helpfulness)",
+        "round-1/reward (guard)",
+        "round-1/ppo",
+        "round-1/eval",
+    ]
+    assert blocks["sft"] == {
+        "files": [{"name": "shown.jsonl", "hash": "ab"}],
+        "used": {"demonstrations": 158},
+        "left_out": {"malformed": 2},
+    }
+    helpfulness = blocks["round-1/reward (helpfulness)"]
+    assert helpfulness["used"] == {"comparisons to train on": 30, "held-out comparisons": 9}
+    assert helpfulness["left_out"] == {"too long": 1}
+    assert helpfulness["files"] == [{"name": "data/pairs.jsonl", "hash": "cd"}]
+    assert blocks["round-1/reward (guard)"]["used"] == {"comparisons to train on": 4}
+    assert blocks["round-1/ppo"]["used"] == {"prompts": 8, "selection prompts": 3}
+    assert blocks["round-1/eval"] == evaluation
+
+
+def test_only_files_that_are_there_are_linked(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert [link["path"] for link in links(run, 2)] == ["round-2/eval/answers.jsonl"]
+    page = tmp_path / "reward-evaluation" / "reward_models.html"
+    page.parent.mkdir()
+    for file in (page, tmp_path / "recipe.yaml"):
+        file.touch()
+    assert [link["path"] for link in links(run, 2)] == [
+        "recipe.yaml",
+        "round-2/eval/answers.jsonl",
+        "reward-evaluation/reward_models.html",
+    ]
+
+
+def test_an_evaluation_made_again_counts_once(tmp_path: Path) -> None:
+    for place in ("round-1/eval", "round-2/eval"):
+        finish(tmp_path, place)
+    assert timings(RunFolder(tmp_path), 2, 4.0)["evaluate"] == 14.0
