@@ -63,7 +63,7 @@ def _who_judged(report: RunReport) -> str:
         return f"{nobody} No reward model scored them either."
     models = "reward models" if len(scored) > 1 else "reward model"
     return (
-        f"{nobody} What stands here is how the {models} of this run scored them. Training raises just these scores: "
+        f"{nobody} What stands here is how the {models} of this run scored them. Training raises such scores: "
         "where they rise, it worked, but only people can say whether the answers are better."
     )
 

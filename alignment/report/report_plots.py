@@ -105,6 +105,7 @@ def ppo_curve(points: Sequence[CurvePoint], key: str, *, title: str, percent: bo
         )
         show_whole_scale(axes, share=percent, signed=key == "reward")
         axes.margins(x=0.01)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.set_xlabel("update")
     return to_svg(figure, salt=f"curve-{key}", label=f"PPO: {title} over updates")
 

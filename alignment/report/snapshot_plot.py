@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from alignment.report.run_report_schema import POLICIES, POLICY_LABELS, CurvePoint, Ends, RunReport
-from alignment.report.svg import COLOURS, draw_interval, new_figure, show_whole_scale, styled, to_svg
+from alignment.report.svg import COLOURS, LEAST_KL, draw_interval, new_figure, show_whole_scale, styled, to_svg
 
 
 def reward_against_kl(report: RunReport) -> str | None:
@@ -31,7 +31,7 @@ def reward_against_kl(report: RunReport) -> str | None:
         for axes, draw in zip(panels, drawers, strict=True):
             draw(axes, report, points)
             axes.margins(x=0.06)
-        _sqrt_axis(panels[-1], high=max(0.1, *(axes.dataLim.x1 for axes in panels)) * 1.12)
+        _sqrt_axis(panels[-1], high=max(LEAST_KL, *(axes.dataLim.x1 for axes in panels)) * 1.12)
     return to_svg(figure, salt="kl", label="Reward and judge against KL divergence from the SFT policy, 95 % intervals")
 
 

@@ -96,6 +96,8 @@ def offsets(count: int, step: float) -> list[float]:
 
 LEAST_SPAN = 1.0
 """Of an axis of scores: one unit, which is a factor of e in the odds that an answer is preferred."""
+LEAST_KL = 0.1
+"""Nats that an axis of KL shows at least: an estimate near 0 is noise."""
 
 
 def show_whole_scale(axes: Axes, *, share: bool = False, signed: bool = False) -> None:
@@ -116,7 +118,7 @@ def show_whole_scale(axes: Axes, *, share: bool = False, signed: bool = False) -
         missing = max(LEAST_SPAN - (high - low), 0.0)
         axes.set_ylim(low - missing / 2, high + missing / 2)
     else:
-        axes.set_ylim(min(low, 0.0), max(high, 0.0))
+        axes.set_ylim(min(low, 0.0), max(high, LEAST_KL))
 
 
 def draw_interval(

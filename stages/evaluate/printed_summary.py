@@ -29,7 +29,7 @@ def show(report: dict[str, Any], folder: RunFolder) -> None:
     output.print(headline(checked), highlight=False)
     output.print(_table(summary_columns(checked), summary_rows(checked)))
     if checked.judge is None:
-        output.print(f"{sample_size(checked)}; no gold judge: nothing here is verified", highlight=False)
+        output.print(f"{sample_size(checked)}; no judge has verified them", highlight=False)
         if scores := score_rows(checked):
             output.print("scores of the reward models, in brackets the 95 % intervals:", highlight=False)
             output.print(_table(SCORE_COLUMNS, scores))

@@ -91,7 +91,7 @@ def test_the_terminal_shows_them_in_80_columns(
     assert [line.split()[0] for line in rows] == ["Base", "SFT", "Rejection", "PPO"]
     value = f"{sum(scores(run)['ppo']) / 8:.2f}".replace("-", "\N{MINUS SIGN}")
     assert f" {value} (" in rows[3] and rows[3].count(" to ") == 2
-    assert "violations" not in said and "4 held-out prompts, 8 answers a policy; no gold judge" in said
+    assert "violations" not in said and "4 held-out prompts, 8 answers a policy; no judge" in said
 
 
 def test_the_page_says_what_it_was_made_from(run: Path, report: dict[str, Any]) -> None:
