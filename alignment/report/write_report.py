@@ -130,14 +130,14 @@ def _differences(report: RunReport) -> list[Column]:
 
 
 def _model_rows(models: Sequence[RewardModelBlock]) -> list[Row]:
-    """The figures of reward models that were measured of any; of the ceiling, how much of it each reaches, too."""
-    ceilings = [model.ceiling and model.ceiling.all for model in models]
+    """The figures of reward models that were measured of any; in their order."""
+    ceilings = [model.ceiling.all if model.ceiling else None for model in models]
     rows: list[Row] = [
         ("Accuracy, all", percent, [model.accuracy.all for model in models]),
         ("Ceiling, all", percent, ceilings),
         ("Correlation with length", decimal, [model.length_correlation for model in models]),
-        ("Length-balanced accuracy", percent, [model.length and model.length.balanced for model in models]),
-        ("Calibration error", thousandths, [model.reliability and model.reliability.ece for model in models]),
+        ("Length-balanced accuracy", percent, [model.length.balanced if model.length else None for model in models]),
+        ("Calibration error", thousandths, [model.reliability.ece if model.reliability else None for model in models]),
     ]
     return [row for row in rows if any(row[2])]
 
