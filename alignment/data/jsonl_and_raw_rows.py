@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from alignment.data.records import explain
 from alignment.errors import UserError
 from alignment.files import open_text, write_text
+from alignment.hub import why_not_there
 
 OnError = Literal["raise", "skip"]
 
@@ -217,8 +218,11 @@ def _parquet_rows(path: Path) -> Iterator[tuple[RowPlace, Any]]:
 
 
 def _hub_rows(name: str, split: str) -> Iterator[tuple[RowPlace, Any]]:
+    why_not_there("dataset", name)  # so that an offline machine uses its cache, or says so at once
     import datasets
+    from huggingface_hub import is_offline_mode
 
+    datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE or is_offline_mode()
     try:
         dataset = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises a dozen unrelated types for "not there" and "no network"

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 from alignment.errors import UserError
+from alignment.hub import why_not_there
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-HUB_SECONDS = 5.0
-"""So long the Hub may take to say whether it has a model."""
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -34,23 +33,18 @@ def find_model(name: str, *, with_code: bool = False) -> Path:
 
 
 def check_there(name: str, origin: str) -> None:
-    """Raise ``UserError`` where a model is no folder, and neither in the Hub's cache nor, asked once, on the Hub.
-
-    Libraries ask the Hub for one file after the other, each several times: a minute for a name with a typing error.
+    """Raise ``UserError`` where a model is no folder, and neither on the Hub nor in its cache.
 
     Args:
         name: a folder or a Hub name.
         origin: what names it, for the message.
     """
-    if (name and Path(name).is_dir()) or (is_hub_name(name) and folder_of(name) is not None):
+    if name and Path(name).is_dir():
         return
     if not is_hub_name(name) or Path(name).exists():
         raise UserError(f"{origin}: {why_not(name, None)}")
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().model_info(name, timeout=HUB_SECONDS)
-    except Exception as error:  # whatever the library of the network raises
+    error = why_not_there("model", name)
+    if error is not None and folder_of(name) is None:
         raise UserError(f"{origin}: {why_not(name, error)}") from error
 
 

@@ -1,0 +1,78 @@
+"""The Hub is asked once; where it does not answer, what is in the cache is used, and nothing asks again."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import huggingface_hub
+import pytest
+from httpx import Request, Response
+from huggingface_hub import constants
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from alignment.errors import UserError
+from alignment.hub import why_not_there
+from alignment.models import model_places
+from alignment.models.model_places import check_there
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[tuple[str, str, float]]:
+    """Have the Hub give this; returns what it is asked: name, kind, seconds to wait."""
+    asked: list[tuple[str, str, float]] = []
+
+    def repo_info(self: object, name: str, *, repo_type: str, timeout: float) -> object:
+        asked.append((name, repo_type, timeout))
+        if error is not None:
+            raise error
+        return object()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
+    return asked
+
+
+def not_found() -> RepositoryNotFoundError:
+    request = Request("GET", "https://huggingface.co")
+    return RepositoryNotFoundError("no such repository", response=Response(404, request=request))  # type: ignore[arg-type]
+
+
+def test_it_is_asked_once_and_for_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answers(monkeypatch, None)
+    assert why_not_there("dataset", "owner/name") is None
+    assert asked == [("owner/name", "dataset", 5.0)]
+    assert not huggingface_hub.is_offline_mode()
+
+
+def test_where_it_does_not_answer_nothing_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, ConnectionError("no route"))
+    assert str(why_not_there("model", "owner/name")) == "no route"
+    assert huggingface_hub.is_offline_mode()
+
+
+def test_a_name_that_it_does_not_have_is_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, not_found())
+    assert "no such repository" in str(why_not_there("model", "owner/name"))
+    assert not huggingface_hub.is_offline_mode()
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no route"), not_found()])
+def test_a_model_in_the_cache_is_there_whatever_the_hub_says(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, error)
+    with pytest.raises(UserError, match=r"model\.x=owner/name: there is no such folder, and as a name on the Hub: no "):
+        check_there("owner/name", "model.x=owner/name")
+    monkeypatch.setattr(model_places, "folder_of", lambda name: f"cache/{name}")
+    check_there("owner/name", "model.x=owner/name")
+
+
+def test_a_folder_asks_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    def refuse(*unused: object) -> NoReturn:
+        raise AssertionError("asked the Hub")
+
+    monkeypatch.setattr(model_places, "why_not_there", refuse)
+    check_there(str(tmp_path), "model.x")
+    with pytest.raises(UserError, match="no such folder"):
+        check_there("./nowhere", "model.x")
