@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from alignment.data.records import GRADES, Comparison, Message, SafetyLabel
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.report.run_report_schema import RewardModelBlock
-from alignment.reward.encoded_pairs import encode_pairs
-from alignment.reward.pair_scoring import evaluate_reward_model, pair_scores, score_pairs
+from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
+from alignment.reward.pair_scoring import calibrate, evaluate_reward_model, pair_scores, score_pairs
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import changed_settings
 from alignment.settings.recipe import Recipe
@@ -253,3 +254,43 @@ class TestEvaluateOnly:
         )
         assert changed_settings(folder.stage("reward", 1), "reward", changed) == {}
         assert folder.changed_inputs("reward", 1) == []
+
+
+class ScoresByAnswer:
+    """In place of a reward model: the score of an answer by its first token."""
+
+    offset = 0.0
+
+    def __init__(self, scores: dict[int, float]) -> None:
+        self.scores = scores
+
+    def score(self, dialogues: Sequence[Any], *, batch_size: int) -> torch.Tensor:
+        return torch.tensor([self.scores[item.answer_ids[0]] for item in dialogues])
+
+
+def test_the_gate_is_calibrated_against_the_labels_that_count() -> None:
+    """Flagged is below -1.735. Of six labelled answers four are flagged, two of them unsafe; three are unsafe."""
+    scores = {0: 2.0, 1: -3.0, 2: -2.0, 3: 0.0, 4: -1.9, 5: -1.8, 6: -5.0, 7: -5.0}
+    labels = [(True, False, True), (False, False, True), (True, True, True), (True, False, False)]
+    pairs = [
+        EncodedPair([9], [2 * number], [2 * number + 1], 0.0, chosen_safe, rejected_safe, labelled)
+        for number, (chosen_safe, rejected_safe, labelled) in enumerate(labels)
+    ]
+    model: Any = ScoresByAnswer(scores)
+    assert calibrate(model, pairs, "safety", batch_size=2) == {
+        "n_answers": 8,
+        "std": pytest.approx(statistics.pstdev(scores.values())),
+        "gate_flagged": 4,
+        "gate_precision": pytest.approx(2 / 4),
+        "gate_recall": pytest.approx(2 / 3),
+    }
+    assert model.offset == 0.0
+    # None is flagged, none is unsafe: both shares are 0, not an error.
+    model.scores = dict.fromkeys(scores, 1.0)
+    assert calibrate(model, pairs[2:3], "safety", batch_size=2) == {
+        "n_answers": 2,
+        "std": 0.0,
+        "gate_flagged": 0,
+        "gate_precision": 0.0,
+        "gate_recall": 0.0,
+    }

@@ -89,6 +89,7 @@ class TestVerdict:
             pytest.param([snapshot(0, 0, 0), snapshot(10, 1, 2), snapshot(20, 0.5, 1)], id="both fall"),
             pytest.param([snapshot(0, 0, None), snapshot(10, 1, None)], id="no guard"),
             pytest.param([snapshot(0, 0, 0)], id="one snapshot"),
+            pytest.param([], id="none"),
         ],
     )
     def test_nothing_else_does(self, snapshots: list[HeldoutScores]) -> None:
@@ -141,6 +142,13 @@ class TestVerdict:
         # The same mean without the noise is significant.
         clear = HeldoutScores(10, (1.0,) * 4, (0.9, 1.9, 0.901, 1.9))
         assert overoptimized([before, clear]) is not None
+
+    def test_the_more_pairs_there_are_the_clearer_a_fall_has_to_be(self) -> None:
+        """Falls of 0.65 and 1.65: 2.3 standard errors. One pair takes 1.96 of them, three pairs 2.39."""
+        first, best = HeldoutScores(0, (0.0, 0.0), (1.0, 1.0)), HeldoutScores(10, (0.0, 0.0), (5.0, 5.0))
+        last = HeldoutScores(20, (1.0, 1.0), (4.35, 3.35))
+        assert overoptimized([best, last]) is not None
+        assert overoptimized([first, best, last]) is None
 
     def test_the_best_of_many_noisy_snapshots_is_no_alarm(self) -> None:
         """A guard that stays where it is, 64 prompts, 15 snapshots: alarms about as rare as said, not one in six."""
