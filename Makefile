@@ -16,7 +16,7 @@ $(PIP) install --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean test test-fast test-slow test-wheel test-lowest ci bench-ppo bench-reward bench-annotation screenshots lint format clean
+.PHONY: help venv demo demo-clean test test-fast test-slow test-wheel test-lowest ci mutants mutants-coverage bench-ppo bench-reward bench-annotation screenshots lint format clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -86,6 +86,12 @@ test-wheel: .venv/.installed ## Build the wheel, install it into an empty enviro
 
 test-lowest: .venv-lowest/.installed ## Run the fast tests on the lowest versions that pyproject.toml allows.
 	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$(FAST)" $(ARGS)
+
+mutants-coverage: .venv/.installed ## Record which tests reach which lines, for `make mutants`.
+	@$(BIN)/python benchmarks/mutant_coverage.py -n $(WORKERS) --dist loadfile $(ARGS)
+
+mutants: .venv/.installed ## Plant wrong changes in a copy and see whether tests notice (CONTRIBUTING.md).
+	@$(BIN)/python benchmarks/mutants.py --workers $(WORKERS) $(ARGS)
 
 ci: ## Everything that must hold before a change is accepted: lint, types, import rules, tests, a pipeline run.
 	.ci/run
