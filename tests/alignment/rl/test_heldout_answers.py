@@ -144,7 +144,7 @@ class TestVerdict:
         assert overoptimized([before, clear]) is not None
 
     def test_the_more_pairs_there_are_the_clearer_a_fall_has_to_be(self) -> None:
-        """Falls of 1, 1, 3, 3: 3.46 standard errors. With 3 degrees of freedom, one pair takes 3.18, three take 4.86."""
+        """Falls of 1, 1, 3, 3: 3.46 standard errors. At 3 degrees of freedom one pair takes 3.18, three 4.86."""
         first, best = (HeldoutScores(update, (0.0,) * 4, (height,) * 4) for update, height in ((0, 1.0), (10, 5.0)))
         last = HeldoutScores(20, (1.0,) * 4, (4.0, 4.0, 2.0, 2.0))
         assert overoptimized([best, last]) is not None
