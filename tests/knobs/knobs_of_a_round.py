@@ -37,7 +37,7 @@ BENCHES = {
     ANNOTATE: Bench(
         annotate,
         "sft",
-        ("overwrite=true",),
+        ("annotate.source=simulated",),
         watches=(
             DECODED,
             Watch(variant_answers, "answer_prompts", lambda given, *_: len(given[1])),
@@ -46,6 +46,12 @@ BENCHES = {
     ),
     "annotate source": Bench(annotate, "sft", (*ONE_PAIR, "annotate.data={pairs_a}", "annotate.heldout_overlap=1")),
     "annotate file": Bench(annotate, "sft", ("annotate.source=dataset",)),
+    "annotate broken": Bench(
+        annotate, "sft", ("annotate.source=dataset", "annotate.data={broken_pairs}"), may_refuse=True
+    ),
+    "annotate labelled": Bench(
+        annotate, "sft", ("annotate.source=dataset", "annotate.data={labelled_pairs}"), may_refuse=True
+    ),
     "annotate format": Bench(annotate, "sft", ("annotate.source=dataset", "annotate.data={twofold_pairs}")),
     "annotate people": Bench(
         annotate,
@@ -56,9 +62,7 @@ BENCHES = {
         may_refuse=True,
     ),
     EVALUATE: Bench(evaluate, "scored", OWN_PAIRS, watches=(DECODED,)),
-    "evaluate judge": Bench(evaluate, "scored", (*OWN_PAIRS, "evaluate.samples=1")),
-    "export": Bench(export, "two rounds", (*OWN_PAIRS, "rounds=2", "ppo.method=rejection")),
-    "export form": Bench(export, "two rounds", (*OWN_PAIRS, "rounds=2", "ppo.method=rejection")),
+    "export": Bench(export, None, (*OWN_PAIRS, "rounds=2", "ppo.method=rejection"), after="pipeline"),
     "pipeline": Bench(pipeline, "sft", (*OWN_PAIRS, "ppo.method=rejection")),
 }
 
@@ -75,10 +79,11 @@ def files_that_hold(turned: Turned, names: tuple[str, ...], file: str) -> set[st
 
 
 def annotators_of_a_pair(turned: Turned) -> int:
-    """Most annotators who judged one pair of the held-out ones; each prompt stands once in a queue."""
+    """Most annotators who judged one pair of the held-out ones."""
     judged: dict[str, set[str]] = defaultdict(set)
     for row in turned.rows(f"{ROUND}/heldout_comparisons.jsonl"):
-        judged[json.dumps([row["dimension"], row["prompt"]])].add(row["annotator_id"])
+        answers = sorted(row[side][0]["content"] for side in ("chosen", "rejected"))
+        judged[json.dumps([row["dimension"], row["prompt"], answers])].add(row["annotator_id"])
     return max(map(len, judged.values()))
 
 
@@ -110,9 +115,10 @@ def exported(turned: Turned) -> Path:
 
 def exported_models(turned: Turned) -> list[str]:
     """The reward models of the run whose head is that of the export."""
-    weights = load_file(str(exported(turned) / "model.safetensors"))
+    [weights] = [load_file(str(file)) for file in exported(turned).glob("*.safetensors")]
+    [score] = [tensor for name, tensor in weights.items() if name.endswith("score.weight")]
     heads = sorted(turned.run.glob("round-*/reward/*/head.safetensors"))
-    same = [file for file in heads if torch.equal(load_file(str(file))["score.weight"], weights["score.weight"])]
+    same = [file for file in heads if torch.equal(load_file(str(file))["score.weight"], score)]
     return [file.parent.relative_to(turned.run).as_posix() for file in same]
 
 
@@ -153,6 +159,22 @@ KNOBS = [
         see=lambda turned: {row["prompt_id"] for row in answers(turned)},
         law=lambda value, _: {row["id"] for row in rows_of(value)},
         says="the prompts that are answered",
+    ),
+    Knob(
+        "data.on_error",
+        "annotate broken",
+        ("raise", "skip"),
+        see=lambda turned: [turned.code, turned.result(ROUND)["left_out"] if turned.code == 0 else None],
+        law=lambda value, _: [0, {"malformed": 1}] if value == "skip" else [2, None],
+        says="a malformed line is refused, or left out and counted",
+    ),
+    Knob(
+        "data.unused",
+        "annotate labelled",
+        ([], ["margin"]),
+        see=lambda turned: turned.code,
+        law=lambda value, _: 0 if value else 2,
+        says="a label without a meaning is refused unless it is named",
     ),
     Knob(
         "annotate.source",
@@ -247,7 +269,7 @@ KNOBS = [
     ),
     Knob(
         "evaluate.judge",
-        "evaluate judge",
+        EVALUATE,
         ("none", "gold"),
         see=lambda turned: [report(turned)["judge"] is None, answers(turned)[0]["refusal"] is None],
         law=lambda value, _: [value == "none", value == "none"],
@@ -319,7 +341,7 @@ KNOBS = [
     ),
     Knob(
         "export.form",
-        "export form",
+        "export",
         ("merged", "adapter"),
         see=lambda turned: (exported(turned) / "adapter_config.json").is_file(),
         law=lambda value, _: value == "adapter",

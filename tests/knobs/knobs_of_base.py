@@ -44,16 +44,16 @@ def extra(given: tuple[Any, ...], _: Any, found: list[int]) -> float:
 BENCHES = {
     BASE: Bench(
         main,
-        settings=("base.heads=2",),
         watches=(
             Watch(toy_base_model, "_next_token_step", lambda given, *_: len(given[1])),
-            Watch(torch.optim.AdamW, "step", rates),
+            Watch(torch.optim.AdamW, "step", rates, "AdamW"),
+            Watch(torch.optim.Muon, "step", rates, "Muon"),
             Watch(toy_base_model, "with_question_noise", replaced),
             Watch(toy_base_model, "with_extra_words", extra),
             Watch(command_line, "load_plugins", lambda given, *_: list(given[0])),
         ),
     ),
-    "base matrices": Bench(main, watches=(Watch(torch.optim.Muon, "step", rates),)),
+    "base again": Bench(main, "sft", may_refuse=True),
 }
 
 
@@ -95,6 +95,14 @@ KNOBS = [
         see=lambda turned: [turned.run.name, (turned.run / "base" / "result.json").is_file()],
         law=lambda value, _: [value.rpartition("/")[2], True],
         says="the run lies there and nowhere else",
+    ),
+    Knob(
+        "overwrite",
+        "base again",
+        (False, True),
+        see=lambda turned: [turned.code, len(turned.rows("ledger.jsonl"))],
+        law=lambda value, _: [0, 3] if value else [2, 2],
+        says="a finished stage is refused, or stands in the ledger of base and SFT once more",
     ),
     Knob(
         "plugins",
@@ -140,15 +148,15 @@ KNOBS = [
         "base.learning_rate",
         BASE,
         (1e-2, 2e-2),
-        see=lambda turned: max(turned.kept["step"]),
+        see=lambda turned: max(turned.kept["AdamW"]),
         law=lambda value, _: value,
         says="the highest rate of AdamW",
     ),
     Knob(
         "base.matrix_learning_rate",
-        "base matrices",
+        BASE,
         (4e-3, 6e-3),
-        see=lambda turned: max(turned.kept["step"]),
+        see=lambda turned: max(turned.kept["Muon"]),
         law=lambda value, _: value,
         says="the highest rate of Muon",
     ),
@@ -156,7 +164,7 @@ KNOBS = [
         "base.warmup_steps",
         BASE,
         (2, 4),
-        see=lambda turned: 1 + max(range(len(turned.kept["step"])), key=turned.kept["step"].__getitem__),
+        see=lambda turned: 1 + max(range(len(turned.kept["AdamW"])), key=turned.kept["AdamW"].__getitem__),
         law=lambda value, _: value,
         says="the step with the highest rate",
     ),
@@ -202,8 +210,8 @@ KNOBS = [
     ),
     Knob(
         "base.heads",
-        "base matrices",
-        (2, 4),
+        BASE,
+        (2, 3),
         see=lambda turned: config(turned)["num_attention_heads"],
         law=lambda value, _: value,
         says="heads of the model",

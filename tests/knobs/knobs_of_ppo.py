@@ -165,40 +165,38 @@ LOOKS = (
     DECODED,
 )
 ENSEMBLE = "ppo.reward_models.helpfulness=[{scored}/round-1/reward/helpfulness,{scored}/round-1/reward/safety]"
+OPINIONS = Watch(Ensemble, "judge", combined)
 BENCHES = {
     BENCH: Bench(main, "scored", ONLY_PPO, watches=LOOKS),
-    "ppo method": Bench(main, "scored", OWN_PAIRS),
-    "ppo train": Bench(main, "scored", ONLY_PPO),
-    "ppo value": Bench(main, "scored", ONLY_PPO, watches=(Watch(PPO, "update", updated),)),
-    "ppo adaptive": Bench(main, "scored", (*ONLY_PPO, "ppo.kl_control=adaptive", "ppo.updates=3")),
-    "ppo budget": Bench(main, "scored", (*ONLY_PPO, "ppo.updates=5", "ppo.learning_rate=0.02")),
-    "ppo gate": Bench(
-        main, "scored", (*ONLY_PPO, "plugins=[{plugin}]", "ppo.updates=1"), watches=(Watch(PPO, "gate", gated),)
+    "ppo method": Bench(main, "scored", (*OWN_PAIRS, "ppo.updates=1")),
+    "ppo other": Bench(
+        main,
+        "scored",
+        (*ONLY_PPO, "plugins=[{plugin}]", "ppo.updates=1"),
+        watches=(Watch(PPO, "update", updated), Watch(PPO, "score", scored), Watch(PPO, "gate", gated)),
     ),
-    "ppo unwhitened": Bench(main, "scored", (*ONLY_PPO, "ppo.updates=1"), watches=(Watch(PPO, "gate", gated),)),
-    "ppo selection": Bench(
-        main, "scored", (*ONLY_PPO, "ppo.updates=1", "data.selection_prompts=null", "ppo.snapshot_prompts=500")
-    ),
-    "ppo keep": Bench(
-        main, "scored", (*ONLY_PPO, "ppo.updates=3", "ppo.snapshot_every_updates=1", "ppo.learning_rate=0.02")
+    "ppo steered": Bench(
+        main,
+        "scored",
+        (
+            *ONLY_PPO,
+            ENSEMBLE,
+            "ppo.reward_models.combine=cautious",
+            "ppo.kl_control=adaptive",
+            "ppo.updates=4",
+            "ppo.learning_rate=0.02",
+            "ppo.snapshot_every_updates=1",
+            "ppo.snapshot_prompts=500",
+            "data.selection_prompts=null",
+        ),
+        watches=(OPINIONS,),
     ),
     "ppo astray": Bench(
         main,
         "guarded",
-        (*ONLY_PPO, "reward.guard_share=0.5", "ppo.updates=3", "ppo.snapshot_every_updates=1"),
+        (*ONLY_PPO, ENSEMBLE, "reward.guard_share=0.5", "ppo.updates=3", "ppo.snapshot_every_updates=1"),
+        watches=(OPINIONS,),
         stands=(Stand(training_watch, "overoptimized", gone_astray),),
-    ),
-    "ppo reward models": Bench(
-        main, "scored", (*ONLY_PPO, "ppo.updates=1"), watches=(Watch(PPO, "score", scored), Watch(PPO, "gate", gated))
-    ),
-    "ppo ensemble": Bench(
-        main, "scored", (*ONLY_PPO, "ppo.updates=1", ENSEMBLE), watches=(Watch(Ensemble, "judge", combined),)
-    ),
-    "ppo cautious": Bench(
-        main,
-        "scored",
-        (*ONLY_PPO, "ppo.updates=1", ENSEMBLE, "ppo.reward_models.combine=cautious"),
-        watches=(Watch(Ensemble, "judge", combined),),
     ),
 }
 
@@ -401,7 +399,7 @@ KNOBS = [
     ),
     Knob(
         "data.selection_share",
-        "ppo selection",
+        "ppo steered",
         (0.2, 0.5),
         see=lambda turned: turned.result(STAGE)["selection"]["prompts"],
         law=lambda value, turned: n_selecting(turned, value),
@@ -419,7 +417,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.train",
-        "ppo train",
+        "ppo other",
         ("lora", "full"),
         see=lambda turned: sorted(path.name for path in (turned.run / STAGE).glob("*.safetensors")),
         law=lambda value, _: ["adapter_model.safetensors" if value == "lora" else "model.safetensors"],
@@ -428,7 +426,7 @@ KNOBS = [
     *(
         Knob(
             f"ppo.reward_models.{dimension}",
-            "ppo reward models",
+            "ppo other",
             values,
             see=lambda turned, dimension=dimension: folders_of(turned, dimension),
             law=lambda value, turned, dimension=dimension: expected_folders(turned, dimension, value),
@@ -441,7 +439,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.reward_models.combine",
-        "ppo ensemble",
+        "ppo astray",
         ("mean", "min"),
         see=lambda turned: [call["found"] for call in turned.kept["judge"]],
         law=lambda value, turned: as_one(turned, rule=value, caution=1.0),
@@ -450,7 +448,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.reward_models.caution",
-        "ppo cautious",
+        "ppo steered",
         (0.5, 2.0),
         see=lambda turned: [call["found"] for call in turned.kept["judge"]],
         law=lambda value, turned: as_one(turned, rule="cautious", caution=value),
@@ -583,7 +581,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.kl_target_nats",
-        "ppo adaptive",
+        "ppo steered",
         (1e-9, 0.5),
         see=lambda turned: [row["objective/beta"] for row in ppo_metrics(turned)],
         law=lambda value, turned: betas(turned, kl_target_nats=value),
@@ -591,7 +589,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.kl_horizon_episodes",
-        "ppo adaptive",
+        "ppo steered",
         (8, 16),
         see=lambda turned: [row["objective/beta"] for row in ppo_metrics(turned)],
         law=lambda value, turned: betas(turned, kl_horizon_episodes=value),
@@ -599,7 +597,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.kl_budget_nats",
-        "ppo budget",
+        "ppo steered",
         (None, 1e-6),
         see=lambda turned: turned.result(STAGE)["updates"],
         law=lambda value, turned: updates_within(turned, value),
@@ -625,7 +623,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.value",
-        "ppo value",
+        "ppo other",
         ("head", "model"),
         see=lambda turned: turned.kept["update"][0]["value"],
         law=lambda value, _: value,
@@ -641,7 +639,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.gate",
-        "ppo gate",
+        "ppo other",
         ("threshold", GATE),
         see=lambda turned: [update["raw"] for update in turned.kept["gate"]],
         law=lambda value, turned: through_the_gate(turned, gate=value),
@@ -666,7 +664,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.whiten_scores",
-        "ppo unwhitened",
+        "ppo other",
         (True, False),
         see=lambda turned: [update["scores"] for update in turned.kept["gate"]],
         law=lambda value, turned: shaped(turned, whitens=value),
@@ -699,7 +697,7 @@ KNOBS = [
     ),
     Knob(
         "ppo.keep",
-        "ppo keep",
+        "ppo steered",
         ("last", "best"),
         see=lambda turned: turned.result(STAGE)["policy"],
         law=lambda value, turned: kept_policy(turned, value),

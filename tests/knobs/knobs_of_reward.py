@@ -39,6 +39,7 @@ def encoded(given: tuple[Any, ...], _: Any, found: Any) -> dict[str, Any]:
     return {
         "ids": [item.id for item in given[0]],
         "chosen": [item.chosen_text for item in given[0]],
+        "rejected": [item.rejected_text for item in given[0]],
         "prompts": [item.prompt[-1].content for item in given[0]],
         "grades": [item.grade for item in kept],
         "margins": [pair.margin for pair in pairs],
@@ -80,18 +81,15 @@ BENCHES = {
         ),
     ),
     "reward models": Bench(main, "sft", OWN_PAIRS),
-    "reward head": Bench(main, "sft", (*OWN_PAIRS, "reward.models=[helpfulness]")),
-    "reward mlp": Bench(main, "sft", (*OWN_PAIRS, "reward.models=[helpfulness]", "reward.head.name=mlp")),
-    "reward train": Bench(main, "sft", (*OWN_PAIRS, "reward.models=[helpfulness]")),
     "reward votes": Bench(
-        main, "sft", ("reward.helpfulness.data={votes}", "reward.safety.data={votes}", *NO_MIX), watches=(ENCODED,)
+        main, "sft", ("reward.models=[helpfulness]", "reward.helpfulness.data={votes}", *NO_MIX), watches=(ENCODED,)
     ),
-    "reward labels": Bench(main, "sft", (*OWN_PAIRS, *NO_MIX), watches=(ENCODED,)),
-    "reward guard": Bench(main, "sft", (*OWN_PAIRS, *NO_MIX)),
+    "reward guard": Bench(main, "sft", (*OWN_PAIRS, *NO_MIX, "reward.head.name=mlp"), watches=(ENCODED,)),
     "reward format": Bench(
         main,
         "sft",
         (
+            "data.too_long=skip",
             "reward.helpfulness.data={twofold_pairs}",
             "reward.safety.data={twofold_pairs}",
             "reward.helpfulness.margin=none",
@@ -100,7 +98,6 @@ BENCHES = {
         ),
         watches=(ENCODED,),
     ),
-    "reward length": Bench(main, "sft", (*OWN_PAIRS, *NO_MIX, "data.too_long=skip"), watches=(ENCODED,)),
     "reward evaluation": Bench(main, "scored", OWN_PAIRS, options=("--evaluate-only",)),
 }
 
@@ -198,16 +195,24 @@ def n_too_long(turned: Turned, model: str, limit: int) -> int:
     """Comparisons, of both parts, with an answer that makes the dialogue too long."""
     tokenizer = AutoTokenizer.from_pretrained(str(turned.run / "base"))
 
-    def length(row: dict[str, Any], answer: str) -> int:
-        text = tokenizer.apply_chat_template([*row["prompt"], *row[answer]], tokenize=False)
+    def length(prompt: str, answer: str) -> int:
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
         return len(tokenizer(text, add_special_tokens=False).input_ids)
 
-    rows = [row for row in rows_of(turned.given(f"reward.{model}.data")) if row["dimension"] == model]
-    return sum(max(length(row, "chosen"), length(row, "rejected")) > limit for row in rows)
+    parts = [encoding(turned, model, held_out=part) for part in (False, True)]
+    rows = [row for part in parts for row in zip(part["prompts"], part["chosen"], part["rejected"], strict=True)]
+    return sum(max(length(prompt, chosen), length(prompt, rejected)) > limit for prompt, chosen, rejected in rows)
 
 
-def head_weights(turned: Turned, folder: str = "round-1/reward/helpfulness") -> dict[str, Any]:
-    return load_file(str(turned.run / folder / "head.safetensors"))
+def head_weights(turned: Turned) -> dict[str, Any]:
+    """Of the first reward model that there is."""
+    file = sorted(turned.run.glob("round-1/reward/*/head.safetensors"))[0]
+    return load_file(str(file))
+
+
+def model_files(turned: Turned) -> set[str]:
+    return {path.name for path in turned.run.glob("round-1/reward/*/*model.safetensors")}
 
 
 def voted(turned: Turned, value: str) -> dict[str, int]:
@@ -224,12 +229,14 @@ def voted(turned: Turned, value: str) -> dict[str, int]:
 def toss(turned: Turned, value: str) -> list[str]:
     """The chosen answers: as they are, or those that a coin chose after the labels were dealt out."""
     rows = comparisons_of(turned, "helpfulness", held_out=False)
+    share, seed = turned.given("reward.guard_share"), turned.given("seed")
+    stays = [not is_held_out(row["conversation_id"], share, seed=seed + 1) for row in rows]
     if value == "annotated":
-        return [row["chosen"][0]["content"] for row in rows]
+        return [row["chosen"][0]["content"] for row, own in zip(rows, stays, strict=True) if own]
     chance = random.Random(turned.given("seed"))
     chance.shuffle(list(rows))
     sides = [("chosen", "rejected")[chance.random() < 0.5] for _ in rows]
-    return [row[side][0]["content"] for row, side in zip(rows, sides, strict=True)]
+    return [row[side][0]["content"] for row, side, own in zip(rows, sides, stays, strict=True) if own]
 
 
 def guard(turned: Turned, share: float) -> dict[str, Any]:
@@ -377,8 +384,8 @@ def of_a_model(model: str, other: str, *, margin: tuple[str, str], safety_weight
         ),
         Knob(
             f"{section}.max_length_tokens",
-            "reward length",
-            (40, 35) if model == "helpfulness" else (36, 34),
+            "reward format",
+            (18, 16) if model == "helpfulness" else (17, 14),
             see=lambda turned: model_result(turned, model)["left_out"]["too long"],
             law=lambda value, turned: n_too_long(turned, model, value),
             says="longer pairs are left out and counted",
@@ -405,15 +412,15 @@ KNOBS = [
     ),
     Knob(
         "reward.head.name",
-        "reward head",
-        ("linear", "attention"),
+        "reward models",
+        ("likelihood", "attention"),
         see=lambda turned: sorted(head_weights(turned)),
-        law=lambda value, _: ["query.weight"] * (value == "attention") + ["score.weight"],
+        law=lambda value, _: [{"likelihood": "likelihood", "attention": "query"}[value] + ".weight", "score.weight"],
         says="weights of the head",
     ),
     Knob(
         "reward.head.arguments",
-        "reward mlp",
+        "reward guard",
         ({"width": 8}, {"width": 12}),
         see=lambda turned: len(head_weights(turned)["inner.weight"]),
         law=lambda value, _: value["width"],
@@ -421,12 +428,10 @@ KNOBS = [
     ),
     Knob(
         "reward.train",
-        "reward train",
+        "reward models",
         ("lora", "full"),
-        see=lambda turned: sorted(
-            path.name for path in (turned.run / "round-1/reward/helpfulness").glob("*model.safetensors")
-        ),
-        law=lambda value, _: ["adapter_model.safetensors" if value == "lora" else "model.safetensors"],
+        see=model_files,
+        law=lambda value, _: {"adapter_model.safetensors" if value == "lora" else "model.safetensors"},
         says="an adapter, or a whole model",
     ),
     Knob(
@@ -442,7 +447,7 @@ KNOBS = [
     ),
     Knob(
         "reward.labels",
-        "reward labels",
+        "reward guard",
         ("annotated", "shuffled"),
         see=lambda turned: encoding(turned, "helpfulness")["chosen"],
         law=lambda value, turned: toss(turned, value),

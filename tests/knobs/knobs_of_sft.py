@@ -28,6 +28,11 @@ def dropouts(given: tuple[Any, ...], *_: Any) -> set[float]:
     return {module.p for module in given[0].modules() if isinstance(module, nn.Dropout) and module.p}
 
 
+def layers(_: Any, __: Any, found: Any) -> set[str]:
+    """Kinds of layers of a base that was loaded."""
+    return {type(module).__name__ for module in found.base.modules()}
+
+
 def texts(given: tuple[Any, ...], *_: Any) -> list[str]:
     """The dialogues that are trained on."""
     return [given[1].decode(dialogue.input_ids) for dialogue in given[2]]
@@ -47,6 +52,8 @@ OPTIMIZERS = Watch(sft_trainer, "optimizer_and_schedule", groups)
 PASSES = Watch(AnswerTokensTrainer, "compute_loss", rows_of_batch)
 TRAINED_ON = Watch(finetune, "train_sft", texts)
 AGAIN = "overwrite=true"
+SHORT = 90
+"""Tokens that some demonstrations have more of."""
 
 BENCHES = {
     SFT: Bench(
@@ -60,24 +67,12 @@ BENCHES = {
             Watch(AnswerTokensTrainer, "_get_num_items_in_batch", lambda given, *_: given[0].args.max_grad_norm),
         ),
     ),
-    "sft method": Bench(main, "sft", (AGAIN,)),
-    "sft packing": Bench(main, "sft", (AGAIN, "sft.data={few}"), watches=(PASSES,)),
-    "sft format": Bench(main, "sft", (AGAIN, "sft.data={twofold}"), watches=(TRAINED_ON,)),
-    "sft again": Bench(main, "sft", may_refuse=True),
-    "sft broken": Bench(main, "sft", (AGAIN, "sft.data={broken}"), may_refuse=True),
-    "sft labelled": Bench(main, "sft", (AGAIN, "sft.data={labelled}"), may_refuse=True),
-    "sft too long": Bench(main, "sft", (AGAIN, "sft.max_length_tokens=90"), may_refuse=True),
-    "own model": Bench(main, settings=("sft.data={few}",)),
-    "own model in 4 bits": Bench(
+    "sft other": Bench(main, "sft", (AGAIN, "sft.data={twofold}"), watches=(PASSES, TRAINED_ON)),
+    "sft too long": Bench(main, "sft", (AGAIN, "sft.data={few}", f"sft.max_length_tokens={SHORT}"), may_refuse=True),
+    "own model": Bench(
         main,
-        settings=("sft.data={few}", "model.name_or_path={model_a}", "model.sampling_copy=false"),
-        watches=(
-            Watch(
-                finetune,
-                "load_base",
-                lambda given, options, found: {type(item).__name__ for item in found.base.modules()},
-            ),
-        ),
+        settings=("sft.data={few}", "model.sampling_copy=false"),
+        watches=(Watch(finetune, "load_base", layers),),
     ),
     "own code": Bench(
         main,
@@ -129,17 +124,9 @@ def n_too_long(turned: Turned, limit: int) -> int:
     return sum(length > limit for length in lengths(turned, str(turned.given("sft.data"))))
 
 
-def outcome(reason: str) -> Any:
-    """How the stage ended, and how many lines it left out for a reason."""
-
-    def see(turned: Turned) -> tuple[int, int | None]:
-        return turned.code, turned.result("sft")["left_out"][reason] if turned.code == 0 else None
-
-    return see
-
-
-def hidden_size(folder: Path) -> int:
-    return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"])
+def outcome(turned: Turned) -> tuple[int, int | None]:
+    """How the stage ended, and how many dialogues were too long."""
+    return turned.code, turned.result("sft")["left_out"]["too long"] if turned.code == 0 else None
 
 
 def model_type(folder: Path) -> str:
@@ -157,7 +144,7 @@ KNOBS = [
     ),
     Knob(
         "model.quantization",
-        "own model in 4 bits",
+        "own model",
         ("none", "nf4"),
         see=lambda turned: "Linear4bit" in turned.kept["load_base"][0],
         law=lambda value, _: value == "nf4",
@@ -204,35 +191,11 @@ KNOBS = [
         says="layers with an adapter",
     ),
     Knob(
-        "overwrite",
-        "sft again",
-        (False, True),
-        see=lambda turned: [turned.code, len(turned.rows("ledger.jsonl"))],
-        law=lambda value, _: [0, 3] if value else [2, 2],
-        says="a finished stage is refused, or a third line in the ledger of base and SFT",
-    ),
-    Knob(
-        "data.on_error",
-        "sft broken",
-        ("raise", "skip"),
-        see=outcome("malformed"),
-        law=lambda value, _: (0, 1) if value == "skip" else (2, None),
-        says="a malformed line is refused, or left out and counted",
-    ),
-    Knob(
-        "data.unused",
-        "sft labelled",
-        ([], ["quality"]),
-        see=lambda turned: turned.code,
-        law=lambda value, _: 0 if value else 2,
-        says="a label that nothing reads is refused unless it is named",
-    ),
-    Knob(
         "data.too_long",
         "sft too long",
         ("raise", "skip"),
-        see=outcome("too long"),
-        law=lambda value, turned: (0, n_too_long(turned, 90)) if value == "skip" else (2, None),
+        see=outcome,
+        law=lambda value, turned: (0, n_too_long(turned, SHORT)) if value == "skip" else (2, None),
         says="what is longer is refused, or left out and counted",
     ),
     Knob(
@@ -245,7 +208,7 @@ KNOBS = [
     ),
     Knob(
         "sft.format",
-        "sft format",
+        "sft other",
         ("trl", "alpaca"),
         see=lambda turned: {word for text in turned.kept["train_sft"][0] for word in ("told", "said") if word in text},
         law=lambda value, _: {"told"} if value == "trl" else {"said"},
@@ -253,7 +216,7 @@ KNOBS = [
     ),
     Knob(
         "sft.method",
-        "sft method",
+        "sft other",
         ("lora", "full"),
         see=lambda turned: [(turned.run / "sft" / "adapter").is_dir(), "embed_tokens" in changed(turned)],
         law=lambda value, _: [value == "lora", value == "full"],
@@ -309,7 +272,7 @@ KNOBS = [
     ),
     Knob(
         "sft.packing",
-        "sft packing",
+        "sft other",
         (False, True),
         see=lambda turned: sum(turned.kept["compute_loss"]),
         law=lambda value, turned: 1 if value else n_of(turned),

@@ -84,6 +84,8 @@ class Watch(NamedTuple):
     """Module or class."""
     name: str
     keep: Keep
+    known_as: str = ""
+    """What was kept is under this name; default: that of the function."""
 
 
 class Stand(NamedTuple):
@@ -103,6 +105,8 @@ class Bench:
     """Name of the run that it goes on from."""
     settings: tuple[str, ...] = ()
     """``key=value`` of both runs; a name in braces is a file, ``{root}`` the folder around the run."""
+    after: str | None = None
+    """Bench whose second run it goes on from."""
     options: tuple[str, ...] = ()
     watches: tuple[Watch, ...] = ()
     stands: tuple[Stand, ...] = ()
@@ -200,7 +204,7 @@ class Workshop:
             knobs: all there are; those of a bench are turned together.
         """
         self.folder, self.files, self.starts, self.benches, self.knobs = folder, files, starts, benches, knobs
-        self.made: dict[tuple[str, int], Turned] = {}
+        self.made: dict[tuple[str, int], Turned | Refused] = {}
 
     def sides(self, knob: Knob) -> tuple[Turned, Turned]:
         """Both runs of a knob's bench."""
@@ -224,8 +228,14 @@ class Workshop:
     def turned(self, bench: str, side: int) -> Turned:
         """One run of a bench, with what all its knobs have on that side."""
         if (bench, side) not in self.made:
-            self.made[bench, side] = self._run(bench, side)
-        return self.made[bench, side]
+            try:
+                self.made[bench, side] = self._run(bench, side)
+            except Refused as refusal:
+                self.made[bench, side] = refusal
+        found = self.made[bench, side]
+        if isinstance(found, Refused):
+            raise found
+        return found
 
     def _run(self, name: str, side: int, key: str | None = None, value: Any = None) -> Turned:
         """Run a stage; where a key is given, the stage finds another value of it than it was given."""
@@ -240,15 +250,15 @@ class Workshop:
         settings = [filled(item, {**self.files, "root": str(root)}) for item in bench.settings]
         overrides = [*settings, *(f"{knob}={json.dumps(one)}" for knob, one in values.items())]
         config = self._config()
-        if bench.start is not None:
-            shutil.copytree(self.starts(bench.start), values["run_dir"])
+        if (start := self._start(bench)) is not None:
+            shutil.copytree(start, values["run_dir"])
         turned = Turned(load_recipe(str(config), overrides), root, -1, self.files)
         # Go through the door.
         with pytest.MonkeyPatch.context() as patch:
             for stand in bench.stands:
                 patch.setattr(stand.place, stand.name, stand.instead)
             for watch in bench.watches:
-                _watch(patch, watch, turned.kept.setdefault(watch.name, []))
+                _watch(patch, watch, turned.kept.setdefault(watch.known_as or watch.name, []))
             if key is not None:
                 _exchange(patch, key, value)
             with _explained(label):
@@ -256,6 +266,11 @@ class Workshop:
         if turned.code != 0 and not bench.may_refuse:
             raise Refused(f"{label} ended with {turned.code}")
         return turned
+
+    def _start(self, bench: Bench) -> Path | None:
+        if bench.after is not None:
+            return self.turned(bench.after, SECOND).run
+        return None if bench.start is None else self.starts(bench.start)
 
     def _config(self) -> Path:
         """The recipe that all runs are made from."""

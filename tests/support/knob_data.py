@@ -89,8 +89,8 @@ def knob_files(folder: Path, files: dict[str, str]) -> dict[str, str]:
     made: dict[str, list[Any]] = {
         "demonstrations_b": demonstrations[:12],
         "few": demonstrations[:4],
-        "broken": [*demonstrations[:8], '{"id": "x", "messages": 3}'],
-        "labelled": [{**json.loads(line), "quality": 1} for line in demonstrations[:8]],
+        "broken_pairs": [*(pair("broken", "helpfulness", number) for number in range(N_PAIRS)), '{"id": "x"}'],
+        "labelled_pairs": [pair("labelled", "helpfulness", number, margin="much") for number in range(N_PAIRS)],
         "twofold": twofold,
         "twofold_pairs": twofold_pairs,
         **{
@@ -142,7 +142,6 @@ def starts(folder: Path, files: dict[str, str], sft_run: Path) -> Callable[[str]
     """Gives the run of a name, made when it is asked for: ``sft``; ``scored`` and ``guarded`` have reward models."""
     from stage_fixtures import reduced_recipe
 
-    from stages.pipeline import run_stages
     from stages.reward import train_reward_models
 
     def settings(*more: str) -> list[str]:
@@ -157,8 +156,6 @@ def starts(folder: Path, files: dict[str, str], sft_run: Path) -> Callable[[str]
             train_reward_models.run(reduced_recipe(files, run, *settings()))
         elif name == "guarded":
             train_reward_models.run(reduced_recipe(files, run, *settings("reward.guard_share=0.5")))
-        elif name == "two rounds":
-            run_stages.run(reduced_recipe(files, run, *settings("rounds=2", "ppo.method=rejection")))
         return run
 
     return start
