@@ -63,7 +63,7 @@ BENCHES = {
     ),
     EVALUATE: Bench(evaluate, "scored", OWN_PAIRS, watches=(DECODED,)),
     "export": Bench(export, None, (*OWN_PAIRS, "rounds=2", "ppo.method=rejection"), after="pipeline"),
-    "pipeline": Bench(pipeline, "sft", (*OWN_PAIRS, "ppo.method=rejection")),
+    "pipeline": Bench(pipeline, "judged", (*OWN_PAIRS, "ppo.method=rejection")),
 }
 
 

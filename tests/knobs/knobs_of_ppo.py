@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-import statistics
 from pathlib import Path
-from typing import Any
 
 import torch
-from knob_bench import Bench, Knob, Stand, Turned, Watch, rows_of
+from knob_bench import Bench, Knob, Stand, Watch
 from knob_data import GATE, OWN_PAIRS
 from knobs_of_rejection import DECODED, LONGEST, TOGETHER, most
+from ppo_by_hand import (
+    STAGE,
+    as_one,
+    betas,
+    expected_folders,
+    folders_of,
+    kept_policy,
+    logprob_at,
+    minibatch_count,
+    n_selecting,
+    ppo_metrics,
+    rates_of_updates,
+    shaped,
+    slow_policy_loss,
+    slow_returns,
+    slow_value_loss,
+    snapshot_prompts_from,
+    snapshots,
+    through_the_gate,
+    updates_within,
+    value_gradient_norms,
+)
+from ppo_calls import (
+    clipped,
+    combined,
+    gated,
+    gone_astray,
+    norms,
+    paid,
+    pieces,
+    returned,
+    sampled,
+    saved,
+    scored,
+    updated,
+)
 
 from alignment.models.scorers.load_reward_models import Ensemble
 from alignment.rl import ppo as ppo_module
@@ -20,135 +52,9 @@ from stages.ppo import keeper, training_watch
 from stages.ppo.__main__ import main
 
 BENCH = "ppo"
-STAGE = "round-1/ppo"
 ONLY_PPO = (*OWN_PAIRS, "ppo.method=ppo")
 SINGLE = 1e-4
 """By how much sums and differences in single precision may be off."""
-SHARE_SEED = 2
-"""Of the split of the prompts that select, whatever the run's own."""
-
-
-# -- what is kept -----------------------------------------------------------------------------------------------------
-
-
-def sampled(given: tuple[Any, ...], _: Any, found: Any) -> dict[str, Any]:
-    """The batch of an update."""
-    _, prompts, _ = given
-    return {
-        "prompts": len(prompts),
-        "safety": sum(item.dimension == "safety" for item in prompts),
-        "longest": int(found.response_lengths.max()),
-    }
-
-
-@torch.no_grad()
-def scored(given: tuple[Any, ...], _: Any, found: Any) -> dict[str, Any]:
-    """The first answer's log-probability and its logits, one unpadded sequence; and where the scores are from."""
-    trainer, episodes = given
-    prompt, length = int(episodes.prompt_lengths[0]), int(episodes.lengths[0])
-    ids = episodes.token_ids[:1, :length]
-    role = trainer.policy
-    with role.backbone.role(role.adapter):
-        logits = role.backbone.base(input_ids=ids).logits[0, prompt - 1 : length - 1].double()
-    return {
-        "logprob": found.old_logprobs[0].sum().item(),
-        "logits": logits,
-        "tokens": ids[0, prompt:],
-        "folders": {name: [str(path) for path in model.folders] for name, model in trainer.reward_models.items()},
-        "safety": found.safety,
-    }
-
-
-def gated(given: tuple[Any, ...], _: Any, found: Any) -> dict[str, Any]:
-    """Both scores, which prompts are about safety, who stopped, and what became of the scores."""
-    rollout = given[1]
-    return {
-        "helpfulness": rollout.helpfulness.tolist(),
-        "safety": None if rollout.safety is None else rollout.safety.tolist(),
-        "is_safety": rollout.episodes.is_safety.tolist(),
-        "stopped": rollout.episodes.stopped.tolist(),
-        "raw": found.raw_scores.tolist(),
-        "scores": found.scores.tolist(),
-    }
-
-
-def paid(given: tuple[Any, ...], _: Any, found: Any) -> float:
-    """The price of a nat: of the token, not the last of its answer, where policy and reference differ most."""
-    rollout = given[1].rollout
-    differences = rollout.old_logprobs - rollout.ref_logprobs
-    places = torch.arange(differences.shape[1]) < rollout.episodes.response_lengths[:, None] - 1
-    differences = differences * places
-    place = differences.abs().argmax()
-    return -(found.flatten()[place] / differences.flatten()[place]).item()
-
-
-def returned(given: tuple[Any, ...], _: Any, found: Any) -> dict[str, Any]:
-    """Rewards and values by answer, without padding, and the returns."""
-    _, rollout, rewards = given
-    lengths = rollout.episodes.response_lengths.tolist()
-
-    def rows(tensor: Any) -> list[list[float]]:
-        return [row[:length] for row, length in zip(tensor.tolist(), lengths, strict=True)]
-
-    return {"rewards": rows(rewards), "values": rows(rollout.old_values), "returns": rows(found.returns)}
-
-
-def updated(given: tuple[Any, ...], _: Any, __: Any) -> dict[str, Any]:
-    """The optimiser's groups, what the value function is, and whether the policy is as it began."""
-    trainer = given[0]
-    value = "head" if trainer.value is None else "model" if trainer.value.adapter is None else "adapter"
-    ups = [parameter for parameter in trainer.policy_parameters[1::2]]
-    return {
-        "rates": [group["initial_lr"] for group in trainer.optimizer.param_groups],
-        "decays": [group["weight_decay"] for group in trainer.optimizer.param_groups],
-        "value": value,
-        "value_weights": sum(parameter.numel() for parameter in trainer.value_parameters),
-        "at rest": all(not parameter.any() for parameter in ups),
-    }
-
-
-def pieces(given: tuple[Any, ...], _: Any, found: Any) -> dict[str, Any]:
-    """Rows of a micro-batch, and the gradient that its value loss gives the value function."""
-    trainer, _, _, rows = given
-    gradients = torch.autograd.grad(found[0]["value"], trainer.value_parameters, retain_graph=True, allow_unused=True)
-    flat = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, trainer.value_parameters, strict=True)]
-    return {"rows": len(rows), "gradient": torch.cat([part.flatten() for part in flat])}
-
-
-def clipped(given: tuple[Any, ...], options: dict[str, Any], found: Any) -> dict[str, Any]:
-    """What a clipped loss was made of, token by token, and what it was."""
-    *tensors, mask = given
-    return {
-        "tokens": list(zip(*(tensor[mask].tolist() for tensor in tensors), strict=True)),
-        "n": options["n_tokens"],
-        "loss": found.loss.item(),
-    }
-
-
-def norms(given: tuple[Any, ...], _: Any, found: Any) -> tuple[float, float]:
-    """Norm of the gradients before and after they were clipped."""
-    parts = [parameter.grad.norm() for parameter in given[0] if parameter.grad is not None]
-    return float(found), float(torch.stack(parts).norm()) if parts else 0.0
-
-
-def combined(given: tuple[Any, ...], options: dict[str, Any], found: Any) -> dict[str, Any]:
-    """What each of several models says, and what is made of it."""
-    ensemble, dialogues = given
-    scores = [model.score(dialogues, batch_size=options["batch_size"]).tolist() for model in ensemble.models]
-    return {"scores": scores, "found": found.scores.tolist()}
-
-
-def saved(given: tuple[Any, ...], _: Any, __: Any) -> dict[str, Any]:
-    """The step of a checkpoint, and the steps of those that are there then."""
-    folder, step, _ = given
-    return {"step": step, "there": sorted(int(path.name.partition("-")[2]) for path in folder.glob("step-*"))}
-
-
-def gone_astray(scores: Any) -> str | None:
-    """Stands in for what the guard finds: at the second snapshot, the policy has gone astray."""
-    return "planted" if len(scores) > 1 else None
-
-
 LOOKS = (
     Watch(PPO, "sample", sampled),
     Watch(PPO, "score", scored),
@@ -199,193 +105,6 @@ BENCHES = {
         stands=(Stand(training_watch, "overoptimized", gone_astray),),
     ),
 }
-
-
-# -- what the runs are to show, by hand -------------------------------------------------------------------------------
-
-
-def ppo_metrics(turned: Turned) -> list[dict[str, Any]]:
-    return turned.rows(f"{STAGE}/metrics.jsonl")
-
-
-def minibatch_count(turned: Turned, *, epochs: int | None = None, size: int | None = None) -> int:
-    """Optimiser steps of all updates."""
-    passes = turned.given("ppo.epochs") if epochs is None else epochs
-    rows = turned.given("ppo.minibatch_size_episodes") if size is None else size
-    return int(turned.given("ppo.updates") * passes * turned.given("ppo.batch_size_episodes") / rows)
-
-
-def rates_of_updates(turned: Turned, schedule: str) -> list[float]:
-    """Of each update: constant, or linear to 0 after the last."""
-    rate, n = turned.given("ppo.learning_rate"), turned.given("ppo.updates")
-    return [rate if schedule == "constant" else rate * (1 - done / n) for done in range(n)]
-
-
-def slow_policy_loss(turned: Turned, epsilon: float) -> list[float]:
-    found = []
-    for call in turned.kept["clipped_policy_loss"]:
-        total = 0.0
-        for new, old, gain in call["tokens"]:
-            ratio = math.exp(new - old)
-            kept = min(max(ratio, 1 - epsilon), 1 + epsilon)
-            total -= min(ratio * gain, kept * gain)
-        found.append(total / call["n"])
-    return found
-
-
-def slow_value_loss(turned: Turned, epsilon: float) -> list[float]:
-    found = []
-    for call in turned.kept["clipped_value_loss"]:
-        total = 0.0
-        for new, old, wanted in call["tokens"]:
-            kept = old + min(max(new - old, -epsilon), epsilon)
-            total += 0.5 * max((new - wanted) ** 2, (kept - wanted) ** 2)
-        found.append(total / call["n"])
-    return found
-
-
-def value_gradient_norms(turned: Turned, weight: float) -> list[float]:
-    """Norm of the value function's gradient at each step: the weight times that of its loss, micro-batches added."""
-    found, pieces_left = [], iter(turned.kept["_losses"])
-    for step in turned.kept["_minibatch_step"]:
-        rows, total = 0, torch.zeros(())
-        while rows < step["rows"]:
-            piece = next(pieces_left)
-            rows, total = rows + piece["rows"], total + piece["gradient"]
-        found.append(weight * float(total.norm()))
-    return found
-
-
-def slow_returns(turned: Turned, *, gamma: float, lam: float) -> list[list[list[float]]]:
-    """G_t = V_t + sum over k of (gamma lambda)^k delta_(t+k)."""
-    found = []
-    for update in turned.kept["advantages"]:
-        rows = []
-        for rewards, values in zip(update["rewards"], update["values"], strict=True):
-            after = [*values[1:], 0.0]
-            deltas = [r + gamma * v_next - v for r, v_next, v in zip(rewards, after, values, strict=True)]
-            rows.append(
-                [
-                    values[t] + sum((gamma * lam) ** k * delta for k, delta in enumerate(deltas[t:]))
-                    for t in range(len(deltas))
-                ]
-            )
-        found.append(rows)
-    return found
-
-
-def betas(turned: Turned, **changed: Any) -> list[float]:
-    """The controller's price at each update, from the KL before it (Ziegler et al. 2019, section 2.2)."""
-    names = ("kl_beta", "kl_control", "kl_target_nats", "kl_horizon_episodes")
-    beta, control, target, horizon = (changed.get(n, turned.given(f"ppo.{n}")) for n in names)
-    found = []
-    for row in ppo_metrics(turned):
-        found.append(beta)
-        if control == "adaptive":
-            error = min(max(row["objective/kl"] / target - 1, -0.2), 0.2)
-            beta *= 1 + error * turned.given("ppo.batch_size_episodes") / horizon
-    return found
-
-
-def updates_within(turned: Turned, budget: float | None) -> int:
-    """Updates up to the first whose KL reaches the budget."""
-    kls = [row["objective/kl"] for row in ppo_metrics(turned)]
-    reached = [place for place, kl in enumerate(kls, start=1) if budget is not None and kl >= budget]
-    return reached[0] if reached else int(turned.given("ppo.updates"))
-
-
-def through_the_gate(turned: Turned, *, threshold: float | None = None, gate: str | None = None) -> list[list[float]]:
-    """Of each answer the score that counts."""
-    threshold = turned.given("ppo.safety_threshold") if threshold is None else threshold
-    gate = turned.given("ppo.gate") if gate is None else gate
-    found = []
-    for update in turned.kept["gate"]:
-        rows = zip(update["helpfulness"], update["safety"], update["is_safety"], strict=True)
-        found.append(
-            [s if gate == GATE or tagged or 1 / (1 + math.exp(-s)) < threshold else h for h, s, tagged in rows]
-        )
-    return found
-
-
-def shaped(turned: Turned, *, whitens: bool | None = None, penalty: float | None = None) -> list[list[float]]:
-    """Scores with mean 0 and deviation 1 where asked for, then less the penalty where an answer did not stop."""
-    whitens = turned.given("ppo.whiten_scores") if whitens is None else whitens
-    penalty = turned.given("ppo.missing_stop_penalty") if penalty is None else penalty
-    found = []
-    for update in turned.kept["gate"]:
-        raw = update["raw"]
-        mean, deviation = (statistics.fmean(raw), statistics.pstdev(raw)) if whitens else (0.0, 1.0)
-        found.append(
-            [
-                (score - mean) / deviation - (0.0 if stopped else penalty)
-                for score, stopped in zip(raw, update["stopped"], strict=True)
-            ]
-        )
-    return found
-
-
-def logprob_at(turned: Turned, temperature: float) -> list[float]:
-    """Log-probability of each update's first answer, from the logits of one unpadded sequence."""
-    found = []
-    for item in turned.kept["score"]:
-        logprobs = (item["logits"] / temperature).log_softmax(-1)
-        found.append(sum(logprobs[place, token].item() for place, token in enumerate(item["tokens"].tolist())))
-    return found
-
-
-def snapshots(turned: Turned) -> dict[int, list[dict[str, Any]]]:
-    """Update -> what was written down at it."""
-    taken: dict[int, list[dict[str, Any]]] = {}
-    for row in turned.rows(f"{STAGE}/heldout_samples.jsonl"):
-        taken.setdefault(row["update"], []).append(row)
-    return taken
-
-
-def snapshot_prompts_from(turned: Turned, names: tuple[str, ...]) -> set[str]:
-    """The files that hold all prompts of the snapshots."""
-    asked = {row["prompt"]["id"] for rows in snapshots(turned).values() for row in rows}
-    return {name for name in names if asked <= {row["id"] for row in rows_of(turned.files[name])}}
-
-
-def n_selecting(turned: Turned, share: float) -> int:
-    """Training prompts whose first user turn falls into the share, by a hash of what it says."""
-    count = 0
-    for row in rows_of(turned.given("data.prompts")):
-        first = next(message for message in row["messages"] if message["role"] == "user")
-        key = hashlib.sha256(f"user: {' '.join(first['content'].lower().split())}".encode()).hexdigest()[:16]
-        digest = hashlib.sha256(f"{SHARE_SEED}:{key}".encode()).digest()
-        count += int.from_bytes(digest[:7], "big") / 2**56 < share
-    return count
-
-
-def kept_policy(turned: Turned, keep: str) -> str:
-    """In words: the last update's, or that of the snapshot whose answers scored best, the earliest of equal ones."""
-    if keep == "last":
-        return "the last update"
-    merits = {update: statistics.fmean(row["score"] for row in rows) for update, rows in snapshots(turned).items()}
-    return f"the best snapshot, update {max(merits, key=lambda update: (merits[update], -update))}"
-
-
-def folders_of(turned: Turned, dimension: str) -> list[str]:
-    """The folders of the models that paid, none where there is no such model."""
-    return [str(Path(path).resolve()) for path in turned.kept["score"][0]["folders"].get(dimension, [])]
-
-
-def expected_folders(turned: Turned, dimension: str, value: list[str] | None) -> list[str]:
-    own = [str((turned.run / "round-1" / "reward" / dimension).resolve())]
-    return own if value is None else [str(Path(path).resolve()) for path in value]
-
-
-def as_one(turned: Turned, *, rule: str, caution: float) -> list[list[float]]:
-    """One score of several: their mean, the least, or the mean less so many deviations."""
-    found = []
-    for call in turned.kept["judge"]:
-        row = []
-        for scores in zip(*call["scores"], strict=True):
-            mean = statistics.fmean(scores)
-            row.append({"mean": mean, "min": min(scores)}.get(rule, mean - caution * statistics.pstdev(scores)))
-        found.append(row)
-    return found
 
 
 KNOBS = [

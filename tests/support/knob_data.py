@@ -139,9 +139,13 @@ OWN_PAIRS = ("reward.helpfulness.data={pairs_a}", "reward.safety.data={pairs_a}"
 
 
 def starts(folder: Path, files: dict[str, str], sft_run: Path) -> Callable[[str], Path]:
-    """Gives the run of a name, made when it is asked for: ``sft``; ``scored`` and ``guarded`` have reward models."""
+    """Gives the run of a name, made when it is asked for.
+
+    ``sft``; ``scored`` and ``guarded`` have reward models; ``judged`` is a whole round.
+    """
     from stage_fixtures import reduced_recipe
 
+    from stages.pipeline import run_stages
     from stages.reward import train_reward_models
 
     def settings(*more: str) -> list[str]:
@@ -151,11 +155,13 @@ def starts(folder: Path, files: dict[str, str], sft_run: Path) -> Callable[[str]
     def start(name: str) -> Path:
         if name == "sft":
             return sft_run
-        run = Path(shutil.copytree(sft_run, folder / name))
+        run = Path(shutil.copytree(start("scored") if name == "judged" else sft_run, folder / name))
         if name == "scored":
             train_reward_models.run(reduced_recipe(files, run, *settings()))
         elif name == "guarded":
             train_reward_models.run(reduced_recipe(files, run, *settings("reward.guard_share=0.5")))
+        elif name == "judged":
+            run_stages.run(reduced_recipe(files, run, *settings("ppo.method=rejection")))
         return run
 
     return start
