@@ -301,7 +301,7 @@ KNOBS = [
     Knob(
         "ppo.kl_target_nats",
         "ppo steered",
-        (1e-9, 0.5),
+        (0.5, 1e-9),
         see=lambda turned: [row["objective/beta"] for row in ppo_metrics(turned)],
         law=lambda value, turned: betas(turned, kl_target_nats=value),
         says="the price at each update, by the controller's rule",
@@ -317,7 +317,7 @@ KNOBS = [
     Knob(
         "ppo.kl_budget_nats",
         "ppo steered",
-        (None, 1e-6),
+        (1e-6, None),
         see=lambda turned: turned.result(STAGE)["updates"],
         law=lambda value, turned: updates_within(turned, value),
         says="updates until the KL has reached it",

@@ -211,19 +211,17 @@ class Workshop:
         return self.turned(knob.bench, FIRST), self.turned(knob.bench, SECOND)
 
     def sides_with_default(self, knob: Knob) -> tuple[Turned, Turned]:
-        """The same, but that the stage finds the default wherever something else was given.
+        """The same, but that one stage finds the default where something else was given: the second, if it can.
 
-        A setting without a default has its first value in both.
+        Of a setting without a default the second finds the first value.
         """
         first, second = self.sides(knob)
         if not has_default(first.recipe, knob.key):
             return first, self._run(knob.bench, SECOND, knob.key, value_of(first.recipe, knob.key))
         default = default_at(first.recipe, knob.key)
-        plain = [
-            side if value_of(side.recipe, knob.key) == default else self._run(knob.bench, number, knob.key, default)
-            for number, side in enumerate((first, second))
-        ]
-        return plain[FIRST], plain[SECOND]
+        if value_of(second.recipe, knob.key) == default:
+            return self._run(knob.bench, FIRST, knob.key, default), second
+        return first, self._run(knob.bench, SECOND, knob.key, default)
 
     def turned(self, bench: str, side: int) -> Turned:
         """One run of a bench, with what all its knobs have on that side."""
