@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from knob_bench import Bench, Knob, Stand, Turned, Watch, rows_of
@@ -13,7 +13,6 @@ from knob_data import OWN_PAIRS
 from knobs_of_rejection import DECODED, HEAT, LONGEST, TOGETHER, all_of, most
 from safetensors.torch import load_file
 
-from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from stages.annotate import people, variant_answers
 from stages.annotate.__main__ import main as annotate
@@ -26,11 +25,6 @@ ROUND = "round-1/annotate"
 QUEUES = ("helpfulness_pairs", "safety_pairs", "heldout_helpfulness_pairs", "heldout_safety_pairs")
 """In the order in which they are answered, twice each."""
 ONE_PAIR = tuple(f"annotate.{queue}=4" for queue in QUEUES)
-
-
-def nobody_came(*_: Any) -> NoReturn:
-    """Stands in for the page and the people who judge there."""
-    raise UserError("nobody came")
 
 
 BENCHES = {
@@ -57,8 +51,8 @@ BENCHES = {
         annotate,
         "sft",
         (*ONE_PAIR, "annotate.source=ui"),
-        stands=(Stand(people, "wait_for_people", nobody_came),),
-        watches=(Watch(people, "load_settings", lambda given, options, found: found),),
+        stands=(Stand(people, "wait_for_people", lambda *_: None),),
+        watches=(Watch(people, "wait_for_people", lambda given, *_: given[1]),),
         may_refuse=True,
     ),
     EVALUATE: Bench(evaluate, "scored", OWN_PAIRS, watches=(DECODED,)),
@@ -231,7 +225,7 @@ KNOBS = [
         "annotate.ui_settings",
         "annotate people",
         ("{app_one}", "{app_two}"),
-        see=lambda turned: sorted(project.title for project in turned.kept["load_settings"][0].projects),
+        see=lambda turned: sorted(project.title for project in turned.kept["wait_for_people"][0].projects),
         law=lambda value, _: [f"{Path(value).stem.removeprefix('app_')} {name}" for name in ("helpfulness", "safety")],
         says="titles of the projects",
     ),
@@ -239,7 +233,7 @@ KNOBS = [
         "annotate.ui_port",
         "annotate people",
         (7001, 7002),
-        see=lambda turned: turned.kept["load_settings"][0].port,
+        see=lambda turned: turned.kept["wait_for_people"][0].port,
         law=lambda value, _: value,
         says="where the page would be",
     ),

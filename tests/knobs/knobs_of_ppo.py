@@ -73,12 +73,12 @@ LOOKS = (
 ENSEMBLE = "ppo.reward_models.helpfulness=[{scored}/round-1/reward/helpfulness,{scored}/round-1/reward/safety]"
 OPINIONS = Watch(Ensemble, "judge", combined)
 BENCHES = {
-    BENCH: Bench(main, "scored", ONLY_PPO, watches=LOOKS),
+    BENCH: Bench(main, "scored", (*ONLY_PPO, "ppo.updates=4"), watches=LOOKS),
     "ppo method": Bench(main, "scored", (*OWN_PAIRS, "ppo.updates=1")),
     "ppo other": Bench(
         main,
         "scored",
-        (*ONLY_PPO, "plugins=[{plugin}]", "ppo.updates=1"),
+        (*ONLY_PPO, "plugins=[{plugin}]"),
         watches=(Watch(PPO, "update", updated), Watch(PPO, "score", scored), Watch(PPO, "gate", gated)),
     ),
     "ppo steered": Bench(
@@ -176,8 +176,8 @@ KNOBS = [
     ),
     Knob(
         "ppo.updates",
-        BENCH,
-        (3, 4),
+        "ppo other",
+        (1, 2),
         see=lambda turned: [row["update"] for row in ppo_metrics(turned)],
         law=lambda value, _: list(range(1, value + 1)),
         says="a line of metrics for each update",

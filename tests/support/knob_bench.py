@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from omegaconf import OmegaConf
+from pydantic.fields import FieldInfo
 from stage_fixtures import PROMPT_FILES, REDUCED
 
-from alignment.settings.read_recipe import leaves, load_recipe, value_at
+from alignment.settings.read_recipe import load_recipe, value_at
 from alignment.settings.recipe import Recipe
 from stages.door import command_line
 
@@ -165,22 +166,18 @@ def with_value(recipe: Recipe, key: str, value: Any) -> Recipe:
     return found
 
 
-def default_at(recipe: Recipe, key: str) -> Any:
-    """The default of a setting, in its section's own type."""
-    *path, last = key.split(".")
-    section: Any = recipe
-    for name in path:
-        section = getattr(section, name)
-    return type(section).model_fields[last].get_default(call_default_factory=True)
+def value_of(recipe: Recipe, key: str) -> Any:
+    """The value of a setting as the recipe holds it; of no key, the recipe."""
+    found: Any = recipe
+    for name in filter(None, key.split(".")):
+        found = getattr(found, name)
+    return found
 
 
-def has_default(recipe: Recipe, key: str) -> bool:
-    """Whether a recipe may leave a setting out."""
-    *path, last = key.split(".")
-    section: Any = recipe
-    for name in path:
-        section = getattr(section, name)
-    return not type(section).model_fields[last].is_required()
+def field_of(recipe: Recipe, key: str) -> FieldInfo:
+    """What a setting's section says of it."""
+    section, _, name = key.rpartition(".")
+    return type(value_of(recipe, section)).model_fields[name]
 
 
 class Workshop:
@@ -216,9 +213,10 @@ class Workshop:
         Of a setting without a default the second finds the first value.
         """
         first, second = self.sides(knob)
-        if not has_default(first.recipe, knob.key):
+        field = field_of(first.recipe, knob.key)
+        if field.is_required():
             return first, self._run(knob.bench, SECOND, knob.key, value_of(first.recipe, knob.key))
-        default = default_at(first.recipe, knob.key)
+        default = field.get_default(call_default_factory=True)
         if value_of(second.recipe, knob.key) == default:
             return self._run(knob.bench, FIRST, knob.key, default), second
         return first, self._run(knob.bench, SECOND, knob.key, default)
@@ -289,14 +287,6 @@ def _explained(label: str) -> Iterator[None]:
         raise Refused(f"{label}: {type(error).__name__}: {error}") from error
 
 
-def value_of(recipe: Recipe, key: str) -> Any:
-    """The value of a setting as the recipe holds it."""
-    found: Any = recipe
-    for name in key.split("."):
-        found = getattr(found, name)
-    return found
-
-
 def filled(value: Any, names: Mapping[str, str]) -> Any:
     """A value with the files that it names in braces."""
     if isinstance(value, list):
@@ -329,8 +319,3 @@ def _exchange(patch: pytest.MonkeyPatch, key: str, value: Any) -> None:
         return with_value(recipe, key, value), origin, notes
 
     patch.setattr(command_line, "recipe_of_run", exchanged)
-
-
-def keys_of(recipe: Recipe) -> list[str]:
-    """Every key of a recipe."""
-    return [key for key, _ in leaves(recipe.model_dump())]
