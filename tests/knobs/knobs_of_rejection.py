@@ -140,7 +140,7 @@ KNOBS = [
     Knob(
         "rejection.batch_size_dialogues",
         REJECTION,
-        (8, 4),
+        (4, 8),
         see=lambda turned: turned.result("round-1/rejection")["steps"],
         law=lambda value, turned: tuning_steps(turned, epochs=turned.given("rejection.epochs"), batch=value),
         says="steps of a pass: winners and demonstrations over the batch, rounded up",
@@ -148,7 +148,7 @@ KNOBS = [
     Knob(
         "rejection.micro_batch_size_dialogues",
         REJECTION,
-        (4, 2),
+        (2, 4),
         see=lambda turned: max(turned.kept["compute_loss"]),
         law=lambda value, _: value,
         says="most rows of a forward pass",

@@ -233,7 +233,7 @@ KNOBS = [
     Knob(
         "sft.batch_size_dialogues",
         SFT,
-        (8, 4),
+        (4, 8),
         see=lambda turned: turned.result("sft")["steps"],
         law=lambda value, turned: steps(turned, epochs=turned.given("sft.epochs"), batch=value),
         says="steps of a pass: the dialogues over the batch, rounded up",
@@ -241,7 +241,7 @@ KNOBS = [
     Knob(
         "sft.micro_batch_size_dialogues",
         SFT,
-        (4, 2),
+        (2, 4),
         see=lambda turned: max(turned.kept["compute_loss"]),
         law=lambda value, _: value,
         says="most rows of a forward pass",
