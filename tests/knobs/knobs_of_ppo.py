@@ -42,6 +42,7 @@ from ppo_calls import (
     sampled,
     saved,
     scored,
+    stepped,
     updated,
 )
 
@@ -62,7 +63,7 @@ LOOKS = (
     Watch(PPO, "token_rewards", paid),
     Watch(PPO, "advantages", returned),
     Watch(PPO, "_losses", pieces),
-    Watch(PPO, "_minibatch_step", lambda given, _, found: {"rows": len(given[3]), **found}),
+    Watch(PPO, "_minibatch_step", stepped),
     Watch(PPO, "update", updated),
     Watch(ppo_module, "clipped_policy_loss", clipped),
     Watch(ppo_module, "clipped_value_loss", clipped),
@@ -73,7 +74,7 @@ LOOKS = (
 ENSEMBLE = "ppo.reward_models.helpfulness=[{scored}/round-1/reward/helpfulness,{scored}/round-1/reward/safety]"
 OPINIONS = Watch(Ensemble, "judge", combined)
 BENCHES = {
-    BENCH: Bench(main, "scored", (*ONLY_PPO, "ppo.updates=4"), watches=LOOKS),
+    BENCH: Bench(main, "scored", (*ONLY_PPO, "ppo.updates=4", "ppo.minibatch_size_episodes=8"), watches=LOOKS),
     "ppo method": Bench(main, "scored", (*OWN_PAIRS, "ppo.updates=1")),
     "ppo other": Bench(
         main,
@@ -100,8 +101,15 @@ BENCHES = {
     "ppo astray": Bench(
         main,
         "guarded",
-        (*ONLY_PPO, ENSEMBLE, "reward.guard_share=0.5", "ppo.updates=3", "ppo.snapshot_every_updates=1"),
-        watches=(OPINIONS,),
+        (
+            *ONLY_PPO,
+            ENSEMBLE,
+            "reward.guard_share=0.5",
+            "ppo.updates=3",
+            "ppo.batch_size_episodes=64",
+            "ppo.snapshot_every_updates=1",
+        ),
+        watches=(OPINIONS, Watch(PPO, "_minibatch_step", stepped)),
         stands=(Stand(training_watch, "overoptimized", gone_astray),),
     ),
 }
@@ -185,15 +193,15 @@ KNOBS = [
     Knob(
         "ppo.batch_size_episodes",
         BENCH,
-        (8, 12),
+        (8, 16),
         see=lambda turned: {item["prompts"] for item in turned.kept["sample"]},
         law=lambda value, _: {value},
         says="prompts of every update",
     ),
     Knob(
         "ppo.minibatch_size_episodes",
-        BENCH,
-        (4, 6),
+        "ppo astray",
+        (16, 32),
         see=lambda turned: {item["rows"] for item in turned.kept["_minibatch_step"]},
         law=lambda value, _: {value},
         says="episodes of every optimiser step",
@@ -201,7 +209,7 @@ KNOBS = [
     Knob(
         "ppo.micro_batch_size_episodes",
         BENCH,
-        (2, 3),
+        (2, 4),
         see=lambda turned: {item["rows"] for item in turned.kept["_losses"]},
         law=lambda value, _: {value},
         says="episodes of every forward pass with gradient",
@@ -211,7 +219,7 @@ KNOBS = [
         BENCH,
         (2, 3),
         see=lambda turned: len(turned.kept["_minibatch_step"]),
-        law=lambda value, turned: minibatch_count(turned, epochs=value),
+        law=lambda value, turned: minibatch_count(turned, value),
         says="so many times the steps of one pass",
     ),
     Knob(

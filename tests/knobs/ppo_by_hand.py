@@ -21,11 +21,10 @@ def ppo_metrics(turned: Turned) -> list[dict[str, Any]]:
     return turned.rows(f"{STAGE}/metrics.jsonl")
 
 
-def minibatch_count(turned: Turned, *, epochs: int | None = None, size: int | None = None) -> int:
+def minibatch_count(turned: Turned, epochs: int) -> int:
     """Optimiser steps of all updates."""
-    passes = turned.given("ppo.epochs") if epochs is None else epochs
-    rows = turned.given("ppo.minibatch_size_episodes") if size is None else size
-    return int(turned.given("ppo.updates") * passes * turned.given("ppo.batch_size_episodes") / rows)
+    batch, minibatch = (turned.given(f"ppo.{name}_size_episodes") for name in ("batch", "minibatch"))
+    return int(turned.given("ppo.updates") * epochs * batch / minibatch)
 
 
 def rates_of_updates(turned: Turned, schedule: str) -> list[float]:

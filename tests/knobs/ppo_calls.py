@@ -91,6 +91,11 @@ def pieces(given: tuple[Any, ...], _: Any, found: Any) -> dict[str, Any]:
     return {"rows": len(rows), "gradient": torch.cat([part.flatten() for part in flat])}
 
 
+def stepped(given: tuple[Any, ...], _: Any, found: dict[str, float]) -> dict[str, Any]:
+    """Episodes of an optimiser step, and its figures."""
+    return {"rows": len(given[3]), **found}
+
+
 def clipped(given: tuple[Any, ...], options: dict[str, Any], found: Any) -> dict[str, Any]:
     """What a clipped loss was made of, token by token, and what it was."""
     *tensors, mask = given
