@@ -189,7 +189,7 @@ KNOBS = [
     Knob(
         "annotate.format",
         "annotate format",
-        ("trl", "alpaca"),
+        ("alpaca", "trl"),
         see=lambda turned: {row["prompt"][-1]["content"].partition(" ")[0] for row in comparisons(turned)},
         law=lambda value, _: {"tell"} if value == "trl" else {"ask"},
         says="which of a row's two prompts is read",

@@ -130,7 +130,7 @@ def of_a_model(model: str, other: str, *, margin: tuple[str, str], safety_weight
         Knob(
             f"{section}.format",
             "reward format",
-            ("trl", "alpaca"),
+            ("alpaca", "trl"),
             see=lambda turned: {text.partition(" ")[0] for text in encoding(turned, model)["prompts"]},
             law=lambda value, _: {"tell"} if value == "trl" else {"ask"},
             says="which of a row's two prompts is read",

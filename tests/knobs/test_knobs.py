@@ -25,7 +25,11 @@ KNOBS: list[Knob] = [knob for page in PAGES for knob in page.KNOBS]
 BENCHES: dict[str, Bench] = {name: bench for page in PAGES for name, bench in page.BENCHES.items()}
 EXCUSED: dict[str, str] = {}
 """Setting that has no knob test -> why not, and what is tested instead."""
-REFUSED_BY_DEFAULT = {"run_dir": "it has none, and the first run, whose folder stands in for it, is finished"}
+REFUSED_BY_DEFAULT = {
+    "run_dir": "it has none, and the first run, whose folder stands in for it, is finished",
+    "data.heldout_prompts": "without any there is nothing to evaluate on",
+    "annotate.data": "without any there is no file for annotate.source=dataset",
+}
 """Setting whose default does not run in the bench of its knob -> why; its test fails for that, which says less."""
 PARAMETERS = [pytest.param(knob, id=knob.key) for knob in KNOBS]
 
