@@ -29,6 +29,8 @@ REFUSED_BY_DEFAULT = {
     "run_dir": "it has none, and the first run, whose folder stands in for it, is finished",
     "data.heldout_prompts": "without any there is nothing to evaluate on",
     "annotate.data": "without any there is no file for annotate.source=dataset",
+    "reward.helpfulness.data": "comparisons that the run collected, and it has collected none",
+    "reward.safety.data": "comparisons that the run collected, and it has collected none",
 }
 """Setting whose default does not run in the bench of its knob -> why; its test fails for that, which says less."""
 PARAMETERS = [pytest.param(knob, id=knob.key) for knob in KNOBS]
