@@ -74,8 +74,8 @@ class Turned:
 
 
 def rows_of(file: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON Lines."""
-    return [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    """The objects of a file of JSON Lines; an answer may hold other line separators, which end no row."""
+    return [json.loads(line) for line in Path(file).read_text(encoding="utf-8").split("\n") if line]
 
 
 class Watch(NamedTuple):
