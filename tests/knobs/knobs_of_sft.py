@@ -265,7 +265,7 @@ KNOBS = [
     Knob(
         "sft.max_length_tokens",
         SFT,
-        (100, 90),
+        (130, 110),
         see=lambda turned: turned.result("sft")["left_out"]["too long"],
         law=lambda value, turned: n_too_long(turned, value),
         says="longer dialogues are left out and counted",
