@@ -1,34 +1,39 @@
-"""Asking the Hugging Face Hub whether it has something: once, and for seconds.
+"""Asking the Hugging Face Hub whether it has something, before libraries do.
 
-Libraries ask for one file after the other, each several times: a minute for a name with a typing error, or for a model
-that is in the cache of a machine without a network.
+They ask for one file after the other, each several times: a minute for a name with a typing error, or for a model that
+is in the cache of a machine without a network.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 SECONDS = 5.0
-"""So long the Hub may take to answer."""
+"""So long the Hub may take to answer; after that, a library is to try, which waits longer."""
 
 
 def why_not_there(kind: Literal["model", "dataset"], name: str) -> Exception | None:
-    """Why the Hub does not give something by this name; ``None`` if it does.
+    """Why the Hub does not give something by this name; ``None`` if it does, or may.
 
-    Where it does not answer, this process asks it no more: what is in the cache is used.
+    Where it cannot be reached and the cache has it, this process asks the Hub no more, and that is no reason.
 
     Args:
         kind: what it is to be.
         name: of it.
     """
     from huggingface_hub import HfApi, constants  # here: half a second that files do without
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    is_cached = (Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}").is_dir()
     try:
         HfApi().repo_info(name, repo_type=kind, timeout=SECONDS)
-    except HfHubHTTPError as error:
-        return error
+    except (HfHubHTTPError, HFValidationError) as error:
+        return None if is_cached else error
     except Exception as error:  # whatever the library of the network raises
+        if "timeout" in type(error).__name__.lower():
+            return None
+        if not is_cached:
+            return error
         constants.HF_HUB_OFFLINE = True
-        return error
     return None

@@ -218,7 +218,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[RowPlace, Any]]:
 
 
 def _hub_rows(name: str, split: str) -> Iterator[tuple[RowPlace, Any]]:
-    why_not_there("dataset", name)  # so that an offline machine uses its cache, or says so at once
+    if (missing := why_not_there("dataset", name)) is not None:
+        raise _no_dataset(name, split, missing)
     import datasets
     from huggingface_hub import is_offline_mode
 
@@ -226,9 +227,13 @@ def _hub_rows(name: str, split: str) -> Iterator[tuple[RowPlace, Any]]:
     try:
         dataset = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises a dozen unrelated types for "not there" and "no network"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{name!r} is neither a file here nor a Hub dataset that could be loaded (split {split!r}): {reason}"
-        ) from error
+        raise _no_dataset(name, split, error) from error
     for number, row in enumerate(dataset, start=1):
         yield RowPlace("row", number), row
+
+
+def _no_dataset(name: str, split: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(
+        f"{name!r} is neither a file here nor a Hub dataset that could be loaded (split {split!r}): {reason}"
+    )

@@ -12,10 +12,15 @@ HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def find_model(name: str, *, with_code: bool = False) -> Path:
+def find_model(name: str, *, with_code: bool = False, commit: str | None = None) -> Path:
     """The folder of a model: ``name`` itself, or else what the Hub has by that name, downloaded once.
 
     From the Hub come weights in safetensors, settings and tokenizer, and Python code only where ``with_code`` is on.
+
+    Args:
+        name: a folder or a Hub name.
+        with_code: fetch the model's own code too.
+        commit: of the Hub; default: the newest.
 
     Raises:
         UserError: there is no such folder, and no such model that the Hub gives.
@@ -27,9 +32,11 @@ def find_model(name: str, *, with_code: bool = False) -> Path:
     check_there(name, name)
     wanted = [*HUB_FILES, "*.py"] if with_code else HUB_FILES
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
+        found = snapshot_download(name, revision=commit, allow_patterns=wanted, ignore_patterns=["*/*"])
+        return Path(found)
     except (OSError, ValueError) as error:
-        raise UserError(f"{name}: {why_not(name, error)}") from error
+        which = f"commit {commit} of {name}" if commit else name
+        raise UserError(f"{which}: {why_not(name, error)}") from error
 
 
 def check_there(name: str, origin: str) -> None:
@@ -43,8 +50,7 @@ def check_there(name: str, origin: str) -> None:
         return
     if not is_hub_name(name) or Path(name).exists():
         raise UserError(f"{origin}: {why_not(name, None)}")
-    error = why_not_there("model", name)
-    if error is not None and folder_of(name) is None:
+    if (error := why_not_there("model", name)) is not None:
         raise UserError(f"{origin}: {why_not(name, error)}") from error
 
 

@@ -38,6 +38,12 @@ class MasterWeights:
                 master.grad = found if master.grad is None else master.grad + found
                 parameter.grad = None
 
+    def forget_taken(self) -> None:
+        """Clear what was taken: a trainer that clears the model's gradients knows nothing of the masters'."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            if master is not parameter:
+                master.grad = None
+
     @torch.no_grad()
     def write_back(self) -> None:
         """Round the masters into the model."""
@@ -91,6 +97,7 @@ class MasterWeightAdamW(torch.optim.AdamW):
         self.weights.take_gradients()
         loss = super().step(closure)
         self.weights.write_back()
+        self.weights.forget_taken()
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

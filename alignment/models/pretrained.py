@@ -163,30 +163,29 @@ def load_base(path: str | Path, settings: ModelSection, *, today: date | None = 
         tokenizer.chat_template = with_date(tokenizer.chat_template, today or date.today())
     ends = end_tokens_of(str(path), trust_remote_code=settings.trust_remote_code)
     encoder = DialogueEncoder(tokenizer, eos_token_ids=ends)
-    _check_vocabulary(encoder, tokenizer, base, str(path))
     backbone = Backbone(base, tokenizer, encoder, sampling_copy=settings.sampling_copy)
-    backbone.check_layers(settings.lora)
     backbone.trust_remote_code = settings.trust_remote_code
     backbone.unexpected_weights = unexpected
     return backbone
 
 
-def _check_vocabulary(
-    encoder: DialogueEncoder, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str
-) -> None:
-    """Raise ``UserError`` where a token that can occur has no embedding: of texts, ends and padding.
+def check_trainable(backbone: Backbone, settings: ModelSection) -> None:
+    """Raise ``UserError`` where a model cannot be trained as a recipe says.
 
-    Further special tokens, which tokenizers are given by their class, stand in no text.
+    A layer that is to get an adapter is not there, or a token that can occur has no embedding: of texts, ends and
+    padding. Further special tokens, which tokenizers are given by their class, stand in no text.
     """
-    embedding = model.get_input_embeddings()
+    backbone.check_layers(settings.lora)
+    embedding = backbone.base.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding), "of a causal language model"
+    tokenizer, encoder = backbone.tokenizer, backbone.encoder
     by_number = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     special, used = set(tokenizer.added_tokens_decoder), {encoder.pad_id, *encoder.stop_ids}
     occurring = [(token, number) for token, number in by_number if number not in special or number in used]
     unknown = [repr(token) for token, number in occurring if number >= embedding.num_embeddings]
     if unknown:
         raise UserError(
-            f"model.name_or_path={path}: the model has {embedding.num_embeddings} embeddings, and none for "
+            f"model.name_or_path={backbone.path}: the model has {embedding.num_embeddings} embeddings, and none for "
             f"{len(unknown)} tokens of its tokenizer: {some(unknown)}. Take the tokenizer that belongs to the model."
         )
 

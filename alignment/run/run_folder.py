@@ -29,6 +29,7 @@ from alignment.run.stage_records import (
     CHECKPOINTS,
     EACH_FOR_ITSELF,
     FREE_IN_EVALUATION,
+    MEASURED_ENVIRONMENT,
     SECTIONS,
     StageRun,
     changed_rounding,
@@ -183,12 +184,17 @@ class RunFolder:
                 "Choose another run_dir, or pass overwrite=true to make everything again."
             )
         free = () if name == "eval" else ("evaluate",)
+        self._check_same_settings(name, round_number, recipe, free)
+        return not self.has_stale_figures(name, round_number)
+
+    def _check_same_settings(
+        self, name: str, round_number: int | None, recipe: Recipe, free: Sequence[str] = ("evaluate",)
+    ) -> None:
         if changed := self.changed_settings(self.place(name, round_number), recipe, free):
             raise UserError(
                 f"{self.stage(name, round_number)} was made with other settings: {changes(changed)}. "
                 "Put them back, choose another run_dir, or pass overwrite=true to make everything again."
             )
-        return not self.has_stale_figures(name, round_number)
 
     def is_stale_evaluation(self, name: str, round_number: int | None, recipe: Recipe) -> bool:
         """Whether a stage is a finished evaluation of what has changed since, or with other settings than these.
@@ -246,13 +252,19 @@ class RunFolder:
         return {key: values for key, values in counted.items() if not self.manifests.hold_the_same(place, *values)}
 
     def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:
-        """Raise ``UserError`` if the stage is finished, and neither to be made again nor to be measured again."""
-        again = recipe.overwrite or self.is_made_again(name, round_number) or self.has_stale_figures(name, round_number)
-        if self.finished(name, round_number) and not again:
-            raise UserError(
-                f"{self.stage(name, round_number)} is finished. Pass overwrite=true to run it again, "
-                "or choose another run_dir."
-            )
+        """Raise ``UserError`` if the stage is finished, and neither to be made again nor to be measured again.
+
+        One that is measured again keeps the settings that it was made with: others are refused.
+        """
+        if not self.finished(name, round_number) or recipe.overwrite or self.is_made_again(name, round_number):
+            return
+        if self.has_stale_figures(name, round_number):
+            self._check_same_settings(name, round_number, recipe)
+            return
+        raise UserError(
+            f"{self.stage(name, round_number)} is finished. Pass overwrite=true to run it again, "
+            "or choose another run_dir."
+        )
 
     def begin_or_resume(self, name: str, recipe: Recipe, round_number: int, *, inputs: Sequence[Path]) -> StageRun:
         """Go on with a stage that was stopped after a checkpoint, else begin it.
@@ -271,9 +283,9 @@ class RunFolder:
         stopped = (folder / "inputs.json").is_file() and bool(work)
         if not stopped or recipe.overwrite:
             return self.begin(name, recipe, round_number, inputs=inputs)
-        others = changed_settings(folder, name, recipe)
-        changed = [changes(others)] if others else []
-        changed += self.inputs.changed_since(self.place(name, round_number), read_json(folder / "inputs.json"), inputs)
+        others, place = changed_settings(folder, name, recipe), self.place(name, round_number)
+        before = read_json(folder / "inputs.json")
+        changed = [*([changes(others)] if others else []), *self.inputs.changed_since(place, before, inputs)]
         if changed:
             raise UserError(
                 f"{folder} was stopped half-way, and what it was started with has changed since: {', '.join(changed)}. "
@@ -283,8 +295,10 @@ class RunFolder:
         if rounding := changed_rounding(folder, recipe):
             _note_rounding(folder, changes(rounding))
             save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
-        note_running(self.root, self.place(name, round_number))
-        return self.stage_run(name, recipe, round_number)
+        note_running(self.root, place)
+        stage = self.stage_run(name, recipe, round_number)
+        stage.has_stale_figures = bool(self.inputs.changed_figures_since(place, before, inputs))
+        return stage
 
     def stage_run(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
         """A stage that another process has begun, with this process seeded for it."""
@@ -336,6 +350,7 @@ class RunFolder:
         """Start to measure a finished stage again, in a copy of what it made; its time and memory stay on record."""
         before = self.result(name, round_number)
         folder = copy_to_measure(self.stage(name, round_number))
+        write_json(folder / MEASURED_ENVIRONMENT, environment(recipe.seed))
         note_running(self.root, self.place(name, round_number))
         self.seed(name, recipe, round_number)
         return StageRun(name=self.place(name, round_number), folder=folder, before=before)

@@ -16,7 +16,7 @@ from typing import Any
 
 from alignment.files import read_object
 from alignment.run.manifest import Manifests
-from alignment.run.stage_records import content_hash
+from alignment.run.stage_records import MEASURED_ENVIRONMENT, content_hash
 from alignment.run.stage_replacement import RESULT
 
 INPUT_STAGES = {
@@ -34,7 +34,16 @@ TRAINED_ON = {("reward", "annotate"): (COMPARISONS,)}
 """(stage, stage that it reads) -> the files that it is made from; else all but ``RECORDS``."""
 MEASURED_ON = {("reward", "annotate"): (HELDOUT_COMPARISONS,)}
 """(stage, stage that it reads) -> the files that decide its figures alone."""
-RECORDS = ("env.json", "config.yaml", "inputs.json", "not_bit_exact.json", "metrics.jsonl", RESULT, f"*/{RESULT}")
+RECORDS = (
+    "env.json",
+    MEASURED_ENVIRONMENT,
+    "config.yaml",
+    "inputs.json",
+    "not_bit_exact.json",
+    "metrics.jsonl",
+    RESULT,
+    f"*/{RESULT}",
+)
 """Files of a stage that tell of it, and that no later stage but the evaluation is made from."""
 BY_FILE = "files:"
 """Before the hash of the files of a stage that another one reads."""
@@ -102,13 +111,25 @@ class StageInputs:
         """
         now = self.begun_with(stage, files)
         changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-        stages = self.made_from(stage)
-        measured = {f"{name}/{file}" for name in stages for file in MEASURED_ON.get((_name(stage), _name(name)), ())}
+        stages, measured = self.made_from(stage), self._measured_files(stage)
         return [
             key
             for key in changed
             if key not in measured and not (key in stages and self._is_same(key, before.get(key), now[key]))
         ]
+
+    def changed_figures_since(self, stage: str, before: Mapping[str, str], files: Sequence[Path]) -> list[str]:
+        """What a half-done stage measures on, and what is another than when it was begun; arguments as above."""
+        now = self.begun_with(stage, files)
+        return [key for key in self._measured_files(stage) if before.get(key) != now.get(key)]
+
+    def _measured_files(self, stage: str) -> set[str]:
+        """The files of the run that decide the figures of a stage alone, by their place in it."""
+        return {
+            f"{name}/{file}"
+            for name in self.made_from(stage)
+            for file in MEASURED_ON.get((_name(stage), _name(name)), ())
+        }
 
     def begun_with(self, stage: str, files: Sequence[Path]) -> dict[str, str]:
         """Hashes of the stages and files that a stage, ``round-1/ppo`` say, is made from."""

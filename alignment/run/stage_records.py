@@ -31,6 +31,8 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 """How a stage tells where it stands: called with the steps done, the steps in all, and the latest figures."""
 CHECKPOINTS = "checkpoints"
 """Of a stage, inside its folder."""
+MEASURED_ENVIRONMENT = "measured_env.json"
+"""In a stage's folder, what it was measured again with; ``env.json`` is what it was made with."""
 
 
 @dataclass
@@ -42,6 +44,8 @@ class StageRun:
     started: float = field(default_factory=time.monotonic)
     before: Mapping[str, Any] = field(default_factory=dict)
     """The result that it has already, where it is only measured again."""
+    has_stale_figures: bool = False
+    """Whether parts of it that are finished were measured on something else than there is now."""
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
@@ -281,7 +285,7 @@ def _commit() -> str | None:
 
 
 HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
-NOT_HASHED = {"env.json", "metrics.jsonl", "checkpoints"}
+NOT_HASHED = {"env.json", MEASURED_ENVIRONMENT, "metrics.jsonl", "checkpoints"}
 
 
 def content_hash(path: Path) -> str:

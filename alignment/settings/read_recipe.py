@@ -145,8 +145,8 @@ def _explain(item: Any, kind: type[Section], given: Sequence[str]) -> str:
     typed = any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in given)
     where = "given on the command line" if typed else "given"
     if item["type"] != "extra_forbidden":
-        shown = "" if isinstance(item["input"], dict) else f" ({where}: {str(item['input'])[:60]})"
-        return f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}"
+        value = "" if isinstance(item["input"], dict) else f": {str(item['input'])[:60]}"
+        return f"{key}: {item['msg'].removeprefix('Value error, ')} ({where}{value})"
     known = list(_section_at(kind, location[:-1]).model_fields)
     nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
     hint = f"did you mean {'.'.join([*location[:-1], nearest[0]])}?" if nearest else f"known: {', '.join(known)}"

@@ -21,7 +21,8 @@ from alignment.data.splits import check_heldout_apart
 from alignment.errors import UserError
 from alignment.files import resolve
 from alignment.models.backbone import Backbone, Role
-from alignment.models.pretrained import dtype_name, load_base
+from alignment.models.model_places import find_model
+from alignment.models.pretrained import check_trainable, dtype_name, load_base
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
 from alignment.settings.sections import TOY_MODEL, DataSection, ModelSection
@@ -176,7 +177,9 @@ def policy_names(folder: RunFolder) -> list[str]:
 
 def load_backbone(folder: RunFolder, settings: ModelSection) -> Backbone:
     """The SFT model of a run as the frozen base of all roles."""
-    return load_base(folder.require("sft"), settings)
+    backbone = load_base(folder.require("sft"), settings)
+    check_trainable(backbone, settings)
+    return backbone
 
 
 def load_policy(folder: RunFolder, backbone: Backbone, name: str) -> Policy:
@@ -226,6 +229,12 @@ def base_model_path(recipe: Recipe, folder: RunFolder) -> str:
 
 
 def base_of_sft(recipe: Recipe, folder: RunFolder) -> str:
-    """The base that SFT was trained on: of a name on the Hub, that commit, whatever the Hub has by that name since."""
-    used = folder.result("sft").get("hub_snapshot")
-    return used if used is not None and Path(used).is_dir() else base_model_path(recipe, folder)
+    """The base that SFT was trained on: of a name on the Hub, that commit, whatever the Hub has by that name since.
+
+    Raises:
+        UserError: neither this machine's cache nor the Hub has that commit.
+    """
+    used = folder.result("sft").get("hub_snapshot") if folder.finished("sft") else None
+    if used is None or Path(used).is_dir():
+        return used or base_model_path(recipe, folder)
+    return str(find_model(recipe.model.name_or_path, commit=Path(used).name))

@@ -7,10 +7,10 @@ made on: a checkpoint that is chosen by the prompts it is reported on looks bett
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from alignment.data.jsonl_and_raw_rows import ReadReport, read_jsonl
-from alignment.data.readers import load_demonstrations
+from alignment.data.readers import load_comparisons, load_demonstrations
 from alignment.data.records import Comparison, Prompt
 from alignment.data.splits import answered_prompts, check_heldout_apart, dialogue_key, split_by_conversation
 from alignment.errors import UserError
@@ -104,27 +104,50 @@ def selected_by(recipe: Recipe) -> str:
     return f"{recipe.data.selection_share:g} of data.prompts" if given is None or _selects_by_share(recipe) else given
 
 
-def check_unseen(recipe: Recipe, folder: RunFolder, round_number: int) -> None:
+def check_unseen(recipe: Recipe, folder: RunFolder, round_number: int) -> list[str]:
     """Raise ``UserError`` where a held-out prompt is among what a run was trained on: its file may have changed since.
 
     Args:
         recipe: of the evaluation.
         folder: the run.
         round_number: the round that is evaluated; those before count too.
+
+    Returns:
+        What was trained on and could not be looked at: files that are no longer there, data sets of the Hub.
     """
-    demonstrations = resolve(recipe.sft.data)
-    if demonstrations.is_file():
-        found, _ = load_demonstrations(
-            str(demonstrations), format=recipe.sft.format, on_error=recipe.data.on_error, unused=recipe.data.unused
-        )
-        check_against_heldout(recipe, answered_prompts(found), name=str(demonstrations))
+    reading: dict[str, Any] = {"on_error": recipe.data.on_error, "unused": recipe.data.unused}
+    unseen: list[str] = []
+    # What the run has collected.
     for number in range(1, round_number + 1):
         comparisons = folder.stage("annotate", number) / COMPARISONS
         if comparisons.is_file():
             compared = read_jsonl(comparisons, Comparison)[0]
             check_against_heldout(recipe, (item.prompt for item in compared), name=str(comparisons))
+    # Demonstrations, and comparisons of files.
+    if (file := resolve(recipe.sft.data)).is_file():
+        found, _ = load_demonstrations(str(file), format=recipe.sft.format, **reading)
+        check_against_heldout(recipe, answered_prompts(found), name=str(file))
+    else:
+        unseen.append(recipe.sft.data)
+    for name in recipe.reward.models if folder.finished("reward", round_number) else ():
+        section = recipe.reward.of(name)
+        for source in source_names(section.data):
+            if source == COLLECTED:
+                continue
+            if (file := resolve(source)).is_file():
+                pairs, _ = load_comparisons(str(file), dimension=name, format=section.format, **reading)
+                train, _ = split_by_conversation(pairs, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
+                check_against_heldout(recipe, (item.prompt for item in train), name=str(file))
+            else:
+                unseen.append(source)
+    # Prompts that the policy answered; they are checked as they are read.
     if any(folder.finished(name, round_number) for name in ("rejection", "ppo")):
-        training_prompts(recipe, folder, round_number)  # checked as they are read
+        files = [recipe.data.prompts, *([] if _selects_by_share(recipe) else [recipe.data.selection_prompts])]
+        gone = [file for file in files if file not in (None, HELDOUT) and not resolve(str(file)).is_file()]
+        if not gone:
+            training_prompts(recipe, folder, round_number)
+        unseen += map(str, gone)
+    return list(dict.fromkeys(unseen))
 
 
 def prompts_of_run(root: Path) -> PromptSet:

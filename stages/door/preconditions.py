@@ -116,7 +116,7 @@ def check_evaluate(recipe: Recipe, round_number: int = 1) -> None:
     """There are policies to judge, and held-out prompts to judge them on."""
     folder = RunFolder(recipe.run_dir)
     folder.require("sft")
-    for name in ("reward", "rejection", "ppo"):
+    for name in ("annotate", "reward", "rejection", "ppo"):
         if folder.finished(name, round_number):
             folder.require(name, round_number, with_figures=True)
     folder.check_not_finished("eval", recipe, round_number)

@@ -37,7 +37,7 @@ from alignment.workflow.prompts_and_policies import (
 )
 from alignment.workflow.training_prompts import check_unseen
 from stages.door.preconditions import check_evaluate
-from stages.door.progress_and_exit import progress, say_left_out
+from stages.door.progress_and_exit import progress, say, say_left_out
 from stages.evaluate.report_figures import assemble_report, check_readable
 from stages.evaluate.training_curve import snapshots
 
@@ -48,7 +48,8 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     folder = RunFolder(recipe.run_dir)
     check_evaluate(recipe, round_number)
     check_readable(folder, round_number)
-    check_unseen(recipe, folder, round_number)
+    if unseen := check_unseen(recipe, folder, round_number):
+        say(f"not compared with the held-out prompts, for it is not here: {', '.join(unseen)}")
     prompts, left_out = heldout_prompts(recipe.data)
     gold = recipe.evaluate.judge == "gold"
     if gold:

@@ -66,6 +66,8 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
                 folder.seed(f"reward/{name}", recipe, round_number)  # the same model without the one before
                 write_json(done, train_one(recipe, stage, new_model(recipe, backbone, name), item, name, stop))
                 stop.obey()
+            elif stage.has_stale_figures:  # it was measured before a stop, on other held-out pairs
+                measure_one(recipe, backbone, item, stage.folder / name)
             results[name] = read_json(done)
         result = folder.finish(stage, {"models": results}, inputs=inputs)
         stage.remove_checkpoints()
@@ -96,13 +98,24 @@ def measure_again(
     """
     with folder.lock():
         stage = folder.begin_measuring("reward", recipe, round_number)
-        results: dict[str, Any] = {}
         for name, item in data.items():
-            model = RewardModel.load(backbone, name, stage.folder / name)
-            done = stage.folder / name / RESULT
-            results[name] = {**read_json(done), "left_out": item.left_out, **heldout_figures(recipe, model, item, name)}
-            write_json(done, results[name])
+            measure_one(recipe, backbone, item, stage.folder / name)
+        results = {name: read_json(stage.folder / name / RESULT) for name in data}
         return folder.finish(stage, {"models": results}, inputs=inputs)
+
+
+def measure_one(recipe: Recipe, backbone: Backbone, data: Encoded, folder: Path) -> None:
+    """Measure a finished reward model on the held-out pairs that there are now, and write its result anew.
+
+    Args:
+        recipe: as it was trained with.
+        backbone: the SFT model.
+        data: its comparisons as token ids.
+        folder: the model's.
+    """
+    model = RewardModel.load(backbone, folder.name, folder)
+    figures = heldout_figures(recipe, model, data, folder.name)
+    write_json(folder / RESULT, {**read_json(folder / RESULT), "left_out": data.left_out, **figures})
 
 
 def train_one(

@@ -21,7 +21,7 @@ from alignment.files import resolve
 from alignment.models.backbone import save_model
 from alignment.models.model_places import folder_of
 from alignment.models.optimizer_and_trainer import check_trainer_settings
-from alignment.models.pretrained import load_base, merge_and_save
+from alignment.models.pretrained import check_trainable, load_base, merge_and_save
 from alignment.models.sft_trainer import train_sft
 from alignment.models.weights_from_files import some
 from alignment.run.run_folder import RunFolder
@@ -45,6 +45,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     check_trainer_settings(recipe.sft.trainer, SFTConfig, section="sft.trainer")
     # Load the base model and encode the demonstrations for it.
     backbone = load_base(base, recipe.model)
+    check_trainable(backbone, recipe.model)
     if backbone.unexpected_weights:
         say(f"{base}: weights that the model has no use for are left out: {some(backbone.unexpected_weights)}")
     limit = min(recipe.sft.max_length_tokens, backbone.context_tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 
 import huggingface_hub
@@ -47,25 +48,45 @@ def test_it_is_asked_once_and_for_seconds(monkeypatch: pytest.MonkeyPatch) -> No
     assert not huggingface_hub.is_offline_mode()
 
 
-def test_where_it_does_not_answer_nothing_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``owner/name`` is in the cache, as a model."""
+    (tmp_path / "models--owner--name").mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+
+
+def test_where_it_cannot_be_reached_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, ConnectionError("no route"))
-    assert str(why_not_there("model", "owner/name")) == "no route"
+    assert str(why_not_there("model", "owner/other")) == "no route"
+    assert not huggingface_hub.is_offline_mode(), "something else may be had by then"
+
+
+def test_what_is_in_the_cache_is_used_without_asking_again(cached: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, ConnectionError("no route"))
+    assert why_not_there("model", "owner/name") is None
     assert huggingface_hub.is_offline_mode()
+
+
+def test_a_slow_answer_is_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, TimeoutError("5 s"))
+    assert why_not_there("model", "owner/other") is None
+    assert not huggingface_hub.is_offline_mode()
 
 
 def test_a_name_that_it_does_not_have_is_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, not_found())
-    assert "no such repository" in str(why_not_there("model", "owner/name"))
+    assert "no such repository" in str(why_not_there("model", "owner/other"))
     assert not huggingface_hub.is_offline_mode()
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route"), not_found()])
-def test_a_model_in_the_cache_is_there_whatever_the_hub_says(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_in_the_cache_is_there_whatever_the_hub_says(
+    error: Exception, cached: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers(monkeypatch, error)
-    with pytest.raises(UserError, match=r"model\.x=owner/name: there is no such folder, and as a name on the Hub: no "):
-        check_there("owner/name", "model.x=owner/name")
-    monkeypatch.setattr(model_places, "folder_of", lambda name: f"cache/{name}")
     check_there("owner/name", "model.x=owner/name")
+    with pytest.raises(UserError, match=r"model\.x=owner/other: .* as a name on the Hub: no "):
+        check_there("owner/other", "model.x=owner/other")
 
 
 def test_a_folder_asks_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

@@ -153,7 +153,9 @@ def test_the_stage_pauses_with_the_address_and_trains_on_exactly_what_people_sai
     with store.read() as connection:
         queued = connection.execute(select(item).where(item.c.source == "queue")).all()
     assert {(row.priority, row.overlap) for row in queued} == {(PRIORITY, 0)}  # first of all, and gone at the end
-    assert outcome[0]["left_out"].get("answers equal or empty", 0) == 14 + 12 + 5 + 5 - len(queued)
+    left_out = outcome[0]["left_out"]
+    unusable = [left_out.get(f"{part}answers equal or empty", 0) for part in ("", "held-out pairs, ")]
+    assert sum(unusable) == 14 + 12 + 5 + 5 - len(queued)
     result = train_reward_models.run(recipe)
     trained = result["models"]["helpfulness"]["n_train"], result["models"]["safety"]["n_train"]
     by_dimension = {d: sum(r.dimension == d for r in written["train"]) for d in ("helpfulness", "safety")}
@@ -334,7 +336,11 @@ def test_what_was_said_and_is_not_taken_is_counted(recipe: Recipe, room: Room) -
     with room.store.write() as connection:
         connection.execute(update(annotator).values(username="ben"))
     found = judged(room, recipe)
-    assert found.left_out == {"answers equal or empty": 2, "prefers the unsafe answer": 4}
+    assert found.left_out == {
+        "answers equal or empty": 2,
+        "prefers the unsafe answer": 2,
+        "held-out pairs, prefers the unsafe answer": 2,
+    }
     assert Counter(record.dimension for record in found.comparisons["train"]) == {"helpfulness": 4, "safety": 2}
 
 

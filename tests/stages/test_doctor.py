@@ -22,6 +22,7 @@ from alignment.rl.health.health_history import HealthSettings
 from alignment.rl.health.health_watch import Finding, examine
 from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import rollout_metrics
+from alignment.run.run_folder import RunFolder
 from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
@@ -328,9 +329,8 @@ class TestRewardModelsThatDoNotFit:
         assert list(found) == ["safety model"] and said in found["safety model"]
 
     def test_those_of_another_sft_model(self, ready: Path) -> None:
-        result = ready / "run/sft/result.json"
-        result.write_text(json.dumps({**json.loads(result.read_text()), "output": "another"}))
-        without_manifests(ready / "run")
+        spoil_weights(ready / "run/sft/model.safetensors", 0.5)
+        RunFolder(ready / "run").manifests.accept("sft")
         found = only(recipe_in(ready), "problem")
         assert list(found) == ["helpfulness model", "safety model"]
         assert "was made before the present sft" in found["safety model"]

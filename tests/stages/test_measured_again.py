@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from stage_fixtures import outcome, reduced_recipe
@@ -135,3 +135,49 @@ def test_a_kill_while_it_is_measured_again_leaves_what_was_there(
     assert trained(run) == before
     assert read_json(run / "round-1" / "reward" / "result.json")["models"] != result["models"]
     assert not list(run.rglob("*.measured"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [(collect, "annotate.temperatures=[0.9,1.1]"), (train_reward_models, "reward.helpfulness.epochs=3")],
+)
+def test_other_settings_than_it_was_made_with_are_refused(
+    stage: Any, setting: str, own: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_the_last_line(own)
+    if stage is train_reward_models:
+        collect.run(recipe_of(own, files))
+    before = trained(own / "run")
+    code, shown = outcome(lambda: stage.run(recipe_of(own, files, setting)), capsys)
+    assert code == 2 and f"was made with other settings: {setting.partition('=')[0]}=" in shown
+    assert trained(own / "run") == before
+
+
+def test_what_was_measured_before_a_stop_is_measured_again(
+    own: Path, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Helpfulness is done when the stage is stopped; then the held-out pairs are others."""
+    run = Path(shutil.copytree(own / "run", tmp_path / "run"))
+    shutil.rmtree(run / "round-1" / "reward")
+    recipe = recipe_of(own, files).model_copy(update={"run_dir": str(run)})
+    plain = train_reward_models.train_one
+
+    def stopped(recipe: Recipe, stage: Any, model: Any, data: Any, name: str, stop: Any) -> Any:
+        if name == "safety":
+            raise KeyboardInterrupt
+        return plain(recipe, stage, model, data, name, stop)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_reward_models, "train_one", stopped)
+        train_reward_models.run(recipe)
+    first = read_json(run / "round-1" / "reward" / "helpfulness" / "result.json")
+    drop_the_last_line(own)
+    collect.run(recipe)
+    train_reward_models.run(recipe)
+    helpfulness = read_json(run / "round-1" / "reward" / "result.json")["models"]["helpfulness"]
+    assert {key: helpfulness[key] for key in OF_TRAINING} == {key: first[key] for key in OF_TRAINING}
+    assert helpfulness["score_histograms"] != first["score_histograms"]
+    # As it is where both were measured on them.
+    run_stages.run(recipe_of(own, files))
+    whole = read_json(own / "run" / "round-1" / "reward" / "result.json")["models"]["helpfulness"]
+    assert helpfulness == whole

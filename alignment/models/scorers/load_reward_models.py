@@ -94,11 +94,15 @@ def load_reward_model(
 
 
 def base_of_adapter(folder: Path) -> str:
-    """The base that a reward model's adapter was trained on: where it says, or beside it in a run that was moved."""
+    """The base that a reward model's adapter was trained on: the SFT model of the run that it lies in, or as it says.
+
+    Where a run was moved, another one may lie by now where its base was.
+    """
     named = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path"))
-    run = Path(*folder.resolve().parts[:-3])  # of RUN/round-1/reward/safety
-    moved = not Path(named).is_dir() and Path(named).name == "sft" and (run / "sft" / "config.json").is_file()
-    return str(run / "sft") if moved else named
+    *run, number, stage, _ = folder.resolve().parts  # RUN, round-1, reward, safety
+    own = Path(*run) / "sft"
+    lies_in_a_run = number.startswith("round-") and stage == "reward" and (own / "config.json").is_file()
+    return str(own) if lies_in_a_run and Path(named).name == "sft" else named
 
 
 class Reencoded:

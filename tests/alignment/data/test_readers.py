@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from alignment.data import jsonl_and_raw_rows
 from alignment.data.formats.alpaca import alpaca_eval_grade
 from alignment.data.formats.hh import parse_transcript
 from alignment.data.formats.row_format import (
@@ -401,6 +402,7 @@ def test_hub_names(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ConnectionError("Couldn't reach the Hub\nand a long trace")
         return [ALPACA, {**ALPACA, "output": 3, "chosen": 3}]
 
+    monkeypatch.setattr(jsonl_and_raw_rows, "why_not_there", lambda kind, name: None)
     monkeypatch.setattr(datasets, "load_dataset", answer)
     records, report = load_demonstrations("owner/some.set:test", on_error="skip")
     assert [record.id for record in records] == ["some.set:test-000001"]

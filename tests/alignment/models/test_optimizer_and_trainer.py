@@ -85,6 +85,17 @@ class TestBfloat16:
             assert torch.equal(master, other)
             assert torch.equal(one, other.bfloat16())
 
+    def test_gradients_that_are_taken_one_after_the_other_are_summed_in_float32(self) -> None:
+        parameter = nn.Parameter(torch.zeros(1).bfloat16())
+        optimizer = MasterWeightAdamW([{"params": [parameter]}], lr=1.0)
+        for gradient in (1.0, 2**-9):  # 1 + 2^-9 is 1 in bfloat16
+            parameter.grad = torch.tensor([gradient]).bfloat16()
+            optimizer.weights.take_gradients()
+        (master,) = optimizer.weights.masters
+        assert master.grad is not None and master.grad.tolist() == [1 + 2**-9] and parameter.grad is None
+        optimizer.step()
+        assert master.grad is None, "the next step begins anew, whoever clears the model's gradients"
+
     def test_a_gradient_clipped_in_the_model_is_what_is_stepped_with(self) -> None:
         parameter = nn.Parameter(torch.zeros(2).bfloat16())
         optimizer = MasterWeightAdamW([{"params": [parameter]}], lr=1.0, eps=1.0, betas=(0.0, 0.0), weight_decay=0.0)
