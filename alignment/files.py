@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there; reading text and JSON; and the recipes and tables that are shipped.
+"""Files and folders: whole or not there, text and JSON, hashes of what they hold, recipes and tables that are shipped.
 
 In a checkout the recipes and the toy data are the folders ``configs/`` and ``data/`` beside this package. A wheel
 carries ``configs/`` and ``data/toy/`` in ``alignment/_resources/`` (see ``force-include`` in ``pyproject.toml``), so
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -142,6 +143,33 @@ def open_text(path: Path) -> Iterator[TextIO]:
         raise UserError(f"{path}: the gzip file is damaged or cut off ({error}). Fetch it again.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+
+
+HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
+NOT_HASHED = {"env.json", "measured_env.json", "metrics.jsonl", "checkpoints"}
+"""What a stage writes that differs between two equal runs: the environment, metrics with their times, checkpoints."""
+
+
+def content_hash(path: Path) -> str:
+    """A short SHA-256 of a file, or of the weights and records in a folder.
+
+    What differs between two equal runs does not count (``NOT_HASHED``).
+
+    A path that is not there, such as the Hub name of a data set, has the hash of nothing.
+    """
+    digest = hashlib.sha256()
+    inside = (
+        file
+        for file in path.rglob("*")
+        if file.suffix in HASHED_SUFFIXES and not NOT_HASHED.intersection(file.relative_to(path).parts)
+    )
+    files = sorted(inside) if path.is_dir() else [path] if path.is_file() else []
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 DISTRIBUTION = "tandem-rlhf"

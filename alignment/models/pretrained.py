@@ -36,11 +36,11 @@ from alignment.data.chat_template import with_date
 from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import Encoder
 from alignment.errors import UserError
+from alignment.files import content_hash
 from alignment.machine.device_and_processes import pick_device
 from alignment.models.backbone import Backbone, save_model
 from alignment.models.model_places import check_there, why_not
 from alignment.models.weights_from_files import Loaded, check_complete, load_weights, some
-from alignment.run.stage_records import content_hash
 from alignment.settings.sections import ModelSection
 
 LOGIT_TRANSFORMS = (

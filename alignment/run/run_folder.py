@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
-from alignment.files import read_json, read_object, write_json
+from alignment.files import content_hash, read_json, read_object, write_json
 from alignment.run.commands import command
 from alignment.run.run_lock import RunLock, forget_running, note_running
 from alignment.run.run_recipe import changes, keep_recipe
@@ -34,7 +34,6 @@ from alignment.run.stage_records import (
     StageRun,
     changed_rounding,
     changed_settings,
-    content_hash,
     environment,
     files_named,
     within,

@@ -14,9 +14,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from alignment.files import read_object
+from alignment.files import content_hash, read_object
 from alignment.run.manifest import Manifests
-from alignment.run.stage_records import MEASURED_ENVIRONMENT, content_hash
+from alignment.run.stage_records import MEASURED_ENVIRONMENT
 from alignment.run.stage_replacement import RESULT
 
 INPUT_STAGES = {

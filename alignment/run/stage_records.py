@@ -1,12 +1,11 @@
 """A stage at work (its folder and log of metrics), and what is on record of it.
 
-On record: the settings and earlier stages that decide its result, versions, commit, processor, hashes of content; and
-reading metrics back.
+On record: the settings and earlier stages that decide its result, versions, commit, processor; and reading metrics
+back.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -27,8 +26,6 @@ from alignment.settings.read_recipe import default_of, value_at
 from alignment.settings.recipe import Recipe
 from alignment.settings.sections import HELDOUT
 
-OnStep = Callable[[int, int, dict[str, float]], None]
-"""How a stage tells where it stands: called with the steps done, the steps in all, and the latest figures."""
 CHECKPOINTS = "checkpoints"
 """Of a stage, inside its folder."""
 MEASURED_ENVIRONMENT = "measured_env.json"
@@ -282,29 +279,3 @@ def _commit() -> str | None:
     except OSError:
         return None
     return git.stdout.strip() or None
-
-
-HASHED_SUFFIXES = {".safetensors", ".json", ".jsonl"}
-NOT_HASHED = {"env.json", MEASURED_ENVIRONMENT, "metrics.jsonl", "checkpoints"}
-
-
-def content_hash(path: Path) -> str:
-    """A short SHA-256 of a file, or of the weights and records in a folder.
-
-    What differs between two equal runs does not count: the environment, metrics with their times, checkpoints.
-
-    A path that is not there, such as the Hub name of a data set, has the hash of nothing.
-    """
-    digest = hashlib.sha256()
-    inside = (
-        file
-        for file in path.rglob("*")
-        if file.suffix in HASHED_SUFFIXES and not NOT_HASHED.intersection(file.relative_to(path).parts)
-    )
-    files = sorted(inside) if path.is_dir() else [path] if path.is_file() else []
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]

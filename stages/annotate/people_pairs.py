@@ -13,9 +13,8 @@ from typing import get_args
 from alignment.data.encoded_dialogues import MARKED, EncodedPrompt, has_mark
 from alignment.data.records import HELDOUT_PAIRS, Dimension, Part, Prompt, SampledAnswer
 from alignment.errors import UserError
-from alignment.files import read_json, write_json
+from alignment.files import content_hash, read_json, write_json
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import content_hash
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import Policy, load_backbone, load_policy, newest_before, with_room
 from annotation_ui.exchange.rounds import PRIORITY, Goal

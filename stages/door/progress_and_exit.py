@@ -27,8 +27,7 @@ from stages.door.machine_faults import fault_of_the_machine
 
 if TYPE_CHECKING:  # the command ``tandem``, which only lists the stages, needs none of it
     from alignment.data.jsonl_and_raw_rows import ReadReport
-    from alignment.machine.device_and_processes import Processes
-    from alignment.run.stage_records import OnStep
+    from alignment.machine.device_and_processes import OnStep, Processes
 
 DESK = "desk"
 """Name of the command that is ``python -m annotation_ui``."""

@@ -19,8 +19,9 @@ from typing import Any
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.files import flush, write_json
 from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from alignment.machine.device_and_processes import OnStep
 from alignment.rl.ppo import PPO, NonFiniteError
-from alignment.run.stage_records import CHECKPOINTS, OnStep, StageRun
+from alignment.run.stage_records import CHECKPOINTS, StageRun
 from alignment.settings.ppo_sections import PPOSection
 from stages.door.progress_and_exit import StopRequest, deferred_stop, progress, say
 from stages.ppo.round_inputs import Round

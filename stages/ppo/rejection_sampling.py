@@ -23,6 +23,7 @@ from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.readers import load_demonstrations
 from alignment.errors import UserError
 from alignment.files import resolve
+from alignment.machine.device_and_processes import OnStep
 from alignment.models.backbone import Backbone
 from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.sampling.batch_sampling import answer_prompts
@@ -32,7 +33,7 @@ from alignment.reward.gate import gate_named
 from alignment.rl.heldout_answers import SCORING_BATCH
 from alignment.rl.rejection import Candidate, Winner, encode_winner, order_of_merit, pick_winners
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import OnStep, StageRun
+from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import encoded_for, load_policy, newest_before
 from stages.door.progress_and_exit import progress

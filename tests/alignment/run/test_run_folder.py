@@ -16,9 +16,9 @@ import torch
 
 from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.errors import UserError
-from alignment.files import read_json, write_json
+from alignment.files import content_hash, read_json, write_json
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import content_hash, environment
+from alignment.run.stage_records import CHECKPOINTS, MEASURED_ENVIRONMENT, environment
 from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
 
@@ -117,7 +117,9 @@ def test_the_ledger_gets_one_line_a_finished_stage_with_content_hashes(tmp_path:
 def test_a_folders_hash_follows_its_weights_and_records_only(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("weights")
     before = content_hash(tmp_path)
-    (tmp_path / "notes.txt").write_text("not hashed")
+    (tmp_path / CHECKPOINTS).mkdir()
+    for name in ("notes.txt", "env.json", MEASURED_ENVIRONMENT, "metrics.jsonl", f"{CHECKPOINTS}/state.safetensors"):
+        (tmp_path / name).write_text("not hashed")
     assert content_hash(tmp_path) == before
     (tmp_path / "model.safetensors").write_text("other weights")
     assert content_hash(tmp_path) != before
