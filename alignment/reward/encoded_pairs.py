@@ -1,4 +1,4 @@
-"""Comparisons as token ids with their labels, alone and in batches.
+"""Comparisons as token ids with their labels, alone and in batches; and whether they have what a model is to learn.
 
 Shapes: B pairs, T tokens of a prompt and its two answers.
 """
@@ -15,8 +15,10 @@ import torch
 from alignment.data.encoded_dialogues import EncodedAnswer, Encoder
 from alignment.data.records import Comparison
 from alignment.errors import UserError
+from alignment.models.heads.base_head import RewardHead
 from alignment.models.shared_prompts import pack_answers
 from alignment.reward.losses import STRENGTHS, grade_values, margin_table
+from alignment.settings.reward_sections import RewardModelSection
 
 
 @dataclass(frozen=True)
@@ -137,3 +139,62 @@ class PairCollator:
             "safe": torch.tensor([pair.chosen_safe for pair in pairs] + [pair.rejected_safe for pair in pairs]),
             "labelled": torch.tensor([pair.labelled for pair in pairs] * 2),
         }
+
+
+def check_usable(
+    comparisons: Sequence[Comparison], settings: RewardModelSection, head: RewardHead, *, name: str
+) -> None:
+    """Refuse settings that these comparisons cannot fill: a margin nobody graded would be ignored without a word.
+
+    Args:
+        comparisons: what to train on.
+        settings: of the reward model.
+        head: its reward head, which knows the objectives that it has scores for.
+        name: the model's section under ``reward`` in the recipe, for the messages.
+
+    Raises:
+        UserError: a margin or strengths without a grade; the safety loss without labels or with labels of one kind;
+            comparisons about what the head has no score for, or none about what it has.
+    """
+    section, total = f"reward.{name}", len(comparisons)
+    # Margins and strengths need grades.
+    graded = any(item.grade is not None for item in comparisons)
+    if not graded and any(margin_table(settings.margin).values()):
+        raise UserError(
+            f"{section}.margin={settings.margin} needs graded comparisons, and none of {total} has a grade. "
+            f"Pass {section}.margin=none."
+        )
+    if not graded and settings.loss == "scaled":
+        raise UserError(
+            f"{section}.loss=scaled weighs by the grade, and none of {total} comparisons has one. "
+            f"Pass {section}.loss=ranking."
+        )
+    # The safety loss needs both kinds of label, and each objective of the head needs comparisons.
+    if settings.safety_weight:
+        _check_labels(comparisons, f"{section}.safety_weight")
+    if head.objectives is not None:
+        _check_objectives(comparisons, head.objectives)
+
+
+def _check_labels(comparisons: Sequence[Comparison], key: str) -> None:
+    labels = [item.safety for item in comparisons if item.safety is not None]
+    kinds = {safe for label in labels for safe in (label.chosen_safe, label.rejected_safe)}
+    if len(kinds) < 2:
+        found = "none of them has a safety label"
+        if labels:
+            found = f"all {2 * len(labels)} labelled answers are {'safe' if True in kinds else 'unsafe'}"
+        raise UserError(
+            f"{key} needs safe and unsafe answers to tell apart, and of {len(comparisons)} comparisons {found}. "
+            f"Pass {key}=0 to train without the safety loss."
+        )
+
+
+def _check_objectives(comparisons: Sequence[Comparison], known: Sequence[str]) -> None:
+    found = {item.objective or item.dimension for item in comparisons}
+    wrong = [(name, "the head has no score for it") for name in sorted(found - set(known))]
+    wrong += [(name, "no comparison is about it") for name in known if name not in found]
+    if wrong:
+        raise UserError(
+            f"reward.head.arguments.objectives={list(known)} does not fit the comparisons: "
+            + "; ".join(f"{name!r}: {why}" for name, why in wrong)
+        )

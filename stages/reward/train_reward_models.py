@@ -26,7 +26,7 @@ from alignment.models.backbone import Backbone
 from alignment.models.heads.known_heads import build_head
 from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
+from alignment.reward.encoded_pairs import EncodedPair, check_usable, encode_pairs
 from alignment.reward.losses import preference_loss_named
 from alignment.reward.pair_scoring import calibrate, evaluate_reward_model
 from alignment.reward.reward_training import train_reward_model
@@ -35,7 +35,7 @@ from alignment.run.stage_records import CHECKPOINTS, StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.plugins import plugin_files
 from alignment.workflow.prompts_and_policies import load_backbone
-from alignment.workflow.reward_data import RewardData, check_usable, data_of_models
+from alignment.workflow.reward_data import RewardData, data_of_models
 from stages.door.preconditions import check_reward
 from stages.door.progress_and_exit import StopRequest, deferred_stop, progress, say
 
