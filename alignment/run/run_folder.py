@@ -21,9 +21,9 @@ from typing import Any
 
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, read_object, write_json
-from alignment.run.commands import command
+from alignment.run.manifest import RESULT
 from alignment.run.run_lock import RunLock, forget_running, note_running
-from alignment.run.run_recipe import changes, keep_recipe
+from alignment.run.run_recipe import changes, command, keep_recipe
 from alignment.run.stage_inputs import StageInputs
 from alignment.run.stage_records import (
     CHECKPOINTS,
@@ -38,7 +38,7 @@ from alignment.run.stage_records import (
     files_named,
     within,
 )
-from alignment.run.stage_replacement import RESULT, beside, copy_to_measure, put_in_place, settle
+from alignment.run.stage_replacement import beside, copy_to_measure, put_in_place, settle
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
 

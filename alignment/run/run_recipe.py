@@ -4,6 +4,8 @@ The first command that makes something writes it: every setting, and under ``mad
 from. A later command without ``--config`` reads it, then its own command line. What another recipe that is named sets
 wins over it; whether a finished stage was made with something else is looked at afterwards
 (``RunFolder.check_settings``).
+
+Also the commands that people are told (``command``): what they gave, for another stage or again.
 """
 
 from __future__ import annotations
@@ -11,7 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,7 @@ RUN_RECIPE = "recipe.yaml"
 """In a run folder."""
 NOT_OF_THE_RUN = ("run_dir", "overwrite")
 """Settings of one command: where the run is now, and whether this time a stage is made again."""
+_GIVEN: ContextVar[tuple[str, ...] | None] = ContextVar("given", default=None)
 
 
 def recipe_of_run(config: str | None, overrides: Sequence[str]) -> tuple[Recipe, str, list[str]]:
@@ -162,3 +168,28 @@ def keep_recipe(root: Path, recipe: Recipe, *, leaving: Sequence[str] = ()) -> N
     origin = recipe.origin._replace(given=tuple(key for key in given if key not in NOT_OF_THE_RUN))
     kept_recipe = Recipe.model_validate(values | {"overwrite": False}).with_origin(origin)
     save_recipe(kept_recipe, file, with_origin=True)
+
+
+@contextmanager
+def called_with(config: str | None, overrides: Sequence[str]) -> Iterator[None]:
+    """While the block runs, commands that are told say what was said on this command line."""
+    token = _GIVEN.set((*(("--config", config) if config else ()), *overrides))
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def command(stage: str, run_dir: Path, *settings: str) -> str:
+    """The command that runs a stage as the present one was called.
+
+    Args:
+        stage: as in ``python -m stages.NAME``.
+        run_dir: the run, named where the present command is not known.
+        settings: ``key=value`` of its own, which take the place of those that were given.
+    """
+    given = _GIVEN.get()
+    words = (f"run_dir={run_dir}",) if given is None else given
+    own = {item.partition("=")[0] for item in settings} | {"overwrite"}
+    kept = [word for word in words if word.partition("=")[0] not in own]
+    return " ".join([f"python -m stages.{stage}", *map(shlex.quote, (*kept, *settings))])

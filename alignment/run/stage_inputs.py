@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.files import content_hash, read_object
-from alignment.run.manifest import Manifests
+from alignment.run.manifest import RESULT, Manifests
 from alignment.run.stage_records import MEASURED_ENVIRONMENT
-from alignment.run.stage_replacement import RESULT
 
 INPUT_STAGES = {
     "base": (),

@@ -11,10 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
-from alignment.run.contents import MANIFEST
+from alignment.run.manifest import MANIFEST, RESULT
 
-RESULT = "result.json"
-"""Written last, and atomically: a stage folder with one is finished."""
 _NEW, _MEASURED, _OLD = ".new", ".measured", ".old"
 
 

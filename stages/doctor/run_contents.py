@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from alignment.errors import UserError
+from alignment.run.manifest import RESULT
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_inputs import INPUT_STAGES
-from alignment.run.stage_replacement import RESULT
 from stages.doctor.output import counted, print_line
 
 

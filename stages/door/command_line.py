@@ -16,8 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from alignment.errors import UserError
-from alignment.run.commands import called_with
-from alignment.run.run_recipe import recipe_of_run
+from alignment.run.run_recipe import called_with, recipe_of_run
 from alignment.run.stage_records import SECTIONS
 from alignment.settings.read_recipe import DEFAULT_RECIPE, MISSING, REQUIRED, leaves, recipe_keys
 from alignment.settings.recipe import Recipe

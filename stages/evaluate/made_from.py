@@ -9,9 +9,9 @@ from typing import Any
 
 from alignment.files import read_object
 from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
+from alignment.run.manifest import RESULT
 from alignment.run.run_folder import RunFolder
 from alignment.run.run_recipe import NOT_OF_THE_RUN, RUN_RECIPE
-from alignment.run.stage_replacement import RESULT
 from alignment.settings.read_recipe import value_at
 from alignment.settings.recipe import Recipe
 

@@ -21,8 +21,8 @@ from alignment.figures.reward_model_figures import score_histograms
 from alignment.files import content_hash, read_json, read_object
 from alignment.models.pretrained import resolve_dtype
 from alignment.report.blocks_and_reward_schema import RewardFigures
+from alignment.run.manifest import RESULT
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_replacement import RESULT
 from alignment.settings.recipe import Recipe
 from stages.evaluate.made_from import data_blocks, files_block, links, memory, recipe_block, timings
 from stages.evaluate.training_curve import Verdicts, curves, notes, ppo_metrics, snapshots

@@ -154,7 +154,7 @@ def test_a_run_that_cannot_be_written_to_is_read(run: RunFolder, monkeypatch: py
     def refuse(*unused: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("alignment.run.contents.write_text", refuse)
+    monkeypatch.setattr("alignment.run.manifest.write_text", refuse)
     assert kept(run)
     assert not (run.root / ".hashes.json").exists()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alignment.run.contents import RECENT_NS, KnownHashes, contents, differences
+from alignment.run.manifest import RECENT_NS, KnownHashes, contents, differences
 
 LONG_AGO_NS = time.time_ns() - 100 * RECENT_NS
 
