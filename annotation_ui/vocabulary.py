@@ -73,6 +73,8 @@ class Pane:
     cut_off: bool = False
 
 
+LOCAL_USER = "local"
+"""The account of the one person on this machine, while nobody has made others."""
 SIMULATED = "sim-"
 """User names of simulated annotators begin with this; nobody else's do."""
 

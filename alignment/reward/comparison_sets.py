@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.data.encoded_dialogues import Encoder, without_marks
+from alignment.data.encoded_dialogues import EncodedAnswer, Encoder, without_marks
 from alignment.data.jsonl_and_raw_rows import ReadReport
 from alignment.data.records import Comparison
 from alignment.errors import UserError
 from alignment.figures.pair_accuracy import Pairs, ScoredPair
 from alignment.figures.reward_model_figures import side_by_side
+from alignment.models.scorers.load_reward_models import Reencoded
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
-from alignment.reward.pair_scoring import can_read, dialogues_of, score_pairs
+from alignment.reward.pair_scoring import dialogues_of, score_pairs
 
 OnAnswers = Callable[[int, int], None]
 
@@ -123,7 +124,7 @@ def _score_readable(
 ) -> dict[int, ScoredPair]:
     """Index in the set -> scored pair, of the pairs that the model can read."""
     dialogues, n = dialogues_of(item.pairs, item.comparisons), len(item.pairs)
-    unread = {place % n for place, dialogue in enumerate(dialogues) if not can_read(model, dialogue)}
+    unread = {place % n for place, dialogue in enumerate(dialogues) if not _can_read(model, dialogue)}
     if unread and not skip_too_long:
         first = item.comparisons[min(unread)].id
         raise UserError(
@@ -133,6 +134,17 @@ def _score_readable(
     kept = [index for index in range(n) if index not in unread]
     pairs, comparisons = [item.pairs[index] for index in kept], [item.comparisons[index] for index in kept]
     return dict(zip(kept, score_pairs(model, pairs, comparisons, batch_size, on_batch=count), strict=True))
+
+
+def _can_read(model: RewardScorer, dialogue: EncodedAnswer) -> bool:
+    """Whether a model beside the shared base gets the answer and not an empty one, as PPO would give it."""
+    if not isinstance(model, Reencoded):
+        return True
+    try:
+        found = model.encode_again(dialogue)
+    except UserError:
+        return False
+    return found.answer_ids != model.encoder.encode_answer(dialogue.messages, "").answer_ids
 
 
 def _common(

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Comparison, Dimension
-from alignment.errors import UserError
 from alignment.figures.pair_accuracy import ScoredPair
 from alignment.figures.reward_model_figures import Figures, reward_figures
-from alignment.models.scorers.load_reward_models import Reencoded
 from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.encoded_pairs import EncodedPair
@@ -146,14 +144,3 @@ def dialogues_of(pairs: Sequence[EncodedPair], comparisons: Sequence[Comparison]
     both = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     prompts = [item.prompt for item in comparisons] * 2
     return [replace(dialogue, messages=prompt) for dialogue, prompt in zip(both, prompts, strict=True)]
-
-
-def can_read(model: RewardScorer, dialogue: EncodedAnswer) -> bool:
-    """Whether a model beside the shared base gets the answer and not an empty one, as PPO would give it."""
-    if not isinstance(model, Reencoded):
-        return True
-    try:
-        found = model.encode_again(dialogue)
-    except UserError:
-        return False
-    return found.answer_ids != model.encoder.encode_answer(dialogue.messages, "").answer_ids

@@ -23,7 +23,7 @@ def users(settings: AppSettings, arguments: Arguments) -> None:
 
 
 def _add(store: Store, arguments: Arguments) -> None:
-    if arguments.name == accounts.LOCAL_USER or vocabulary.is_simulated(arguments.name):
+    if arguments.name == vocabulary.LOCAL_USER or vocabulary.is_simulated(arguments.name):
         raise UserError(f"{arguments.name!r} is a name that the app itself uses; choose another")
     password, notice = _new_password(arguments)
     account = accounts.add_account(store, arguments.name, arguments.role, password)

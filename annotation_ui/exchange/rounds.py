@@ -18,11 +18,10 @@ from alignment.data.records import HELDOUT_PAIRS, Comparison, Dimension, Part
 from annotation_ui.exchange.export_judgments import comparisons
 from annotation_ui.exchange.selection import OTHER_PART, ExportFilter, Selection
 from annotation_ui.store import tables
-from annotation_ui.store.accounts import LOCAL_USER
 from annotation_ui.store.database import Store, now
 from annotation_ui.store.items import NewItem, add_items, set_overlap
 from annotation_ui.store.projects import project_named
-from annotation_ui.vocabulary import is_simulated
+from annotation_ui.vocabulary import LOCAL_USER, is_simulated
 
 PRIORITY = 1000
 """Of a round's items: the pipeline waits for them, so they come before what else is in the queue."""

@@ -13,10 +13,8 @@ from annotation_ui.store import assignments, tables
 from annotation_ui.store.database import Store, new_id, now
 from annotation_ui.store.passwords import check_password, hash_password
 from annotation_ui.store.rows import AccountRow
-from annotation_ui.vocabulary import AccountRole, Refused, is_simulated
+from annotation_ui.vocabulary import LOCAL_USER, AccountRole, Refused, is_simulated
 
-LOCAL_USER = "local"
-"""The account of the one person on this machine, while nobody has made others."""
 _ACTIVE = select(tables.annotator).where(tables.annotator.c.id == bindparam("wanted"), tables.annotator.c.active)
 USERNAME = re.compile(r"[\w.@-]{1,64}")
 

@@ -31,6 +31,7 @@ from annotation_ui.desk import training_and_test
 from annotation_ui.store import accounts, projects
 from annotation_ui.store.accounts import Account
 from annotation_ui.store.database import Store
+from annotation_ui.vocabulary import LOCAL_USER
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 COOKIE = "tandem_session"
@@ -172,12 +173,12 @@ def local_key(store: Store) -> LocalKey | None:
     with store.read() as connection:
         if accounts.has_people(connection):
             return None
-        is_new = all(row.username != accounts.LOCAL_USER for row in accounts.all_accounts(connection))
+        is_new = all(row.username != LOCAL_USER for row in accounts.all_accounts(connection))
     if is_new:
-        accounts.add_account(store, accounts.LOCAL_USER, "admin", secrets.token_urlsafe(24))
+        accounts.add_account(store, LOCAL_USER, "admin", secrets.token_urlsafe(24))
     with store.write() as connection:
-        account = accounts.find(connection, accounts.LOCAL_USER)
+        account = accounts.find(connection, LOCAL_USER)
         for project in projects.all_projects(connection):
             if not training_and_test.is_waived(connection, account.id, project):
-                training_and_test.waive(connection, account.id, project, accounts.LOCAL_USER)
+                training_and_test.waive(connection, account.id, project, LOCAL_USER)
     return LocalKey(secrets.token_urlsafe(16), account.id)

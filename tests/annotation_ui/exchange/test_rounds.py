@@ -17,7 +17,7 @@ from annotation_ui.store import accounts, tables
 from annotation_ui.store.database import Store
 from annotation_ui.store.items import NewItem
 from annotation_ui.store.projects import keep_project, project_about
-from annotation_ui.vocabulary import UNSAFE_PREFERRED
+from annotation_ui.vocabulary import LOCAL_USER, UNSAFE_PREFERRED
 
 SAFETY = {"name": "safety", "dimension": "safety", "ask_safety": True}
 ONE = Goal("helpfulness", "train", 1)
@@ -239,7 +239,7 @@ def test_who_has_left_does_not_count_for_nor_against(twice: Office) -> None:
 def test_neither_simulated_people_nor_the_app_s_own_account_are_waited_for(twice: Office) -> None:
     begin(twice, "round-1-me-a", 1)
     assert look(twice, "round-1-me-a") == [(0, 1)]  # somebody may come
-    local = twice.person(accounts.LOCAL_USER)
+    local = twice.person(LOCAL_USER)
     twice.person("sim-ada")
     local.fetch()
     local.skip()

@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from alignment.errors import UserError
 from annotation_ui.desk.training_and_test import keep_projects
 from annotation_ui.quality import flagged_judgments
-from annotation_ui.store.accounts import LOCAL_USER, add_account, set_active, withdraw
+from annotation_ui.store.accounts import add_account, set_active, withdraw
 from annotation_ui.store.database import Store
 from annotation_ui.store.sign_ins import whose
-from annotation_ui.vocabulary import SIMULATED
+from annotation_ui.vocabulary import LOCAL_USER, SIMULATED
 from annotation_ui.web.admin_pages import add_pages
 from annotation_ui.web.security import COOKIE, Guard, LocalKey, local_key
 
