@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -48,6 +48,15 @@ class EncodedPair:
     def rejected(self) -> EncodedAnswer:
         """The other answer with its prompt."""
         return EncodedAnswer(self.prompt_ids, self.rejected_ids)
+
+
+class EncodedParts(NamedTuple):
+    """One reward model's comparisons as token ids: those to train on, and those to measure it on."""
+
+    pairs: list[EncodedPair]
+    heldout_pairs: list[EncodedPair]
+    heldout: list[Comparison]
+    left_out: dict[str, int]
 
 
 def encode_pairs(

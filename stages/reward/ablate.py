@@ -18,6 +18,7 @@ from alignment.figures.intervals import Figure
 from alignment.files import read_json, write_json
 from alignment.models.backbone import Backbone
 from alignment.models.heads.known_heads import HEADS
+from alignment.reward.encoded_pairs import EncodedParts
 from alignment.reward.losses import LOSSES, MARGINS
 from alignment.reward.reward_training import train_reward_model
 from alignment.run.run_folder import RunFolder
@@ -28,7 +29,8 @@ from alignment.workflow.prompts_and_policies import load_backbone
 from alignment.workflow.reward_data import RewardData, data_of_models
 from stages.door.progress_and_exit import console, progress, say
 from stages.reward.evaluate_only import cell
-from stages.reward.train_reward_models import Encoded, encode, measured, new_model
+from stages.reward.measure_reward_models import measured
+from stages.reward.train_reward_models import encode, new_model
 
 FOLDER = "reward-ablations"
 
@@ -113,7 +115,7 @@ def _read(file: Path) -> dict[str, Any]:
     return dict(read_json(file)) if file.is_file() else {}
 
 
-def train(recipe: Recipe, backbone: Backbone, encoded: Encoded, model: str, name: str) -> dict[str, Any]:
+def train(recipe: Recipe, backbone: Backbone, encoded: EncodedParts, model: str, name: str) -> dict[str, Any]:
     """Train and measure one variant, as one more adapter; nothing of it but its figures is kept.
 
     Args:

@@ -12,23 +12,20 @@ any instant, the stage goes on from its last checkpoint when it is started again
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from trl import RewardConfig
 
 from alignment.data.encoded_dialogues import without_marks
-from alignment.data.records import Comparison, Dimension
+from alignment.data.records import Comparison
 from alignment.files import read_json, write_json
 from alignment.machine.checkpoint import latest_step
 from alignment.models.backbone import Backbone
 from alignment.models.heads.known_heads import build_head
 from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.scorers.reward_model import RewardModel
-from alignment.reward.encoded_pairs import EncodedPair, check_usable, encode_pairs
+from alignment.reward.encoded_pairs import EncodedParts, check_usable, encode_pairs
 from alignment.reward.losses import preference_loss_named
-from alignment.reward.pair_scoring import calibrate, evaluate_reward_model
 from alignment.reward.reward_training import train_reward_model
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import CHECKPOINTS, StageRun
@@ -38,9 +35,7 @@ from alignment.workflow.prompts_and_policies import load_backbone
 from alignment.workflow.reward_data import RewardData, data_of_models
 from stages.door.preconditions import check_reward
 from stages.door.progress_and_exit import StopRequest, deferred_stop, progress, say
-
-RESULT = "result.json"
-"""Written last into a reward model's folder: it is trained, measured and saved."""
+from stages.reward.measure_reward_models import RESULT, dimension_of, measure_again, measure_one, measured
 
 
 def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
@@ -74,52 +69,8 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
         return result
 
 
-def measure_again(
-    recipe: Recipe,
-    folder: RunFolder,
-    backbone: Backbone,
-    data: Mapping[str, Encoded],
-    round_number: int,
-    *,
-    inputs: Sequence[Path],
-) -> dict[str, Any]:
-    """Measure finished reward models on held-out pairs that have changed since; no weight is trained again.
-
-    Args:
-        recipe: as they were trained with.
-        folder: the run.
-        backbone: the SFT model.
-        data: name -> its comparisons as token ids.
-        round_number: of the round, from 1.
-        inputs: files that the stage reads.
-
-    Returns:
-        The stage's result.
-    """
-    with folder.lock():
-        stage = folder.begin_measuring("reward", recipe, round_number)
-        for name, item in data.items():
-            measure_one(recipe, backbone, item, stage.folder / name)
-        results = {name: read_json(stage.folder / name / RESULT) for name in data}
-        return folder.finish(stage, {"models": results}, inputs=inputs)
-
-
-def measure_one(recipe: Recipe, backbone: Backbone, data: Encoded, folder: Path) -> None:
-    """Measure a finished reward model on the held-out pairs that there are now, and write its result anew.
-
-    Args:
-        recipe: as it was trained with.
-        backbone: the SFT model.
-        data: its comparisons as token ids.
-        folder: the model's.
-    """
-    model = RewardModel.load(backbone, folder.name, folder)
-    figures = heldout_figures(recipe, model, data, folder.name)
-    write_json(folder / RESULT, {**read_json(folder / RESULT), "left_out": data.left_out, **figures})
-
-
 def train_one(
-    recipe: Recipe, stage: StageRun, model: RewardModel, data: Encoded, name: str, stop: StopRequest
+    recipe: Recipe, stage: StageRun, model: RewardModel, data: EncodedParts, name: str, stop: StopRequest
 ) -> dict[str, Any]:
     """Train one reward model from where it was stopped, measure and save it.
 
@@ -164,16 +115,7 @@ def train_one(
     return {**figures, **found}
 
 
-class Encoded(NamedTuple):
-    """One reward model's comparisons as token ids."""
-
-    pairs: list[EncodedPair]
-    heldout_pairs: list[EncodedPair]
-    heldout: list[Comparison]
-    left_out: dict[str, int]
-
-
-def encode(recipe: Recipe, backbone: Backbone, data: RewardData, name: str) -> tuple[Encoded, list[str]]:
+def encode(recipe: Recipe, backbone: Backbone, data: RewardData, name: str) -> tuple[EncodedParts, list[str]]:
     """Encode both parts of a model's data; returns them and what is to be said of them.
 
     Args:
@@ -188,7 +130,7 @@ def encode(recipe: Recipe, backbone: Backbone, data: RewardData, name: str) -> t
     section, head = recipe.reward.of(name), recipe.reward.head
     preference_loss_named(section.loss)
     fresh = build_head(head.name, backbone.hidden_size, arguments=head.arguments)
-    check_usable(data.train, section, fresh, name=_dimension(name))
+    check_usable(data.train, section, fresh, name=dimension_of(name))
     encoding: dict[str, Any] = {
         "margin": section.margin,
         "strengths": section.strengths.model_dump(),
@@ -205,7 +147,7 @@ def encode(recipe: Recipe, backbone: Backbone, data: RewardData, name: str) -> t
     heldout_pairs, heldout, heldout_too_long = encode_pairs(readable[1], backbone.encoder, **encoding)
     left_out["too long"] += too_long + heldout_too_long
     said = [f"{name}: {count} comparisons {reason}, left out" for reason, count in left_out.items() if count]
-    return Encoded(pairs, heldout_pairs, heldout, {**data.left_out, **left_out}), [*data.notes, *said]
+    return EncodedParts(pairs, heldout_pairs, heldout, {**data.left_out, **left_out}), [*data.notes, *said]
 
 
 def new_model(recipe: Recipe, backbone: Backbone, role: str) -> RewardModel:
@@ -216,50 +158,3 @@ def new_model(recipe: Recipe, backbone: Backbone, role: str) -> RewardModel:
         return RewardModel(own, None, head_name=head.name, head_arguments=head.arguments)
     backbone.add_adapter(role, recipe.model.lora)
     return RewardModel(backbone, role, head_name=head.name, head_arguments=head.arguments)
-
-
-def measured(recipe: Recipe, model: RewardModel, data: Encoded, name: str) -> dict[str, Any]:
-    """Calibrate a trained model on its training pairs, and measure it on held-out ones: its block of the result.
-
-    Args:
-        recipe: batch size, seed and safety threshold.
-        model: the trained model.
-        data: its comparisons as token ids.
-        name: of the reward model.
-    """
-    return {
-        "n_train": len(data.pairs),
-        "mixture": dict(Counter(pair.dimension for pair in data.pairs)),
-        "left_out": data.left_out,
-        "calibration": calibrate(model, data.pairs, _dimension(name), batch_size=scored_at_once(recipe, name)),
-        **heldout_figures(recipe, model, data, name),
-    }
-
-
-def heldout_figures(recipe: Recipe, model: RewardModel, data: Encoded, name: str) -> dict[str, Any]:
-    """What a calibrated model is worth on held-out pairs.
-
-    Args:
-        recipe: batch size, seed and safety threshold.
-        model: the trained model.
-        data: its comparisons as token ids.
-        name: of the reward model.
-    """
-    return evaluate_reward_model(
-        model,
-        data.heldout_pairs,
-        data.heldout,
-        seed=recipe.seed,
-        batch_size=scored_at_once(recipe, name),
-        threshold_probability=recipe.ppo.safety_threshold,
-    )
-
-
-def scored_at_once(recipe: Recipe, name: str) -> int:
-    """Answers in a batch: as many as pass at once in training."""
-    return 2 * recipe.reward.of(name).micro_batch_size_pairs
-
-
-def _dimension(name: str) -> Dimension:
-    """What a model is about; the guard ranks, as helpfulness does."""
-    return "safety" if name == "safety" else "helpfulness"
