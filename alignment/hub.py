@@ -6,6 +6,7 @@ is in the cache of a machine without a network.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -22,12 +23,12 @@ def why_not_there(kind: Literal["model", "dataset"], name: str) -> Exception | N
         kind: what it is to be.
         name: of it.
     """
-    from huggingface_hub import HfApi, constants  # here: half a second that files do without
+    from huggingface_hub import constants  # here, and below: half a second that files do without
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     is_cached = (Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}").is_dir()
     try:
-        HfApi().repo_info(name, repo_type=kind, timeout=SECONDS)
+        _ask(kind, name)
     except (HfHubHTTPError, HFValidationError) as error:
         return None if is_cached else error
     except Exception as error:  # whatever the library of the network raises
@@ -37,3 +38,11 @@ def why_not_there(kind: Literal["model", "dataset"], name: str) -> Exception | N
             return error
         constants.HF_HUB_OFFLINE = True
     return None
+
+
+@cache
+def _ask(kind: Literal["model", "dataset"], name: str) -> None:
+    """Ask the Hub for a name: once in a process where it has it, each time where it does not or cannot be reached."""
+    from huggingface_hub import HfApi
+
+    HfApi().repo_info(name, repo_type=kind, timeout=SECONDS)

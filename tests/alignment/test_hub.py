@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ from httpx import Request, Response
 from huggingface_hub import constants
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from alignment import hub
 from alignment.errors import UserError
 from alignment.hub import why_not_there
 from alignment.models import model_places
@@ -18,8 +20,12 @@ from alignment.models.model_places import check_there
 
 
 @pytest.fixture(autouse=True)
-def online(monkeypatch: pytest.MonkeyPatch) -> None:
+def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test was told is forgotten after it."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub._ask.cache_clear()
+    yield
+    hub._ask.cache_clear()
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[tuple[str, str, float]]:
@@ -46,6 +52,24 @@ def test_it_is_asked_once_and_for_seconds(monkeypatch: pytest.MonkeyPatch) -> No
     assert why_not_there("dataset", "owner/name") is None
     assert asked == [("owner/name", "dataset", 5.0)]
     assert not huggingface_hub.is_offline_mode()
+
+
+def test_a_name_that_was_found_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answers(monkeypatch, None)
+    check_there("owner/name", "model.x=owner/name")  # at the door
+    check_there("owner/name", "owner/name")  # when it is loaded
+    assert [name for name, _, _ in asked] == ["owner/name"]
+    assert why_not_there("dataset", "owner/name") is None, "a data set of that name is something else"
+    assert [kind for _, kind, _ in asked] == ["model", "dataset"]
+
+
+def test_a_name_that_was_not_found_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tries again may have mended the network, or been let in."""
+    asked = answers(monkeypatch, ConnectionError("no route"))
+    assert why_not_there("model", "owner/other") is not None
+    asked = answers(monkeypatch, None)
+    assert why_not_there("model", "owner/other") is None
+    assert len(asked) == 1
 
 
 @pytest.fixture
