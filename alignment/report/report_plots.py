@@ -17,6 +17,7 @@ from alignment.report.svg import (
     draw_interval,
     draw_legend,
     new_figure,
+    of_scores,
     show_whole_scale,
     styled,
     to_svg,
@@ -122,6 +123,7 @@ def score_histogram(histograms: dict[str, Histogram], *, model: str) -> str | No
             heights = np.asarray(histogram.counts) / total
             axes.stairs(heights, histogram.edges, color=COLOURS[name], linewidth=1.6, label=POLICY_LABELS[name])
         axes.set_xlabel(f"raw {model} score")
+        axes.set_xlim(of_scores(*axes.get_xlim()))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_ylim(bottom=0)

@@ -22,7 +22,17 @@ from alignment.report.blocks_and_reward_schema import (
     ReliabilityBlock,
     ThresholdBlock,
 )
-from alignment.report.svg import COLOURS, draw_interval, draw_legend, new_figure, offsets, styled, to_svg
+from alignment.report.svg import (
+    COLOURS,
+    draw_interval,
+    draw_legend,
+    new_figure,
+    of_scores,
+    offsets,
+    show_whole_scale,
+    styled,
+    to_svg,
+)
 
 CYCLE = ("helpfulness", "safety", "ppo", "rejection", "sft", "base")
 """Colours of models, in their order; more models begin again."""
@@ -59,12 +69,12 @@ def accuracy_by_grade(
         for place, colour, ceiling, (name, accuracies) in zip(places, colours, ceilings, measured.items(), strict=True):
             _grade_points(axes, name, accuracies, ceiling, place, colour)
         axes.axhline(0.5, color=COLOURS["muted"], **HALF)
-        # Grades from left to right, accuracy in percent.
+        # Grades from left to right, accuracy from 0 to 100 %.
         axes.set_xticks(
             range(len(GRADES)), ["significantly\nbetter", "better", "slightly\nbetter", "negligibly\nbetter"]
         )
         axes.set_xlim(-0.5, len(GRADES) - 0.5)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        show_whole_scale(axes, share=True)
         draw_legend(figure, axes)
     return to_svg(figure, salt=salt, label="Reward-model accuracy for each grade with 95 % intervals")
 
@@ -132,6 +142,7 @@ def chosen_and_rejected(histograms: Mapping[str, Histogram], *, salt: str) -> st
             axes.stairs(heights, histograms[name].edges, color=COLOURS[colour], fill=True, alpha=0.14)
             axes.stairs(heights, histograms[name].edges, color=COLOURS[colour], linewidth=1.6, label=name)
         axes.set_xlabel("raw score")
+        axes.set_xlim(of_scores(*axes.get_xlim()))
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_ylim(bottom=0)

@@ -108,17 +108,23 @@ def show_whole_scale(axes: Axes, *, share: bool = False, signed: bool = False) -
         share: from 0 to 100 %; default: from 0 upwards.
         signed: for scores, whose 0 means nothing: what was drawn, but no less than ``LEAST_SPAN``.
     """
-    axes.yaxis.set_major_locator(MaxNLocator(4))
     if share:
         axes.set_ylim(-0.02, 1.02)
+        axes.set_yticks((0, 0.25, 0.5, 0.75, 1))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         return
+    axes.yaxis.set_major_locator(MaxNLocator(4))
     low, high = axes.get_ylim()
     if signed:
-        missing = max(LEAST_SPAN - (high - low), 0.0)
-        axes.set_ylim(low - missing / 2, high + missing / 2)
+        axes.set_ylim(of_scores(low, high))
     else:
         axes.set_ylim(min(low, 0.0), max(high, LEAST_KL))
+
+
+def of_scores(low: float, high: float) -> tuple[float, float]:
+    """Ends of an axis of scores: these, moved apart evenly where they are closer than ``LEAST_SPAN``."""
+    missing = max(LEAST_SPAN - (high - low), 0.0)
+    return low - missing / 2, high + missing / 2
 
 
 def draw_interval(
