@@ -14,7 +14,7 @@ from typing import Any
 from alignment.files import read_json
 from alignment.machine.device_and_processes import forget_peak_memory
 from alignment.run.run_folder import RunFolder
-from alignment.run.run_recipe import keep_recipe
+from alignment.run.run_recipe import changes, keep_recipe
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import write_base_model as base
@@ -37,7 +37,8 @@ def run(recipe: Recipe) -> dict[str, Any]:
         for name, number in planned_stages(recipe) if recipe.overwrite else ():
             folder.make_again(name, number)  # so that, once stopped, the same command without overwrite goes on
         for name, number in planned_stages(recipe):
-            if folder.is_stale_evaluation(name, number, recipe):
+            if not recipe.overwrite and folder.is_stale_evaluation(name, number, recipe):
+                say(replaced_line(folder, name, number, recipe))
                 folder.make_again(name, number)
             if folder.kept(name, number, recipe):
                 console.print(finished_line(folder, folder.place(name, number), said), soft_wrap=True, markup=False)
@@ -49,6 +50,24 @@ def run(recipe: Recipe) -> dict[str, Any]:
     report: dict[str, Any] = read_json(folder.root / "report.json")
     show(report, folder)
     return report
+
+
+def replaced_line(folder: RunFolder, name: str, number: int | None, recipe: Recipe) -> str:
+    """Why a finished evaluation is made again unasked, and which report is replaced by that.
+
+    Args:
+        folder: the run.
+        name: of the evaluation.
+        number: its round.
+        recipe: with which it is made again.
+    """
+    inputs, others = folder.changed_inputs(name, number), folder.changed_settings(folder.place(name, number), recipe)
+    why = [f"made before the present {' and '.join(inputs)}"] if inputs else []
+    why += [f"made with other settings: {changes(others)}"] if others else []
+    return (
+        f"{folder.stage(name, number)} was {', and '.join(why)}. It is made again, and "
+        f"{folder.root / 'report.html'} and report.json are replaced once that is done; Ctrl-C until then keeps them"
+    )
 
 
 def stale_line(folder: RunFolder, stage: str) -> str:
