@@ -4,8 +4,6 @@ A batch is always the global batch, split by place and joined in the same order.
 processes; alone, nothing is connected. Each process works on every n-th row of the batch, what they found is joined,
 and gradients are summed, not averaged: losses are divided by the token count of the global minibatch beforehand, so
 that any number of processes takes the same step.
-
-Also ``OnStep``, by which work on the device tells where it stands.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import platform
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,9 +25,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, reduce
 from torch import Tensor
-
-OnStep = Callable[[int, int, dict[str, float]], None]
-"""How a stage tells where it stands: called with the steps done, the steps in all, and the latest figures."""
 
 
 def pick_device() -> torch.device:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments, get_cosine_with_min_lr_schedule_with_warmup_lr_rate
 
 from alignment.errors import UserError
-from alignment.machine.device_and_processes import OnStep
+from alignment.progress import OnStep
 
 
 class MasterWeights:

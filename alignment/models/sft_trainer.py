@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from alignment.data.encoded_dialogues import EncodedDialogue
-from alignment.machine.device_and_processes import OnStep
 from alignment.models.backbone import output_logits
 from alignment.models.optimizer_and_trainer import WARMUP_SHARE, StepReporter, optimizer_and_schedule
+from alignment.progress import OnStep
 from alignment.settings.sections import SFTSection
 
 IGNORED = -100

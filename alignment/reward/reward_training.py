@@ -27,7 +27,6 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import RewardConfig, RewardTrainer
 
 from alignment.machine.checkpoint import checkpoints, load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from alignment.machine.device_and_processes import OnStep
 from alignment.models.heads.base_head import RewardHead
 from alignment.models.optimizer_and_trainer import (
     WARMUP_SHARE,
@@ -37,6 +36,7 @@ from alignment.models.optimizer_and_trainer import (
     optimizer_and_schedule,
 )
 from alignment.models.scorers.reward_model import RewardModel
+from alignment.progress import OnStep
 from alignment.reward.encoded_pairs import EncodedPair, PairCollator
 from alignment.reward.losses import preference_loss_named, reward_loss
 from alignment.settings.reward_sections import RewardModelSection

@@ -19,11 +19,12 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignment.data.jsonl_and_raw_rows import OnError, read_jsonl
-from alignment.machine.device_and_processes import OnStep, pick_device
+from alignment.machine.device_and_processes import pick_device
 from alignment.masks_padding_logprobs import lengths_to_mask, pad_right
 from alignment.models.backbone import output_logits
 from alignment.models.optimizer_and_trainer import MasterWeights
 from alignment.models.pretrained import resolve_dtype, use_fast_attention
+from alignment.progress import OnStep
 from alignment.settings.sections import BaseSection
 from alignment.toy.toy_tokenizer import ASSISTANT, BOS, EOS, PAD, SPECIAL_TOKENS, TOKEN_ID, USER
 

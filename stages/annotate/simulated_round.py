@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from alignment.data.encoded_dialogues import MARKED, EncodedPrompt, has_mark
 from alignment.data.records import Comparison, SampledAnswer
-from alignment.machine.device_and_processes import OnStep
+from alignment.progress import OnStep
 from alignment.settings.recipe import Recipe
 from alignment.toy.simulated_comparisons import compare_answers
 from alignment.workflow.prompts_and_policies import Policy

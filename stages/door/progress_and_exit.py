@@ -23,11 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from alignment.errors import UserError
+from alignment.progress import OnStep
 from stages.door.machine_faults import fault_of_the_machine
 
 if TYPE_CHECKING:  # the command ``tandem``, which only lists the stages, needs none of it
     from alignment.data.jsonl_and_raw_rows import ReadReport
-    from alignment.machine.device_and_processes import OnStep, Processes
+    from alignment.machine.device_and_processes import Processes
 
 DESK = "desk"
 """Name of the command that is ``python -m annotation_ui``."""

@@ -19,7 +19,7 @@ from typing import Any
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.files import flush, write_json
 from alignment.machine.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from alignment.machine.device_and_processes import OnStep
+from alignment.progress import OnStep
 from alignment.rl.ppo import PPO, NonFiniteError
 from alignment.run.stage_records import CHECKPOINTS, StageRun
 from alignment.settings.ppo_sections import PPOSection

@@ -23,12 +23,12 @@ from alignment.data.jsonl_and_raw_rows import read_jsonl, write_jsonl
 from alignment.data.readers import load_demonstrations
 from alignment.errors import UserError
 from alignment.files import resolve
-from alignment.machine.device_and_processes import OnStep
 from alignment.models.backbone import Backbone
 from alignment.models.optimizer_and_trainer import check_trainer_settings
 from alignment.models.sampling.batch_sampling import answer_prompts
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.models.sft_trainer import train_sft
+from alignment.progress import OnStep
 from alignment.reward.gate import gate_named
 from alignment.rl.heldout_answers import SCORING_BATCH
 from alignment.rl.rejection import Candidate, Winner, encode_winner, order_of_merit, pick_winners
