@@ -62,10 +62,21 @@ def _who_judged(report: RunReport) -> str:
     if not scored:
         return f"{nobody} No reward model scored them either."
     models = "reward models" if len(scored) > 1 else "reward model"
+    scores = f"{nobody} What stands here is how the {models} of this run scored them."
+    if others_paid(report):
+        return f"{scores} Only people can say whether the answers are better."
     return (
-        f"{nobody} What stands here is how the {models} of this run scored them. Training raises such scores: "
-        "where they rise, it worked, but only people can say whether the answers are better."
+        f"{scores} Training raises such scores: where they rise, it worked, but only people can say whether "
+        "the answers are better."
     )
+
+
+def others_paid(report: RunReport) -> bool:
+    """Whether every policy was paid by other reward models than the run's own alone."""
+    blocks = list((report.paid_by or {}).values())
+    names = [name for block in blocks if block for name in (*block.helpfulness, *block.safety)]
+    own = f"round-{report.rounds}/reward/"
+    return bool(names) and None not in blocks and not any(name.startswith(own) for name in names)
 
 
 def _what_it_means(report: RunReport) -> list[str]:

@@ -218,6 +218,13 @@ class StageDataBlock(Block):
     left_out: dict[str, CountValue]
 
 
+class PaidByBlock(Block):
+    """The reward models by which a policy was trained; none for a dimension that did not count."""
+
+    helpfulness: list[str]
+    safety: list[str]
+
+
 def _inside(path: str) -> str:
     """A place in the run folder, as it stands; ``ValueError`` for any other address."""
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) or ".." in path.split("/"):
@@ -243,6 +250,7 @@ class RunReport(Block):
     command: str
     recipe: RecipeBlock | None = None
     data: list[StageDataBlock] = Field([])
+    paid_by: dict[PolicyName, PaidByBlock | None] | None = None
     links: list[LinkBlock] = Field([])
     timings_s: Timings
     peak_memory_gib: float | None = None

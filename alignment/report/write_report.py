@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from alignment.report import report_plots, reward_plots
 from alignment.report.blocks_and_reward_schema import Measured
-from alignment.report.first_paragraph import first_paragraph, judges, what_parted
+from alignment.report.first_paragraph import first_paragraph, judges, others_paid, what_parted
 from alignment.report.headline_and_summary import (
     LESS_SFT,
     REWARDS,
@@ -26,6 +26,8 @@ from alignment.report.page_files import render, write_both
 from alignment.report.run_report_schema import POLICIES, POLICY_LABELS, RewardModelBlock, RunReport, validate_report
 from alignment.report.snapshot_plot import reward_against_kl
 
+PAID = ("rejection", "ppo")
+"""Policies that reward models pay."""
 PPO_CURVES = (
     ("reward", "Reward (raw)", False),
     ("kl_nats", "KL from the policy that PPO started from (nats an answer)", False),
@@ -68,6 +70,8 @@ def render_page(report: RunReport) -> str:
         headline=headline(report),
         lead=first_paragraph(report),
         parted=what_parted(report),
+        others_paid=others_paid(report),
+        paid=[name for name in policies if name in PAID],
         tiles=tiles(report),
         policies=policies,
         win_rates={name: win_rate_against_sft(report, name) for name in policies},

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
+import yaml
+
+from alignment.data.records import Dimension
 from alignment.files import read_object
 from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
 from alignment.run.manifest import RESULT
@@ -17,6 +20,8 @@ from alignment.settings.recipe import Recipe
 
 TOP_STAGES = ("base", "sft")
 ROUND_STAGES = ("annotate", "reward", "rejection", "ppo")
+PAID = ("rejection", "ppo")
+"""Stages whose policies reward models pay."""
 USED = {
     "documents": "documents",
     "demonstrations": "demonstrations",
@@ -70,6 +75,32 @@ def data_blocks(folder: RunFolder, rounds: int, evaluation: Mapping[str, Any]) -
 def files_block(files: Mapping[str, str]) -> list[dict[str, str]]:
     """Names and content hashes of files and folders outside the run."""
     return [{"name": _name(path), "hash": found} for path, found in files.items()]
+
+
+def paid_by(folder: RunFolder, round_number: int) -> dict[str, dict[str, list[str]] | None]:
+    """Policy of a round -> dimension -> the reward models that paid it; ``None`` where its recipe is gone.
+
+    The run's own are named by their place in it, others as they were given, without the way to a folder.
+    """
+    found: dict[str, dict[str, list[str]] | None] = {}
+    for name in PAID:
+        if folder.finished(name, round_number):
+            recipe = folder.stage(name, round_number) / "config.yaml"
+            values = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
+            own = folder.place("reward", round_number)
+            found[name] = values and {
+                dimension: [f"{own}/{dimension}"] if given is None else list(map(_reward_model, given))
+                for dimension in get_args(Dimension)
+                for given in [value_at(values, f"ppo.reward_models.{dimension}")]
+            }
+    return found
+
+
+def _reward_model(name: str) -> str:
+    """A reward model as it was given; of a path from the root its last part, and of one in a run its place there."""
+    *_, run, number, stage, model = ("", "", "", "", *PurePath(name).parts)
+    in_a_run = PurePath(name).is_absolute() and number.startswith("round-") and stage == "reward"
+    return f"{run}/{number}/{stage}/{model}" if in_a_run else _name(name)
 
 
 def links(folder: RunFolder, round_number: int) -> list[dict[str, str]]:

@@ -24,7 +24,7 @@ from alignment.report.blocks_and_reward_schema import RewardFigures
 from alignment.run.manifest import RESULT
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
-from stages.evaluate.made_from import data_blocks, files_block, links, memory, recipe_block, timings
+from stages.evaluate.made_from import data_blocks, files_block, links, memory, paid_by, recipe_block, timings
 from stages.evaluate.training_curve import Verdicts, curves, notes, ppo_metrics, snapshots
 
 COMPARED = (("ppo", "sft"), ("rejection", "sft"), ("ppo", "rejection"), ("sft", "base"))
@@ -85,6 +85,7 @@ def assemble_report(
         "command": f"python -m stages.pipeline --config {used.as_posix()} run_dir={folder.root.as_posix()}-again",
         "recipe": recipe_block(recipe),
         "data": data_blocks(folder, round_number, evaluation),
+        "paid_by": paid_by(folder, round_number),
         "links": links(folder, round_number),
         "timings_s": timings(folder, round_number, evaluate_seconds),
         "peak_memory_gib": max(own_memory.values(), default=None),

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
-from stages.evaluate.made_from import data_blocks, links, recipe_block, timings
+from stages.evaluate.made_from import data_blocks, links, paid_by, recipe_block, timings
 
 
 def finish(root: Path, place: str, **result: Any) -> None:
@@ -79,6 +81,37 @@ def test_only_files_that_are_there_are_linked(tmp_path: Path) -> None:
         "round-2/eval/answers.jsonl",
         "reward-evaluation/reward_models.html",
     ]
+
+
+def keep_settings(root: Path, place: str, **ppo: Any) -> None:
+    """Leave the recipe that a finished stage was made with."""
+    finish(root, place)
+    (root / place / "config.yaml").write_text(yaml.safe_dump({"ppo": ppo}), encoding="utf-8")
+
+
+def test_the_reward_models_that_paid_are_named_as_they_were_given(tmp_path: Path) -> None:
+    """Own ones by their place in the run, others by Hub name or folder; of the address of a folder, what says which."""
+    root = tmp_path / "run"
+    keep_settings(root, "round-2/rejection", reward_models={"helpfulness": None, "safety": []})
+    others = ["owner/model", "models/theirs", "/home/me/models/mine", "/home/me/runs/first/round-1/reward/helpfulness"]
+    keep_settings(root, "round-2/ppo", reward_models={"helpfulness": others, "safety": None})
+    assert paid_by(RunFolder(root), 2) == {
+        "rejection": {"helpfulness": ["round-2/reward/helpfulness"], "safety": []},
+        "ppo": {
+            "helpfulness": ["owner/model", "models/theirs", "mine", "first/round-1/reward/helpfulness"],
+            "safety": ["round-2/reward/safety"],
+        },
+    }
+
+
+def test_who_paid_in_a_run_of_an_earlier_version(tmp_path: Path) -> None:
+    """Before others could pay, the run's own models did; without its recipe, nobody knows who paid a policy."""
+    keep_settings(tmp_path, "round-1/rejection", updates=3)
+    finish(tmp_path, "round-1/ppo")
+    assert paid_by(RunFolder(tmp_path), 1) == {
+        "rejection": {"helpfulness": ["round-1/reward/helpfulness"], "safety": ["round-1/reward/safety"]},
+        "ppo": None,
+    }
 
 
 def test_an_evaluation_made_again_counts_once(tmp_path: Path) -> None:

@@ -188,6 +188,11 @@ def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = 
                 "left_out": {"malformed": 2, "too long": 0},
             }
         ],
+        "paid_by": {
+            name: {"helpfulness": ["round-1/reward/helpfulness"], "safety": ["round-1/reward/safety"]}
+            for name in ("rejection", "ppo")
+            if name in policies
+        },
         "links": [{"title": "every answer", "path": "round-1/eval/answers.jsonl"}],
         "environment": {
             "versions": {"python": "3.11", "torch": "2.13.0", "trl": "1.16.0"},

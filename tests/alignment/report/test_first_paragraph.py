@@ -136,7 +136,7 @@ def test_each_judge_has_a_plot_of_its_own(tmp_path: Path) -> None:
 def test_an_older_report_still_renders(tmp_path: Path) -> None:
     """Without any of the keys that came later."""
     report = example_report()
-    for key in ("recipe", "data", "links", "memory_gib"):
+    for key in ("recipe", "data", "paid_by", "links", "memory_gib"):
         del report[key]
     del report["curves"]["parting"]
     for block in report["policies"].values():
@@ -157,3 +157,31 @@ def test_recipe_data_links_and_memory_stand_there(tmp_path: Path) -> None:
     assert "round-1/eval/answers.jsonl : every answer" in text
     assert "python -m stages.reward --evaluate-only" in text
     assert "2 min 44 s 1.7 3.2" in text, "time, memory and the GPU's of PPO"
+
+
+OTHERS = {"helpfulness": ["owner/<b>model</b>", "models/second"], "safety": []}
+
+
+def test_the_page_names_the_reward_models_that_paid(tmp_path: Path) -> None:
+    report = example_report()
+    report["paid_by"] |= {"ppo": OTHERS, "rejection": None}
+    text = shown(report, tmp_path)
+    assert "PPO, paid by helpfulness: owner/<b>model</b>, models/second; safety: none" in text
+    assert "Rejection, paid by not known" in text
+    report["paid_by"] = None
+    assert "paid by not known" in shown(report, tmp_path), "of an earlier version"
+    assert "paid by" not in shown(example_report(policies=("base", "sft")) | {"paid_by": {}}, tmp_path)
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_reward_models_that_paid_nobody_are_not_said_to_have_been_pleased(judged: bool, tmp_path: Path) -> None:
+    """The run's own reward models score the answers, and others paid both policies, or one of them."""
+    report = example_report(judged=judged) if judged else off_the_toy("helpfulness", "safety")
+    own = shown(report, tmp_path)
+    assert ("policies were trained to please" in own) and "did not pay" not in own
+    report["paid_by"] = dict.fromkeys(report["paid_by"], OTHERS)
+    others = shown(report, tmp_path)
+    assert "trained to please" not in others and "Training raises such scores" not in others
+    assert "The reward models of this run did not pay the policies; others did" in others
+    report["paid_by"]["ppo"] = {**OTHERS, "safety": ["round-1/reward/safety"]}
+    assert "trained to please" in shown(report, tmp_path)
