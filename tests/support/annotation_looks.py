@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, ViewportSize
 
 MIN_CONTRAST, MIN_RING_CONTRAST = 4.5, 3.0
 """Of text, and of what shows the focus (WCAG 2.2, 1.4.3 and 1.4.11)."""
 Theme = Literal["light", "dark"]
 SIZES = ((1440, 900), (1280, 800), (1024, 768))
+NARROWEST: ViewportSize = {"width": 640, "height": 900}
+"""Half a screen."""
 _LOOKS = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
@@ -59,6 +61,12 @@ def faults(page: Page, whole: Iterable[str] = ()) -> list[str]:
             found = _ask(page, f"looks.drawn(given[0]).then(() => [{look}].flat())", *given)
             wrong += [f"{width} {theme}: {what}" for what in found if what]
     return wrong
+
+
+def faults_now(page: Page, *whole: str) -> list[str]:
+    """What cannot be read at the present size, and which of some selectors are not wholly in the window."""
+    found = _ask(page, "[looks.cutOff(), given.map(looks.outside)].flat()", *whole)
+    return [what for what in found if what]
 
 
 def tab_through(page: Page, at_most: int = 120) -> dict[str, str]:

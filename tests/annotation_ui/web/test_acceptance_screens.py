@@ -8,16 +8,29 @@ from typing import TYPE_CHECKING
 import pytest
 from annotation_fixtures import COLOURS, new_item
 from annotation_looks import (
+    NARROWEST,
     NOTE_SHOWN,
     contrast,
     cut_off_texts,
     faults,
+    faults_now,
     first_paint_ms,
     pale_texts,
     shown_ms,
     tab_through,
 )
-from annotation_page import BAR, CARD, COMPOSER, EXPLANATION, HELP, REASONS, SUBMIT, DeskPage
+from annotation_page import (
+    BAR,
+    CARD,
+    COMPOSER,
+    EXPLANATION,
+    GUIDELINES,
+    HELP,
+    PROJECTS,
+    REASONS,
+    SUBMIT,
+    DeskPage,
+)
 from annotation_server import Site
 from browser import OpenPage
 
@@ -223,6 +236,26 @@ def test_pages_around_the_app(site: Site, desk: DeskPage, looks: Looks) -> None:
     for path in ("admin", "review"):
         desk.page.goto(f"{site.url}/{path}")
         looks.at(path, "header", tabs=4)
+
+
+def test_half_a_screen_is_wide_enough(site: Site, desk: DeskPage) -> None:
+    """The guidelines give way, and come over the answers when they are asked for."""
+    project = site.project(dimension="safety", ask_safety=True, mode="queue", max_turns=1)
+    site.add_items(project, [new_item(LONG)])
+    long_answers(site)
+    desk.page.set_viewport_size(NARROWEST)
+    desk.enter(site.person("admin"), project).wait_for_phase("warning").press("Enter").wait_for_phase("idle")
+    desk.press("n").wait_for_phase("open")
+    assert faults_now(desk.page, BAR, SUBMIT, PROJECTS) == []
+    assert not desk.find(GUIDELINES).is_visible()
+    desk.press("g").wait_until_drawn()
+    assert faults_now(desk.page, GUIDELINES) == []
+    desk.press("g").wait_until_drawn().press("1", "q")
+    assert faults_now(desk.page, BAR, SUBMIT) == []
+    desk.save().wait_for_phase("empty")
+    for path in ("admin", "admin/report", "review"):
+        desk.page.goto(f"{site.url}/{path}")
+        assert faults_now(desk.page, "h1") == [], path
 
 
 def test_the_wait_after_signing_in_is_noted(site: Site, desk: DeskPage) -> None:
