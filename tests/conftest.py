@@ -117,3 +117,16 @@ def rewarded_run(files: dict[str, str], sft_run: Path) -> Path:
     for stage in (collect, train_reward_models):
         stage.run(reduced_recipe(files, run))
     return run
+
+
+@pytest.fixture(scope="session")
+def ppo_run(files: dict[str, str], rewarded_run: Path) -> Path:
+    """A run folder that is finished up to PPO."""
+    from stage_fixtures import reduced_recipe
+
+    from stages.ppo import train_policy
+
+    run = rewarded_run.with_name("ppo")
+    shutil.copytree(rewarded_run, run)
+    train_policy.run(reduced_recipe(files, run, "ppo.method=ppo"))
+    return run

@@ -6,7 +6,6 @@ Those that other tests look at more closely stand here too where they can be tur
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from stage_fixtures import own_data, own_model, reduced_recipe, without_manifests
+from stage_fixtures import contents, own_data, own_model, put_right_afterwards, reduced_recipe, without_manifests
 
 from stages.__main__ import main as tandem
 from stages.door.progress_and_exit import guarded
@@ -47,10 +46,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(made: Path, tmp_path: Path) -> Iterator[Path]:
     """The folder itself, to be spoilt; it is put right afterwards."""
-    shutil.copytree(made, tmp_path / "kept")
-    yield made
-    shutil.rmtree(made)
-    shutil.copytree(tmp_path / "kept", made)
+    with put_right_afterwards(made, tmp_path / "kept"):
+        yield made
 
 
 class Bad(NamedTuple):
@@ -236,12 +233,6 @@ BAD: dict[str, Bad] = {
     "policy.json that is a list": Bad("chat", "policy.json", write("run/policy.json", "[]")),
     "no run": Bad("doctor --run {here}/none", "no such run"),
 }
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file, the lock and what is known of files aside."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", ".hashes.json"))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("name", BAD)

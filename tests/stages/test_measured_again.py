@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from stage_fixtures import outcome, reduced_recipe
+from stage_fixtures import outcome, put_right_afterwards, reduced_recipe
 
 from alignment.files import read_json
 from alignment.models.scorers.reward_model import RewardModel
@@ -33,11 +33,9 @@ def made(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def own(made: Path, tmp_path: Path) -> Iterator[Path]:
-    """The folder itself, since a copy would have other paths; whatever a test does to it is put right afterwards."""
-    shutil.copytree(made, tmp_path / "kept")
-    yield made
-    shutil.rmtree(made)
-    shutil.copytree(tmp_path / "kept", made)
+    """The folder itself; whatever a test does to it is put right afterwards."""
+    with put_right_afterwards(made, tmp_path / "kept"):
+        yield made
 
 
 def recipe_of(folder: Path, files: dict[str, str], *overrides: str) -> Recipe:

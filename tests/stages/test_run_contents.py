@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from stage_fixtures import outcome, reduced_recipe
+from stage_fixtures import outcome, put_right_afterwards, reduced_recipe
 
 from alignment.settings.recipe import Recipe
 from stages.doctor import __main__ as doctor
@@ -93,11 +93,9 @@ CHANGES: dict[str, tuple[Change, str]] = {
 
 @pytest.fixture
 def own(made: Path, tmp_path: Path) -> Iterator[Path]:
-    """The folder itself, since a copy would have other paths; whatever a test does to it is put right afterwards."""
-    shutil.copytree(made, tmp_path / "kept")
-    yield made
-    shutil.rmtree(made)
-    shutil.copytree(tmp_path / "kept", made)
+    """The folder itself; whatever a test does to it is put right afterwards."""
+    with put_right_afterwards(made, tmp_path / "kept"):
+        yield made
 
 
 @pytest.mark.parametrize("change", CHANGES)

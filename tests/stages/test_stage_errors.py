@@ -16,7 +16,7 @@ import pytest
 from child_process import ChildProcess
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from stage_fixtures import ROOT, outcome, own_data, own_model, reduced_data, reduced_recipe, write_lines
+from stage_fixtures import ROOT, contents, outcome, own_data, own_model, reduced_data, reduced_recipe, write_lines
 
 from alignment.files import read_json
 from alignment.run.run_folder import RunFolder
@@ -70,12 +70,6 @@ def own_recipe(folder: Path, *overrides: str) -> Recipe:
 def reduced_names(folder: Path) -> dict[str, str]:
     names = ("prompts", "selection_prompts", "heldout_prompts", "demonstrations", "pairs")
     return {name: str(folder / "data" / f"{name}.jsonl") for name in names}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run, the lock and what is known of files aside."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", ".hashes.json"))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def refused(stage: str, recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> str:

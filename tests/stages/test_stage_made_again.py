@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 from held_run import held_by_another_process
-from stage_fixtures import outcome, reduced_recipe
+from stage_fixtures import contents, outcome, reduced_recipe
 
 from alignment.files import read_json
 from alignment.rl.ppo import PPO
@@ -20,22 +20,9 @@ from stages.ppo import train_policy as ppo
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def with_ppo(files: dict[str, str], rewarded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder that is finished up to PPO."""
-    run = tmp_path_factory.mktemp("runs") / "with-ppo"
-    shutil.copytree(rewarded_run, run)
-    ppo.run(reduced_recipe(files, run, "ppo.method=ppo"))
-    return run
-
-
 @pytest.fixture
-def run(with_ppo: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(with_ppo, tmp_path / "run"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+def run(ppo_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ppo_run, tmp_path / "run"))
 
 
 def test_a_policy_outlives_a_training_that_diverges_over_it(

@@ -12,17 +12,14 @@ from stage_fixtures import outcome, reduced_recipe, without_manifests
 from alignment.files import read_json
 from stages.evaluate import judge_policies as evaluate
 from stages.export import write_folder as export
-from stages.ppo import train_policy as ppo
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def with_ppo(files: dict[str, str], rewarded_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_ppo(ppo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder that is finished up to PPO, as an earlier version made it: without manifests."""
-    run = tmp_path_factory.mktemp("runs") / "with-ppo"
-    shutil.copytree(rewarded_run, run)
-    ppo.run(reduced_recipe(files, run, "ppo.method=ppo"))
+    run = Path(shutil.copytree(ppo_run, tmp_path_factory.mktemp("runs") / "with-ppo"))
     without_manifests(run)
     return run
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +177,21 @@ def without_manifests(run: Path) -> None:
     """Make a run one of an earlier version, so that what a test spoils in it is found by whoever reads it."""
     for file in run.rglob("manifest.json"):
         file.unlink()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file, the lock and what is known of files aside."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", ".hashes.json"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@contextmanager
+def put_right_afterwards(folder: Path, kept: Path) -> Iterator[Path]:
+    """The folder itself, since a copy would have other paths; what is done to it is undone from a copy in ``kept``."""
+    shutil.copytree(folder, kept)
+    yield folder
+    shutil.rmtree(folder)
+    shutil.copytree(kept, folder)
 
 
 def outcome(work: Callable[[], Any], capsys: Any) -> tuple[int, str]:
