@@ -79,6 +79,14 @@ def any_backbone(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Pa
     return load_tiny(tiny_folder(request.param))
 
 
+@pytest.fixture
+def blank_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages get empty plots with their labels, for tests of words and figures: drawing takes four fifths of a page."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, buffer, **options: buffer.write("<svg></svg>"))
+
+
 # -- reduced runs of the toy recipe, made once: a test that changes one copies it -------------------------------------
 
 

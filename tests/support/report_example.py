@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any, get_args
 
 import numpy as np
@@ -142,7 +144,13 @@ def example_parting(*, reward: float = -0.02, judge: float = -0.06, half: float 
 
 
 def example_report(*, policies: tuple[str, ...] = tuple(LEVELS), judged: bool = True) -> dict[str, Any]:
-    """A whole made-up report; ``policies`` and ``judged`` leave out what was not run."""
+    """A whole made-up report, to be changed at will; ``policies`` and ``judged`` leave out what was not run."""
+    return deepcopy(_report_of(policies, judged))
+
+
+@cache
+def _report_of(policies: tuple[str, ...], judged: bool) -> dict[str, Any]:
+    """Its intervals are resampled, which takes most of a second."""
     prompts = example_prompts()
     rows = {name: example_rows(name, prompts, judged=judged) for name in policies}
     judge = "gold judge of the toy world"

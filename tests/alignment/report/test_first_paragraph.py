@@ -14,6 +14,8 @@ from alignment.report.first_paragraph import first_paragraph, judges, what_parte
 from alignment.report.run_report_schema import RunReport, validate_report
 from alignment.report.write_report import breakdowns, write_report
 
+pytestmark = pytest.mark.usefixtures("blank_plots")
+
 
 def figure(value: float, low: float, high: float) -> dict[str, Any]:
     return {"value": value, "ci95": [low, high], "n": 640}

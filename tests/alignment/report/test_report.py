@@ -39,6 +39,7 @@ def test_docs_name_every_key() -> None:
     assert keys - named == set()
 
 
+@pytest.mark.usefixtures("blank_plots")
 def test_json_round_trips_and_is_sorted(full: dict[str, Any], tmp_path: Path) -> None:
     write_report.write_report(full, tmp_path / "deep" / "run")
     content = (tmp_path / "deep" / "run" / "report.json").read_text(encoding="utf-8")

@@ -50,6 +50,7 @@ def test_docs_name_every_key() -> None:
     assert keys - named == set()
 
 
+@pytest.mark.usefixtures("blank_plots")
 def test_json_holds_what_was_measured(evaluation: dict[str, Any], tmp_path: Path) -> None:
     page = write_reward_report(evaluation, tmp_path / "deep" / "folder")
     assert sorted(path.name for path in page.parent.iterdir()) == ["reward_models.html", "reward_models.json"]
