@@ -41,14 +41,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 MARKER_OF_FIXTURE = {"chromium": "browser", "postgres": "postgres", "postgres_database": "postgres"}
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that need a browser or PostgreSQL, before tests are selected by their markers."""
     for item in items:
         for name in MARKER_OF_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKER_OF_FIXTURE[name])
+    config.stash[COLLECTED] = list(items)
+
+
+@pytest.fixture(scope="session")
+def collected(pytestconfig: pytest.Config) -> list[pytest.Item]:
+    """Every test that was found, those that are not selected by their markers, too."""
+    return pytestconfig.stash[COLLECTED]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import knobs_of_a_round
 import knobs_of_base
@@ -33,7 +34,18 @@ REFUSED_BY_DEFAULT = {
     "reward.safety.data": "comparisons that the run collected, and it has collected none",
 }
 """Setting whose default does not run in the bench of its knob -> why; its test fails for that, which says less."""
-PARAMETERS = [pytest.param(knob, id=knob.key) for knob in KNOBS]
+FEW = 4
+"""A bench of fewer knobs is not worth its seconds in ``make test-fast``."""
+
+
+def parameter(knob: Knob) -> Any:
+    """A knob, marked unless its bench, and the one that this goes on from, turn many."""
+    benches = {knob.bench, BENCHES[knob.bench].after or knob.bench}
+    few = any(sum(other.bench == bench for other in KNOBS) < FEW for bench in benches)
+    return pytest.param(knob, id=knob.key, marks=[pytest.mark.integration] if few else [])
+
+
+PARAMETERS = [parameter(knob) for knob in KNOBS]
 
 
 def test_every_setting_has_one_knob_test_or_says_why_not() -> None:
@@ -58,13 +70,11 @@ def workshop(files: dict[str, str], sft_run: Path, tmp_path_factory: pytest.Temp
     return Workshop(folder, inputs, starts(folder, inputs, sft_run), BENCHES, KNOBS)
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("knob", PARAMETERS)
 def test_a_setting_does_what_it_says(knob: Knob, workshop: Workshop) -> None:
     check(knob, *workshop.sides(knob))
 
 
-@pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.parametrize("knob", PARAMETERS)
 def test_and_its_test_fails_where_the_stage_finds_the_default(knob: Knob, workshop: Workshop) -> None:

@@ -116,6 +116,7 @@ def test_a_misspelt_setting_is_found(key: str) -> None:
     assert unknown_settings(key)
 
 
+@pytest.mark.integration
 def test_every_setting_on_a_command_line_is_accepted_with_its_value() -> None:
     refused = []
     for command in commands():

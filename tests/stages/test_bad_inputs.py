@@ -21,8 +21,6 @@ from stages.door.progress_and_exit import guarded
 from stages.reward import train_reward_models
 from stages.sft import finetune
 
-pytestmark = pytest.mark.integration
-
 PROMPT_FILES = ("prompts", "selection_prompts", "heldout_prompts")
 
 

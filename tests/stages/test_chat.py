@@ -25,8 +25,6 @@ from stages.chat import talk as chat
 from stages.door import command_line
 from stages.sft import finetune
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -170,6 +168,7 @@ def test_markup_is_shown_as_it_is_on_a_terminal_too(run: Path, monkeypatch: pyte
     assert "a list[int] [/INST]" in screen.getvalue()
 
 
+@pytest.mark.integration
 def test_piped_input_is_answered_line_by_line(run: Path) -> None:
     recipe = recipe_of(run)
     settings = [f"run_dir={recipe.run_dir}", "model.name_or_path=x", "evaluate.sampling.max_new_tokens=4"]

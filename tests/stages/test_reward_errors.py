@@ -21,8 +21,6 @@ from stages.reward import train_reward_models
 from stages.reward.evaluate_only import evaluate_only
 from stages.sft import finetune
 
-pytestmark = pytest.mark.integration
-
 Row = dict[str, Any]
 
 
@@ -103,6 +101,7 @@ def test_settings(settings: tuple[str, ...], expected: str, made: Path, capsys: 
     assert expected in refused(made, capsys, *settings, spoil=nothing)
 
 
+@pytest.mark.integration
 class TestTrainedModels:
     @pytest.fixture
     def trained(self, made: Path) -> Recipe:

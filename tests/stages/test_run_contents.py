@@ -16,8 +16,6 @@ from alignment.settings.recipe import Recipe
 from stages.doctor import __main__ as doctor
 from stages.pipeline import run_stages
 
-pytestmark = pytest.mark.integration
-
 PLUGIN = '''"""A gate of one's own that no recipe here asks for."""
 from alignment.reward.gate import GATES
 GATES["mine"] = GATES["threshold"]

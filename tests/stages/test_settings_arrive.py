@@ -82,7 +82,6 @@ def groups_of(calls: Calls) -> list[tuple[float, float]]:
     return [(group["initial_lr"], group["weight_decay"]) for _, _, made in calls for group in made[0].param_groups]
 
 
-@pytest.mark.integration
 def test_sft_trains_at_its_own_rate_and_weight_decay(files: dict[str, str], sft_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(sft_run, tmp_path / "run"))
     recipe = reduced_recipe(files, run, "overwrite=true", "sft.learning_rate=3e-3", "sft.weight_decay=0.23")
@@ -105,7 +104,6 @@ def test_one_variant_answers_cold_and_the_other_hot(backbone: Backbone) -> None:
     assert [{item.source.temperature for item in side} for side in pairs[0]] == [{1e-4}, {3.0}]
 
 
-@pytest.mark.integration
 def test_every_comparison_is_between_the_two_temperatures(rewarded_run: Path) -> None:
     folder = rewarded_run / "round-1" / "annotate"
     for name in ("comparisons", "heldout_comparisons"):
@@ -126,7 +124,6 @@ def as_override(table: dict[str, float]) -> str:
     return "{" + ", ".join(f"{grade}: {number}" for grade, number in table.items()) + "}"
 
 
-@pytest.mark.integration
 def test_a_reward_model_learns_by_the_loss_strengths_and_smoothing_of_the_recipe(
     files: dict[str, str], rewarded_run: Path, tmp_path: Path
 ) -> None:
@@ -165,7 +162,6 @@ def test_a_reward_model_learns_by_the_loss_strengths_and_smoothing_of_the_recipe
         assert loss.item() == pytest.approx(total / options["n_pairs"], rel=1e-5)
 
 
-@pytest.mark.integration
 def test_the_helpfulness_model_is_centred_on_what_it_was_trained_on(files: dict[str, str], rewarded_run: Path) -> None:
     recipe = reduced_recipe(files, rewarded_run)
     folder = RunFolder(recipe.run_dir)
@@ -236,7 +232,6 @@ def of_no_use(result: dict[str, Any]) -> int:
     return sum(result["left_out"][why] for why in ("candidates empty", "answers with a mark of the chat template"))
 
 
-@pytest.mark.integration
 class TestRejectionSampling:
     def test_draws_as_many_candidates_a_prompt_as_asked_for(self, rejection: Rejection) -> None:
         counts = [item.candidates for item in rejection.winners]
@@ -286,7 +281,6 @@ class TestRejectionSampling:
         assert groups_of(made) == [(1e-3, 0.23)]
 
 
-@pytest.mark.integration
 class TestSecondRound:
     """After a round whose newest policy is that of rejection sampling."""
 
@@ -407,7 +401,6 @@ def updates(files: dict[str, str], rewarded_run: Path, tmp_path_factory: pytest.
     return noted
 
 
-@pytest.mark.integration
 class TestPPO:
     def test_goes_over_each_batch_as_often_as_asked_in_another_order_each_time(self, updates: Updates) -> None:
         """Batches of 8 in steps of 4, twice over, three times."""

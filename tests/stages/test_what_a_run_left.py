@@ -13,8 +13,6 @@ from alignment.files import read_json
 from stages.evaluate import judge_policies as evaluate
 from stages.export import write_folder as export
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture(scope="module")
 def with_ppo(ppo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -161,6 +161,7 @@ for mib in (0, 512, 64):
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak can be forgotten on Linux only")
 def test_the_peak_of_memory_is_that_of_the_work_since_it_was_forgotten() -> None:
     done = child_process.run([sys.executable, "-c", PEAKS], check=True)

@@ -566,7 +566,6 @@ def recipe(folder: Path, *overrides: str) -> Recipe:
     return reduced_recipe(files, folder / "run", *settings, *overrides)
 
 
-@pytest.mark.integration
 def test_the_stage_exports_a_reward_model_that_another_run_can_use(made: Path, tmp_path: Path) -> None:
     assert guarded(lambda: export.run(recipe(made, f"export.to={tmp_path / 'out'}"))) == 0
     backbone = load_tiny(made / "run" / "sft")
@@ -581,7 +580,6 @@ def test_the_stage_exports_a_reward_model_that_another_run_can_use(made: Path, t
     assert "<|begin|><|user|>Hello<|assistant|>Hi.<|end|>" in card
 
 
-@pytest.mark.integration
 def test_the_stage_exports_the_newest_policy(made: Path, tmp_path: Path) -> None:
     assert guarded(lambda: export.run(recipe(made, "export.what=policy", f"export.to={tmp_path}/out"))) == 0
     state = load_file(str(tmp_path / "out" / "model.safetensors"))
@@ -590,7 +588,6 @@ def test_the_stage_exports_the_newest_policy(made: Path, tmp_path: Path) -> None
     assert all(torch.equal(value, expected[name]) for name, value in state.items())
 
 
-@pytest.mark.integration
 def test_an_export_pays_a_policy_whose_adapter_is_exported_in_turn(made: Path, tmp_path: Path) -> None:
     assert guarded(lambda: export.run(recipe(made, f"export.to={tmp_path / 'judge'}"))) == 0
     shutil.copytree(made / "run", tmp_path / "run")
@@ -613,7 +610,6 @@ def test_an_export_pays_a_policy_whose_adapter_is_exported_in_turn(made: Path, t
         assert all(torch.equal(value, own[name]) for name, value in state.items())
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -639,7 +635,6 @@ def test_the_stage_says_what_is_wrong(
     assert (made / "run" / "sft" / "model.safetensors").is_file()
 
 
-@pytest.mark.integration
 def test_another_head_ends_as_one_message(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     backbone = load_tiny(made / "run" / "sft")
     trained = made / "run" / "round-1" / "reward" / "safety"

@@ -82,6 +82,7 @@ class TestWhatIsDrawn:
             seen.add(last.finish_reason)
         assert seen == {"stop", "length"}
 
+    @pytest.mark.integration
     @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
     def test_first_tokens_follow_the_softmax_at_the_temperature(
         self, backbone: Backbone, temperature: float, monkeypatch: pytest.MonkeyPatch

@@ -168,6 +168,7 @@ def test_the_summary_has_a_row_for_each_policy(full: dict[str, Any]) -> None:
     assert rows[3][1] == f"{full['policies']['ppo']['helpfulness']['value']:.2f}"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("policies", [("sft",), ("sft", "rejection"), ("base", "sft", "ppo"), tuple(LEVELS)])
 @pytest.mark.parametrize("judged", [True, False])
 def test_the_page_renders_whatever_was_run(policies: tuple[str, ...], judged: bool, tmp_path: Path) -> None:

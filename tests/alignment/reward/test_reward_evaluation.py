@@ -157,6 +157,7 @@ class TestScorePairs:
             evaluate_reward_model(model, pairs, kept, seed=0, batch_size=4)
 
 
+@pytest.mark.integration
 class TestEvaluateOnly:
     def test_models_of_any_kind_without_a_run(
         self, world: dict[str, Path], tmp_path: Path, tiny_folder: Callable[[str], Path]

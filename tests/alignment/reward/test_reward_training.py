@@ -91,6 +91,7 @@ class TestLoss:
         assert max(alone) - min(alone) > 1e-2
         assert train(ensemble, pairs_of(), **terms)[0]["loss"] == pytest.approx(sum(alone) / 3, abs=1e-4)
 
+    @pytest.mark.integration
     def test_margins_labels_and_masks_all_make_a_difference(self, backbone: Backbone) -> None:
         model = made_model(backbone)
         terms = {"safety_weight": 0.7, "centering_weight": 0.1}

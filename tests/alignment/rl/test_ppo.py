@@ -357,6 +357,7 @@ class TestLearning:
             assert other is not None
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
 
+    @pytest.mark.integration
     def test_the_wanted_token_becomes_likelier(self, backbone: Backbone) -> None:
         """A reward for stopping: the share of stop tokens among first tokens rises."""
         trainer = trainer_on(backbone, learning_rate=2e-2, kl_beta=0.0, minibatch_size_episodes=4)

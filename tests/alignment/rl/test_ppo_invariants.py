@@ -212,6 +212,7 @@ class TestInvariant06HeadsSurvive:
             RewardModel.load(load_tiny(wide_llama), "helpfulness", tmp_path)
 
 
+@pytest.mark.integration
 class TestInvariant07Resume:
     def test_state_there_and_back_is_bit_identical(
         self, case: Case, tiny_folder: Callable[[str], Path], wide_llama: Path
