@@ -310,6 +310,7 @@ class TestInvariant10ClosedForms:
         value = self.BETA * tilted.logsumexp(1)
         return (first + value / self.BETA).log_softmax(0), tilted.log_softmax(1)
 
+    @pytest.mark.integration
     def test_two_steps_against_dynamic_programming(self) -> None:
         generator = torch.Generator().manual_seed(5)
         rewards = torch.randn(self.FIRST, self.SECOND, generator=generator)

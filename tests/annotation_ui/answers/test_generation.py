@@ -419,6 +419,7 @@ class TestTinyModels:
         yield made[0], made[1]
         turns.shutdown()
 
+    @pytest.mark.integration
     def test_answers_written_together_are_those_written_alone(
         self, running: Running, variants: tuple[LocalVariant, LocalVariant]
     ) -> None:

@@ -93,6 +93,7 @@ def test_they_judge_in_turn_and_leave_the_desk_tidy(store: Store) -> None:
     assert ask(office) == SimulatedWork(dict.fromkeys(found.judged, 0), 0, pytest.approx(0, abs=60))
 
 
+@pytest.mark.integration
 def test_same_seed_same_sides_same_words(tmp_path: Path) -> None:
     """What somebody says follows from what they see: text, grade, flags, note and time; another seed says otherwise."""
     stores = [Store(tmp_path / name) for name in ("one.db", "two.db", "three.db")]
