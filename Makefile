@@ -45,7 +45,7 @@ FAST := not slow and not gpu and not integration and not browser
 test: .venv/.installed ## Run the tests (offline; without those marked slow or gpu).
 	@$(PYTEST) $(ARGS)
 
-test-fast: .venv/.installed ## Run nine tenths of them, those that take no more than three seconds.
+test-fast: .venv/.installed ## Run nine tenths of them, those that are cheap.
 	@$(PYTEST) -m "$(FAST)" $(ARGS)
 
 test-slow: .venv/.installed ## Run the tests marked slow.

@@ -6,12 +6,17 @@ is in the cache of a machine without a network.
 
 from __future__ import annotations
 
-from functools import cache
+import math
+import time
 from pathlib import Path
 from typing import Literal
 
 SECONDS = 5.0
 """So long the Hub may take to answer; after that, a library is to try, which waits longer."""
+REMEMBERED_S = 120.0
+"""So long what the Hub has is not asked for again: from a stage's door to the loading of the model."""
+_FOUND: dict[tuple[str, str], float] = {}
+"""(kind, name) -> when the Hub had it."""
 
 
 def why_not_there(kind: Literal["model", "dataset"], name: str) -> Exception | None:
@@ -40,9 +45,10 @@ def why_not_there(kind: Literal["model", "dataset"], name: str) -> Exception | N
     return None
 
 
-@cache
 def _ask(kind: Literal["model", "dataset"], name: str) -> None:
-    """Ask the Hub for a name: once in a process where it has it, each time where it does not or cannot be reached."""
+    """Ask the Hub for a name, unless it had it a moment ago; raises what the Hub or the network does."""
     from huggingface_hub import HfApi
 
-    HfApi().repo_info(name, repo_type=kind, timeout=SECONDS)
+    if time.monotonic() - _FOUND.get((kind, name), -math.inf) > REMEMBERED_S:
+        HfApi().repo_info(name, repo_type=kind, timeout=SECONDS)
+        _FOUND[kind, name] = time.monotonic()

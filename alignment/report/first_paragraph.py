@@ -73,10 +73,10 @@ def _who_judged(report: RunReport) -> str:
 
 def others_paid(report: RunReport) -> bool:
     """Whether every policy was paid by other reward models than the run's own alone."""
-    blocks = list((report.paid_by or {}).values())
-    names = [name for block in blocks if block for name in (*block.helpfulness, *block.safety)]
+    blocks = (report.paid_by or {}).values()
+    names = [name for block in blocks for name in (*block.helpfulness, *block.safety)]
     own = f"round-{report.rounds}/reward/"
-    return bool(names) and None not in blocks and not any(name.startswith(own) for name in names)
+    return bool(names) and not any(name.startswith(own) for name in names)
 
 
 def _what_it_means(report: RunReport) -> list[str]:

@@ -250,7 +250,7 @@ class RunReport(Block):
     command: str
     recipe: RecipeBlock | None = None
     data: list[StageDataBlock] = Field([])
-    paid_by: dict[PolicyName, PaidByBlock | None] | None = None
+    paid_by: dict[PolicyName, PaidByBlock] | None = None
     links: list[LinkBlock] = Field([])
     timings_s: Timings
     peak_memory_gib: float | None = None

@@ -173,9 +173,27 @@ def differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
     return keys
 
 
+def recipe_made_with(folder: Path) -> dict[str, Any]:
+    """The settings that a stage, finished or half done, was made with, as it wrote them down.
+
+    Raises:
+        UserError: they are not there, or are none.
+    """
+    file = folder / "config.yaml"
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{file}, which says how its stage was made, cannot be read: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file} does not hold the settings that its stage was made with")
+    return values
+
+
 def changed_rounding(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """The settings of a half-done stage that differ from a recipe's by rounding alone: key -> its value, the other."""
-    before, now = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), recipe.model_dump(mode="json")
+    before, now = recipe_made_with(folder), recipe.model_dump(mode="json")
     found = {key: (_value_then(before, key), value_at(now, key)) for key in ROUNDING}
     return {key: values for key, values in found.items() if values[0] != values[1]}
 
@@ -191,7 +209,7 @@ def changed_settings(folder: Path, name: str, recipe: Recipe) -> dict[str, tuple
     Returns:
         Dotted key -> the stage's value, the other one.
     """
-    before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    before = recipe_made_with(folder)
     now = recipe.model_dump(mode="json")
     read = FROM_A_DATASET if name == "annotate" and value_at(before, "annotate.source") == "dataset" else SECTIONS[name]
     sections = (*read, "seed")
@@ -213,7 +231,7 @@ def files_named(folder: Path, name: str) -> list[Path]:
         folder: the stage's, with its recipe.
         name: its name, as in ``SECTIONS``.
     """
-    recipe = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    recipe = recipe_made_with(folder)
     values = [value_at(recipe, key) for key in SECTIONS[name]]
     found = (resolve(text) for text in _texts(values))
     return [path for path in dict.fromkeys(found) if path.is_file()]

@@ -11,6 +11,7 @@ const tandem = (() => {
   const AFTER_SAVE_MS = 400; // an Enter so soon after a save was meant for the save
   const DEPENDS_ON_SIDE = ["preferred_safe_other_unsafe", "preferred_unsafe_other_safe"];
   const page = document.documentElement;
+  const narrow = matchMedia("(max-width: 960px)"); // as in page.css
   const find = (selector) => document.querySelector(selector);
   const all = (selector) => [...document.querySelectorAll(selector)];
 
@@ -411,7 +412,13 @@ const tandem = (() => {
   function toggleSide() {
     const hide = getComputedStyle(find("#side")).display !== "none";
     page.dataset.side = hide ? "hidden" : "shown";
-    setCookie("side", page.dataset.side);
+    if (!narrow.matches) setCookie("side", page.dataset.side);
+  }
+
+  // Narrow windows begin without the panel, whatever was chosen on a wide one.
+  function setSide() {
+    if (!narrow.matches && cookie("side")) page.dataset.side = cookie("side");
+    else delete page.dataset.side;
   }
 
   function toggleHelp() {
@@ -535,7 +542,8 @@ const tandem = (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   setTheme(cookie("theme") ?? (dark.matches ? "dark" : "light"));
   dark.addEventListener("change", () => { if (!cookie("theme")) setTheme(dark.matches ? "dark" : "light"); });
-  if (cookie("side")) page.dataset.side = cookie("side");
+  setSide();
+  narrow.addEventListener("change", setSide);
 
   return { attach, listen, start, parcel, failed };
 })();

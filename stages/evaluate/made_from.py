@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, get_args
 
-import yaml
-
 from alignment.data.records import Dimension
-from alignment.files import read_object
+from alignment.files import read_object, resolve
 from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
 from alignment.run.manifest import RESULT
 from alignment.run.run_folder import RunFolder
 from alignment.run.run_recipe import NOT_OF_THE_RUN, RUN_RECIPE
+from alignment.run.stage_records import recipe_made_with
 from alignment.settings.read_recipe import value_at
 from alignment.settings.recipe import Recipe
 
@@ -77,27 +76,32 @@ def files_block(files: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": _name(path), "hash": found} for path, found in files.items()]
 
 
-def paid_by(folder: RunFolder, round_number: int) -> dict[str, dict[str, list[str]] | None]:
-    """Policy of a round -> dimension -> the reward models that paid it; ``None`` where its recipe is gone.
+def paid_by(folder: RunFolder, round_number: int) -> dict[str, dict[str, list[str]]]:
+    """Policy of a round -> dimension -> the reward models that paid it.
 
     The run's own are named by their place in it, others as they were given, without the way to a folder.
+
+    Raises:
+        UserError: the recipe of a policy cannot be read.
     """
-    found: dict[str, dict[str, list[str]] | None] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for name in PAID:
         if folder.finished(name, round_number):
-            recipe = folder.stage(name, round_number) / "config.yaml"
-            values = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
+            values = recipe_made_with(folder.stage(name, round_number))
             own = folder.place("reward", round_number)
-            found[name] = values and {
-                dimension: [f"{own}/{dimension}"] if given is None else list(map(_reward_model, given))
+            found[name] = {
+                dimension: [f"{own}/{dimension}"] if given is None else [_reward_model(item, folder) for item in given]
                 for dimension in get_args(Dimension)
                 for given in [value_at(values, f"ppo.reward_models.{dimension}")]
             }
     return found
 
 
-def _reward_model(name: str) -> str:
-    """A reward model as it was given; of a path from the root its last part, and of one in a run its place there."""
+def _reward_model(name: str, folder: RunFolder) -> str:
+    """A reward model as it was given; one in a run by its place there, any other path from the root by its last part."""
+    root, place = folder.root.resolve(), resolve(name).resolve()
+    if place.is_relative_to(root):
+        return place.relative_to(root).as_posix()
     *_, run, number, stage, model = ("", "", "", "", *PurePath(name).parts)
     in_a_run = PurePath(name).is_absolute() and number.startswith("round-") and stage == "reward"
     return f"{run}/{number}/{stage}/{model}" if in_a_run else _name(name)

@@ -207,6 +207,7 @@ def check_readable(folder: RunFolder, round_number: int) -> None:
     timings(folder, round_number, 0.0)
     data_blocks(folder, round_number, {})
     _reward_models(folder, round_number, {})
+    paid_by(folder, round_number)
     notes(folder, round_number)
 
 

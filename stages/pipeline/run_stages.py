@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from alignment.files import read_json
+from alignment.files import read_json, read_object
 from alignment.machine.device_and_processes import forget_peak_memory
 from alignment.run.run_folder import RunFolder
 from alignment.run.run_recipe import changes, keep_recipe
@@ -27,6 +27,10 @@ from stages.reward import train_reward_models
 from stages.sft import finetune
 
 Work = Callable[[Recipe, int], dict[str, Any]]
+REPLACED = (
+    "it is made again, and {root}/report.html and report.json are replaced once that is done; Ctrl-C until then keeps "
+    "them"
+)
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
@@ -37,8 +41,8 @@ def run(recipe: Recipe) -> dict[str, Any]:
         for name, number in planned_stages(recipe) if recipe.overwrite else ():
             folder.make_again(name, number)  # so that, once stopped, the same command without overwrite goes on
         for name, number in planned_stages(recipe):
-            if not recipe.overwrite and folder.is_stale_evaluation(name, number, recipe):
-                say(replaced_line(folder, name, number, recipe))
+            if not recipe.overwrite and (why := why_evaluated_again(folder, name, number, recipe)):
+                say(f"{folder.stage(name, number)} {why}; {REPLACED.format(root=folder.root)}")
                 folder.make_again(name, number)
             if folder.kept(name, number, recipe):
                 console.print(finished_line(folder, folder.place(name, number), said), soft_wrap=True, markup=False)
@@ -52,22 +56,26 @@ def run(recipe: Recipe) -> dict[str, Any]:
     return report
 
 
-def replaced_line(folder: RunFolder, name: str, number: int | None, recipe: Recipe) -> str:
-    """Why a finished evaluation is made again unasked, and which report is replaced by that.
+def why_evaluated_again(folder: RunFolder, name: str, number: int | None, recipe: Recipe) -> str:
+    """Why a finished evaluation is made again unasked; empty for one that stays, and for other stages.
 
     Args:
         folder: the run.
-        name: of the evaluation.
+        name: of the stage.
         number: its round.
-        recipe: with which it is made again.
+        recipe: with which it would be made again.
     """
+    if name != "eval" or not folder.finished(name, number):
+        return ""
     inputs, others = folder.changed_inputs(name, number), folder.changed_settings(folder.place(name, number), recipe)
     why = [f"made before the present {' and '.join(inputs)}"] if inputs else []
     why += [f"made with other settings: {changes(others)}"] if others else []
-    return (
-        f"{folder.stage(name, number)} was {', and '.join(why)}. It is made again, and "
-        f"{folder.root / 'report.html'} and report.json are replaced once that is done; Ctrl-C until then keeps them"
-    )
+    if not why and folder.is_made_again(name, number):
+        why = ["begun anew, and stopped"]
+    report = folder.root / "report.json"
+    if not why and number == recipe.rounds and report.is_file() and (of := read_object(report).get("rounds")) != number:
+        why = [f"finished, but the report is of round {of} now"]
+    return f"was {', and '.join(why)}" if why else ""
 
 
 def stale_line(folder: RunFolder, stage: str) -> str:

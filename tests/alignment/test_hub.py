@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,12 +19,10 @@ from alignment.models.model_places import check_there
 
 
 @pytest.fixture(autouse=True)
-def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test was told is forgotten after it."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    hub._ask.cache_clear()
-    yield
-    hub._ask.cache_clear()
+    monkeypatch.setattr(hub, "_FOUND", {})
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[tuple[str, str, float]]:
@@ -61,6 +58,18 @@ def test_a_name_that_was_found_is_not_asked_for_again(monkeypatch: pytest.Monkey
     assert [name for name, _, _ in asked] == ["owner/name"]
     assert why_not_there("dataset", "owner/name") is None, "a data set of that name is something else"
     assert [kind for _, kind, _ in asked] == ["model", "dataset"]
+
+
+def test_a_name_that_was_found_long_ago_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, cached: None) -> None:
+    """A pipeline waits for people for days: the network may be gone, and the cache has to do."""
+    now = 100.0
+    monkeypatch.setattr(hub.time, "monotonic", lambda: now)
+    answers(monkeypatch, None)
+    assert why_not_there("model", "owner/name") is None
+    now += hub.REMEMBERED_S + 1
+    asked = answers(monkeypatch, ConnectionError("no route"))
+    assert why_not_there("model", "owner/name") is None
+    assert len(asked) == 1 and huggingface_hub.is_offline_mode()
 
 
 def test_a_name_that_was_not_found_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from alignment.errors import UserError
 from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
 from stages.evaluate.made_from import data_blocks, links, paid_by, recipe_block, timings
@@ -104,14 +106,42 @@ def test_the_reward_models_that_paid_are_named_as_they_were_given(tmp_path: Path
     }
 
 
-def test_who_paid_in_a_run_of_an_earlier_version(tmp_path: Path) -> None:
-    """Before others could pay, the run's own models did; without its recipe, nobody knows who paid a policy."""
-    keep_settings(tmp_path, "round-1/rejection", updates=3)
-    finish(tmp_path, "round-1/ppo")
-    assert paid_by(RunFolder(tmp_path), 1) == {
-        "rejection": {"helpfulness": ["round-1/reward/helpfulness"], "safety": ["round-1/reward/safety"]},
-        "ppo": None,
+def test_own_reward_models_are_known_by_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ensemble of one's own and another's is asked for by paths."""
+    root, other = tmp_path / "run", "/other/runs/b/round-1/reward/helpfulness"
+    own = [str(root / "round-1/reward/helpfulness"), other]
+    keep_settings(root, "round-1/ppo", reward_models={"helpfulness": own, "safety": ["run/round-1/reward/safety"]})
+    monkeypatch.chdir(tmp_path)
+    assert paid_by(RunFolder(root), 1) == {
+        "ppo": {
+            "helpfulness": ["round-1/reward/helpfulness", "b/round-1/reward/helpfulness"],
+            "safety": ["round-1/reward/safety"],
+        }
     }
+
+
+def test_who_paid_in_a_run_of_an_earlier_version(tmp_path: Path) -> None:
+    """Before others could pay, the run's own models did."""
+    keep_settings(tmp_path, "round-1/rejection", updates=3)
+    assert paid_by(RunFolder(tmp_path), 1) == {
+        "rejection": {"helpfulness": ["round-1/reward/helpfulness"], "safety": ["round-1/reward/safety"]}
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        pytest.param(None, "which says how its stage was made, cannot be read: ", id="gone"),
+        pytest.param("ppo: [", "which says how its stage was made, cannot be read: ", id="cut off"),
+        pytest.param("a word", "does not hold the settings that its stage was made with", id="no settings"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_told(recipe: str | None, expected: str, tmp_path: Path) -> None:
+    finish(tmp_path, "round-1/ppo")
+    if recipe is not None:
+        (tmp_path / "round-1/ppo/config.yaml").write_text(recipe, encoding="utf-8")
+    with pytest.raises(UserError, match=f"round-1/ppo/config.yaml,? {expected}"):
+        paid_by(RunFolder(tmp_path), 1)
 
 
 def test_an_evaluation_made_again_counts_once(tmp_path: Path) -> None:

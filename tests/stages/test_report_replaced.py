@@ -53,7 +53,7 @@ def test_other_heldout_prompts(
     assert code == 0
     [said] = at_work
     assert said.splitlines()[-1] == (
-        f"{run}/round-1/eval was made with other settings: data.heldout_prompts=other.jsonl, now {used}. It is made "
+        f"{run}/round-1/eval was made with other settings: data.heldout_prompts=other.jsonl, now {used}; it is made "
         f"again, and {run}/report.html and report.json are replaced once that is done; Ctrl-C until then keeps them"
     )
 
@@ -83,3 +83,30 @@ def test_a_report_that_is_replaced_as_asked_is_no_matter(
     again = recipe.model_copy(update={"overwrite": True, "seed": 7})
     outcome(lambda: run_stages.run(again), capsys)
     assert len(at_work) == 1 and "replaced" not in at_work[0]
+
+
+def test_an_evaluation_that_was_stopped(recipe: Recipe, at_work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The setting that had it made again was put back."""
+    RunFolder(recipe.run_dir).make_again("eval", 1)
+    outcome(lambda: run_stages.run(recipe), capsys)
+    [said] = at_work
+    assert "round-1/eval was begun anew, and stopped; it is made again, and " in said
+
+
+def test_the_report_of_a_round_before_the_last(
+    files: dict[str, str], tmp_path: Path, at_work: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluating an earlier round again left its report where that of the last round was."""
+    recipe = reduced_recipe(files, tmp_path / "run", "rounds=2")
+    folder = RunFolder(recipe.run_dir)
+    for name, number in planned_stages(recipe):
+        finish(folder.root, folder.place(name, number), recipe)
+    write_report(example_report() | {"rounds": 1}, folder.root)
+    outcome(lambda: run_stages.run(recipe), capsys)
+    [said] = at_work
+    assert "round-2/eval was finished, but the report is of round 1 now; it is made again, and " in said
+    write_report(example_report() | {"rounds": 2}, folder.root)
+    at_work.clear()
+    finish(folder.root, "round-2/eval", recipe)
+    outcome(lambda: run_stages.run(recipe), capsys)
+    assert not any("report is of round" in line for line in at_work)

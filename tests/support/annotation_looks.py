@@ -19,6 +19,7 @@ Theme = Literal["light", "dark"]
 SIZES = ((1440, 900), (1280, 800), (1024, 768))
 NARROWEST: ViewportSize = {"width": 640, "height": 900}
 """Half a screen."""
+WIDE: ViewportSize = {"width": 1440, "height": 900}
 _LOOKS = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 

@@ -166,10 +166,9 @@ OTHERS = {"helpfulness": ["owner/<b>model</b>", "models/second"], "safety": []}
 
 def test_the_page_names_the_reward_models_that_paid(tmp_path: Path) -> None:
     report = example_report()
-    report["paid_by"] |= {"ppo": OTHERS, "rejection": None}
+    report["paid_by"] |= {"ppo": OTHERS}
     text = shown(report, tmp_path)
     assert "PPO, paid by helpfulness: owner/<b>model</b>, models/second; safety: none" in text
-    assert "Rejection, paid by not known" in text
     report["paid_by"] = None
     assert "paid by not known" in shown(report, tmp_path), "of an earlier version"
     assert "paid by" not in shown(example_report(policies=("base", "sft")) | {"paid_by": {}}, tmp_path)

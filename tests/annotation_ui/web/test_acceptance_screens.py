@@ -10,6 +10,7 @@ from annotation_fixtures import COLOURS, new_item
 from annotation_looks import (
     NARROWEST,
     NOTE_SHOWN,
+    WIDE,
     contrast,
     cut_off_texts,
     faults,
@@ -250,7 +251,15 @@ def test_half_a_screen_is_wide_enough(site: Site, desk: DeskPage) -> None:
     assert not desk.find(GUIDELINES).is_visible()
     desk.press("g").wait_until_drawn()
     assert faults_now(desk.page, GUIDELINES) == []
-    desk.press("g").wait_until_drawn().press("1", "q")
+    desk.press("g").wait_until_drawn()
+    desk.page.set_viewport_size(WIDE)
+    desk.wait_until_drawn()
+    assert desk.find(GUIDELINES).is_visible(), "what was closed in a narrow window stays on a wide one"
+    desk.press("g").press("g").wait_until_drawn()
+    desk.page.set_viewport_size(NARROWEST)
+    desk.reload().wait_for_phase("open")
+    assert not desk.find(GUIDELINES).is_visible(), "what was chosen on a wide window does not cover the answers"
+    desk.press("1", "q")
     assert faults_now(desk.page, BAR, SUBMIT) == []
     desk.save().wait_for_phase("empty")
     for path in ("admin", "admin/report", "review"):
