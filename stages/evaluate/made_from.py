@@ -98,7 +98,7 @@ def paid_by(folder: RunFolder, round_number: int) -> dict[str, dict[str, list[st
 
 
 def _reward_model(name: str, folder: RunFolder) -> str:
-    """A reward model as it was given; one in a run by its place there, any other path from the root by its last part."""
+    """A reward model as it was given; one in a run by its place there, of another path from the root its last part."""
     root, place = folder.root.resolve(), resolve(name).resolve()
     if place.is_relative_to(root):
         return place.relative_to(root).as_posix()

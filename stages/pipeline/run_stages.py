@@ -73,8 +73,9 @@ def why_evaluated_again(folder: RunFolder, name: str, number: int | None, recipe
     if not why and folder.is_made_again(name, number):
         why = ["begun anew, and stopped"]
     report = folder.root / "report.json"
-    if not why and number == recipe.rounds and report.is_file() and (of := read_object(report).get("rounds")) != number:
-        why = [f"finished, but the report is of round {of} now"]
+    if not why and number == recipe.rounds and report.is_file():
+        shown = read_object(report).get("rounds", number)
+        why = [f"finished, but the report is of round {shown} now"] if shown < number else []
     return f"was {', and '.join(why)}" if why else ""
 
 
