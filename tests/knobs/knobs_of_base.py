@@ -10,6 +10,7 @@ import torch
 from knob_bench import Bench, Knob, Turned, Watch, rows_of
 from safetensors.torch import load_file
 
+from alignment.models.muon import Muon
 from alignment.toy import toy_base_model
 from alignment.toy.toy_tokenizer import ASSISTANT, USER
 from stages.base.__main__ import main
@@ -47,7 +48,7 @@ BENCHES = {
         watches=(
             Watch(toy_base_model, "_next_token_step", lambda given, *_: len(given[1])),
             Watch(torch.optim.AdamW, "step", rates, "AdamW"),
-            Watch(torch.optim.Muon, "step", rates, "Muon"),
+            Watch(Muon, "step", rates, "Muon"),
             Watch(toy_base_model, "with_question_noise", replaced),
             Watch(toy_base_model, "with_extra_words", extra),
             Watch(command_line, "load_plugins", lambda given, *_: list(given[0])),
