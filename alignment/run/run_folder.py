@@ -195,16 +195,6 @@ class RunFolder:
                 "Put them back, choose another run_dir, or pass overwrite=true to make everything again."
             )
 
-    def is_stale_evaluation(self, name: str, round_number: int | None, recipe: Recipe) -> bool:
-        """Whether a stage is a finished evaluation of what has changed since, or with other settings than these.
-
-        Such a one is made again without being asked for: nothing is lost by that.
-        """
-        if name != "eval" or not self.finished(name, round_number):
-            return False
-        changed = self.changed_settings(self.place(name, round_number), recipe)
-        return bool(self.changed_inputs(name, round_number) or changed)
-
     def check_settings(self, recipe: Recipe, making: Sequence[str]) -> None:
         """Raise ``UserError`` where a finished stage was made with other settings than a recipe has now.
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 
 from alignment.data.jsonl_and_raw_rows import check_source
 from alignment.errors import UserError
-from alignment.files import resolve
+from alignment.files import read_object, resolve
 from alignment.models.model_places import check_there
 from alignment.run.run_folder import RunFolder
+from alignment.run.run_recipe import changes
 from alignment.settings.recipe import Recipe
 from alignment.settings.reward_sections import COLLECTED
 from alignment.settings.sections import HELDOUT, TOY_MODEL
@@ -155,7 +156,7 @@ def check_pipeline(recipe: Recipe) -> None:
     folder = RunFolder(recipe.run_dir)
     planned = list(planned_stages(recipe))
     for name, number in planned:
-        if folder.is_stale_evaluation(name, number, recipe) or not folder.kept(name, number, recipe):
+        if why_evaluated_again(folder, name, number, recipe) or not folder.kept(name, number, recipe):
             break
     else:
         return  # everything is made: nothing is read again
@@ -183,6 +184,29 @@ def planned_stages(recipe: Recipe) -> Iterator[tuple[str, int | None]]:
             if recipe.ppo.method in (method, "both"):
                 yield method, number
         yield "eval", number
+
+
+def why_evaluated_again(folder: RunFolder, name: str, number: int | None, recipe: Recipe) -> str:
+    """Why a finished evaluation is made again unasked; empty for one that stays, and for other stages.
+
+    Args:
+        folder: the run.
+        name: of the stage.
+        number: its round.
+        recipe: with which it would be made again.
+    """
+    if name != "eval" or not folder.finished(name, number):
+        return ""
+    inputs, others = folder.changed_inputs(name, number), folder.changed_settings(folder.place(name, number), recipe)
+    why = [f"made before the present {' and '.join(inputs)}"] if inputs else []
+    why += [f"made with other settings: {changes(others)}"] if others else []
+    if not why and folder.is_made_again(name, number):
+        why = ["begun anew, and stopped"]
+    report = folder.root / "report.json"
+    if not why and number == recipe.rounds and report.is_file():
+        shown = read_object(report).get("rounds", number)
+        why = [f"finished, but the report is of round {shown} now"] if shown < number else []
+    return f"was {', and '.join(why)}" if why else ""
 
 
 def _check_comparisons(recipe: Recipe, folder: RunFolder, round_number: int) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from alignment.files import read_json, read_object
+from alignment.files import read_json
 from alignment.machine.device_and_processes import forget_peak_memory
 from alignment.run.run_folder import RunFolder
-from alignment.run.run_recipe import changes, keep_recipe
+from alignment.run.run_recipe import keep_recipe
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.base import write_base_model as base
-from stages.door.preconditions import planned_stages
+from stages.door.preconditions import planned_stages, why_evaluated_again
 from stages.door.progress_and_exit import console, say
 from stages.evaluate import judge_policies as evaluate
 from stages.evaluate.printed_summary import show
@@ -54,29 +54,6 @@ def run(recipe: Recipe) -> dict[str, Any]:
     report: dict[str, Any] = read_json(folder.root / "report.json")
     show(report, folder)
     return report
-
-
-def why_evaluated_again(folder: RunFolder, name: str, number: int | None, recipe: Recipe) -> str:
-    """Why a finished evaluation is made again unasked; empty for one that stays, and for other stages.
-
-    Args:
-        folder: the run.
-        name: of the stage.
-        number: its round.
-        recipe: with which it would be made again.
-    """
-    if name != "eval" or not folder.finished(name, number):
-        return ""
-    inputs, others = folder.changed_inputs(name, number), folder.changed_settings(folder.place(name, number), recipe)
-    why = [f"made before the present {' and '.join(inputs)}"] if inputs else []
-    why += [f"made with other settings: {changes(others)}"] if others else []
-    if not why and folder.is_made_again(name, number):
-        why = ["begun anew, and stopped"]
-    report = folder.root / "report.json"
-    if not why and number == recipe.rounds and report.is_file():
-        shown = read_object(report).get("rounds", number)
-        why = [f"finished, but the report is of round {shown} now"] if shown < number else []
-    return f"was {', and '.join(why)}" if why else ""
 
 
 def stale_line(folder: RunFolder, stage: str) -> str:
