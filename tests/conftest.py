@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 MARKER_OF_FIXTURE = {"chromium": "browser", "postgres": "postgres", "postgres_database": "postgres"}
+LONG = ("integration", "browser")
 COLLECTED = pytest.StashKey[list[pytest.Item]]()
 
 
@@ -52,6 +54,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name in MARKER_OF_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKER_OF_FIXTURE[name])
     config.stash[COLLECTED] = list(items)
+    # Each file is one worker's: those with the most tests that take seconds first, so that none is left for the end.
+    long = Counter(item.path for item in items if any(item.get_closest_marker(name) for name in LONG))
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-long[item.path], -tests[item.path], str(item.path)))
 
 
 def pytest_collection_finish() -> None:

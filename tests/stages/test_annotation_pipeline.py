@@ -115,45 +115,59 @@ def until(condition: Callable[[], Any]) -> Any:
     return found
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the stage says to the terminal."""
+def said_by_the_stage(patch: pytest.MonkeyPatch) -> list[str]:
+    """What the stage says to the terminal from now on; it looks for judgments more often, too."""
     lines: list[str] = []
-    monkeypatch.setattr(people, "say", lines.append)
-    monkeypatch.setattr(people, "POLL_SECONDS", 0.05)
+    patch.setattr(people, "say", lines.append)
+    patch.setattr(people, "POLL_SECONDS", 0.05)
     return lines
 
 
-def test_the_stage_pauses_with_the_address_and_trains_on_exactly_what_people_said(
-    recipe: Recipe, said: list[str]
-) -> None:
-    with waiting(recipe) as (thread, store, outcome):
-        url = until(lambda: next((line.split()[-1] for line in said if "open" in line), None))
-        with RunFolder(recipe.run_dir).lock():
-            pass  # while people are waited for, other stages may run
-        judge = Judge(url)
-        options = iter(range(1000))
-        while judge.judge("helpfulness", 1 + next(options) % 8):
-            pass
-        assert thread.is_alive(), "it went on before the safety project was judged"
-        with suppress(httpx.HTTPError):  # once enough are there, the stage stops its server
-            while judge.judge("safety", 1 + next(options) % 8):
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the stage says to the terminal."""
+    return said_by_the_stage(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def judged_round(recipe: Recipe) -> tuple[Store, dict[str, Any]]:
+    """A round that people have judged, first one project and then the other: its store, and what the stage returned."""
+    with pytest.MonkeyPatch.context() as patch:
+        lines = said_by_the_stage(patch)
+        with waiting(recipe) as (thread, store, outcome):
+            url = until(lambda: next((line.split()[-1] for line in lines if "open" in line), None))
+            with RunFolder(recipe.run_dir).lock():
+                pass  # while people are waited for, other stages may run
+            judge = Judge(url)
+            options = iter(range(1000))
+            while judge.judge("helpfulness", 1 + next(options) % 8):
                 pass
-        thread.join(SECONDS)
+            assert thread.is_alive(), "it went on before the safety project was judged"
+            with suppress(httpx.HTTPError):  # once enough are there, the stage stops its server
+                while judge.judge("safety", 1 + next(options) % 8):
+                    pass
+            thread.join(SECONDS)
     assert isinstance(outcome[0], dict), outcome
+    return store, outcome[0]
+
+
+def test_the_stage_pauses_and_trains_on_exactly_what_people_said(
+    recipe: Recipe, judged_round: tuple[Store, dict[str, Any]]
+) -> None:
+    store, made = judged_round
     folder = Path(recipe.run_dir) / "round-1" / "annotate"
     written = {
         part: read_jsonl(folder / file, Comparison)[0]
         for part, file in (("train", "comparisons.jsonl"), ("heldout", "heldout_comparisons.jsonl"))
     }
     with store.read() as connection:
-        judged = set(connection.execute(select(comparison.c.id).where(comparison.c.state == "judged")).scalars())
+        of_people = set(connection.execute(select(comparison.c.id).where(comparison.c.state == "judged")).scalars())
     found = {record.collected.comparison_id for records in written.values() for record in records if record.collected}
-    assert found == judged
+    assert found == of_people
     with store.read() as connection:
         queued = connection.execute(select(item).where(item.c.source == "queue")).all()
     assert {(row.priority, row.overlap) for row in queued} == {(PRIORITY, 0)}  # first of all, and gone at the end
-    left_out = outcome[0]["left_out"]
+    left_out = made["left_out"]
     unusable = [left_out.get(f"{part}answers equal or empty", 0) for part in ("", "held-out pairs, ")]
     assert sum(unusable) == 14 + 12 + 5 + 5 - len(queued)
     result = train_reward_models.run(recipe)
@@ -164,6 +178,7 @@ def test_the_stage_pauses_with_the_address_and_trains_on_exactly_what_people_sai
     assert {record.grade for record in written["train"]} == set(GRADES)
 
 
+@pytest.mark.usefixtures("judged_round")
 def test_sides_in_the_file_are_the_sides_that_were_chosen(recipe: Recipe) -> None:
     """Options came in turn, 1 to 8: half of the choices were on the left."""
     assert [meaning_of(option)[0] for option in range(1, 9)] == ["left"] * 4 + ["right"] * 4
@@ -173,6 +188,7 @@ def test_sides_in_the_file_are_the_sides_that_were_chosen(recipe: Recipe) -> Non
     assert abs(sum(left) - len(left) / 2) <= 4
 
 
+@pytest.mark.usefixtures("judged_round")
 def test_the_same_round_again_goes_on_from_what_is_there(recipe: Recipe, said: list[str]) -> None:
     """A pipeline that was killed while waiting, or a stage that is run again: nobody judges anything twice."""
     with waiting(recipe.model_copy(update={"overwrite": True})) as (thread, store, outcome):

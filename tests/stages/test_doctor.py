@@ -211,6 +211,13 @@ class TestRecipeThatFits:
         assert "python -m stages.base" in only(recipe, "skipped")["model"]
         assert "prompts" in only(recipe, "ok")
 
+    def test_labels_that_the_recipe_leaves_unused(self, ready: Path) -> None:
+        demonstrations = ready / "data" / "demonstrations.jsonl"
+        rows = [json.loads(line) for line in demonstrations.read_text().splitlines()]
+        demonstrations.write_text("".join(json.dumps({**row, "label": "good"}) + "\n" for row in rows))
+        assert "data.unused=[label]" in only(fresh(ready), "problem")["demonstrations"]
+        assert "demonstrations" not in only(fresh(ready, "data.unused=[label]"), "problem")
+
     def test_nothing_is_written(self, made: Path) -> None:
         before = sorted(made.rglob("*"))
         results(recipe_in(made))

@@ -12,6 +12,7 @@ from stage_fixtures import reduced_recipe
 from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.models.heads.known_heads import HEADS
+from alignment.reward.losses import LOSSES
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.reward import ablate, train_reward_models
@@ -41,6 +42,8 @@ def test_variants_differ_in_one_setting_only(recipe: Recipe) -> None:
     assert found["small"] == recipe
     weights = {name: item.reward.safety.safety_weight for name, item in variants(recipe, "auxiliary", "safety").items()}
     assert weights == {"ranking only": 0.0, "with auxiliary": 1.0}
+    losses = {name: item.reward.safety.loss for name, item in variants(recipe, "loss", "safety").items()}
+    assert losses == {name: name for name in LOSSES}
     assert set(variants(recipe, "head", "safety")) == set(HEADS)
 
 

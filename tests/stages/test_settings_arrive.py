@@ -273,7 +273,8 @@ class TestRejectionSampling:
     ) -> None:
         recipe = reduced_recipe(files, rejection.run, "sft.weight_decay=0.23")
         backbone = load_backbone(RunFolder(recipe.run_dir), recipe.model)
-        stage = StageRun("rejection", tmp_path)
+        stage = StageRun("round-1/rejection", tmp_path / "round-1" / "rejection")
+        stage.folder.mkdir(parents=True)
         with noting((sft_trainer, "optimizer_and_schedule")) as [made]:
             rejection_sampling.finetune_on_winners(
                 recipe, backbone, rejection.winners, [], stage, on_step=lambda *_: None

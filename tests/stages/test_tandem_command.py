@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -95,3 +96,8 @@ def test_a_reader_who_has_seen_enough_is_no_error(words: list[str]) -> None:
         errors = process.communicate()[1]
     assert errors == ""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["bitsandbytes", "httpx"])
+def test_libraries_underneath_say_errors_only(name: str) -> None:
+    assert logging.getLogger(name).level == logging.ERROR

@@ -200,4 +200,4 @@ class Ensemble:
 
     def value_start(self, backbone: Backbone, *, whole: bool) -> ValueStart:
         """Raise ``UserError``: they are several."""
-        raise no_value_start()
+        raise no_value_start("several helpfulness models")

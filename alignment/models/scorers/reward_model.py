@@ -156,7 +156,7 @@ class RewardModel(nn.Module):
         """Role and head, where the role is one of the policy's base, or the value function has a model of its own."""
         if self.backbone is backbone or (whole and self.role is None):
             return ValueStart(Role(self.backbone, self.role), self.head)
-        raise no_value_start("ppo.value=model or ppo.value=head" if self.role is None else "ppo.value=head")
+        raise no_value_start(instead="ppo.value=model or ppo.value=head" if self.role is None else "ppo.value=head")
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Adapter, or all weights that are trained, and head."""

@@ -63,9 +63,9 @@ class RewardScorer(Protocol):
         """Where it lies, for the record of what a stage was made from."""
 
 
-def no_value_start(instead: str = "ppo.value=head") -> UserError:
-    """The error of a reward model that a value function cannot start from."""
-    return UserError(f"the value role cannot start from a helpfulness model on another base; pass {instead}")
+def no_value_start(found: str = "a helpfulness model on another base", instead: str = "ppo.value=head") -> UserError:
+    """The error of reward models that a value function cannot start from."""
+    return UserError(f"the value role cannot start from {found}; pass {instead}")
 
 
 def check_finite(scores: Tensor, name: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import (
     LORA,
@@ -208,6 +209,12 @@ class TestFiles:
             assert torch.equal(one, other)
         assert not any(parameter.requires_grad for parameter in fresh.adapter_parameters("start"))
 
+    def test_its_weights_say_that_they_are_pytorchs(self, backbone: Backbone, tmp_path: Path) -> None:
+        add_role(backbone, "policy", seed=1)
+        backbone.save_adapter("policy", tmp_path)
+        with safe_open(str(tmp_path / "adapter_model.safetensors"), framework="pt") as file:
+            assert file.metadata() == {"format": "pt"}, "without it some readers refuse the file"
+
     def test_peft_itself_reads_the_folder(self, backbone: Backbone, tmp_path: Path) -> None:
         add_role(backbone, "policy", seed=1)
         separate = separate_model(backbone, "policy", tmp_path)
@@ -352,6 +359,12 @@ class TestNF4:
     @pytest.fixture
     def quantized(self, folder: Path) -> Backbone:
         return load_tiny(folder, quantization="nf4")
+
+    def test_the_scales_are_quantized_too(self, quantized: Backbone) -> None:
+        from bitsandbytes.nn import Linear4bit
+
+        layers = [module for module in quantized.base.modules() if isinstance(module, Linear4bit)]
+        assert layers and all(layer.weight.quant_state.nested for layer in layers)
 
     @staticmethod
     def dequantized(backbone: Backbone) -> PreTrainedModel:

@@ -309,6 +309,7 @@ class TestForOthers:
         for folder in self.written(merged, backbone, tmp_path, made_from="someone/model"):
             header = (folder / "README.md").read_text().split("---")[1].splitlines()
             assert "base_model: someone/model" in header and "license: apache-2.0" in header
+            assert header.count("- tandem-rlhf") == 1
 
 
 @pytest.mark.parametrize("merged", [True, False], ids=["merged", "adapter"])

@@ -189,6 +189,7 @@ class TestObjectivesHead:
             ({"objectives": ["kind", "kind"]}, "objectives"),
             ({"weights": [1.0]}, "weights"),
             ({"weights": ["much", 1.0]}, "weights"),
+            ({"weights": [math.inf, 1.0]}, "reward head .objectives.: weights"),
         ],
     )
     def test_senseless_arguments_are_refused(self, arguments: dict[str, Any], message: str) -> None:

@@ -29,6 +29,7 @@ from alignment.models.backbone import Backbone
 from alignment.models.pretrained import same_model
 from alignment.models.scorers.load_reward_models import Ensemble, Reencoded, load_reward_model, load_reward_models
 from alignment.models.scorers.reward_model import RewardModel
+from alignment.models.scorers.sequence_classifier import SequenceClassifier
 from alignment.settings.ppo_sections import RewardFoldersSection
 
 ANSWERS = ("the sea", "why is it grey", "no")
@@ -145,6 +146,18 @@ class TestSequenceClassifier:
         with pytest.raises(UserError, match=r"model\.quantization=none"):
             load_reward_model(backbone, "helpfulness", classifier, tiny_settings(quantization="nf4"), beside={})
 
+    def test_a_value_cannot_start_from_it(self, backbone: Backbone, classifier: Path) -> None:
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
+        with pytest.raises(UserError, match=r"from a helpfulness model on another base; pass ppo\.value=head$"):
+            model.value_start(backbone, whole=True)
+
+    def test_a_score_that_is_no_number_names_the_folder(self, backbone: Backbone, classifier: Path) -> None:
+        model = load_reward_model(backbone, "helpfulness", classifier, tiny_settings(), beside={})
+        assert isinstance(model, Reencoded) and isinstance(model.model, SequenceClassifier)
+        torch.nn.init.constant_(model.model.model.get_parameter("score.weight"), torch.inf)
+        with pytest.raises(UserError, match=f"the reward model in {classifier} gives scores that are not finite"):
+            model.score(dialogues(backbone), batch_size=2)
+
     def test_without_a_chat_template_it_is_refused(self, backbone: Backbone, classifier: Path) -> None:
         for file in classifier.glob("chat_template*"):
             file.unlink()
@@ -244,6 +257,11 @@ class TestSeveral:
         assert found.scores.tolist() == pytest.approx(least if rule == "min" else cautious, abs=1e-5)
         assert found.disagreement is not None
         assert found.disagreement.tolist() == pytest.approx(deviations, abs=1e-5)
+
+    def test_a_value_cannot_start_from_them(self, backbone: Backbone) -> None:
+        models = [add_reward_model(backbone, "helpfulness"), add_reward_model(backbone, "safety", seed=1)]
+        with pytest.raises(UserError, match=r"from several helpfulness models; pass ppo\.value=head$"):
+            Ensemble(models).value_start(backbone, whole=False)
 
     def test_by_dimension(self, backbone: Backbone, tmp_path: Path, classifier: Path) -> None:
         for name in ("helpfulness", "safety"):

@@ -18,6 +18,7 @@ from alignment.data.records import GRADES, Comparison, Message, SafetyLabel
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
 from alignment.report.run_report_schema import RewardModelBlock
+from alignment.reward.comparison_sets import ComparisonSet, Reader, score_models
 from alignment.reward.encoded_pairs import EncodedPair, encode_pairs
 from alignment.reward.pair_scoring import calibrate, evaluate_reward_model, pair_scores, score_pairs
 from alignment.run.run_folder import RunFolder
@@ -50,6 +51,33 @@ def comparisons(count: int, **changes: Any) -> list[Comparison]:
         for number in range(count)
         for judgment in range(2)
     ]
+
+
+def test_it_says_after_each_batch_how_many_answers_are_scored(backbone: Backbone) -> None:
+    items = comparisons(2)
+    own = ComparisonSet(
+        "own",
+        "a file",
+        items,
+        {},
+        encode_pairs(items, backbone.encoder, margin="none", max_length_tokens=64, skip_too_long=False)[0],
+    )
+    model = add_reward_model(backbone, "helpfulness")
+    reader = Reader(backbone.encoder, 64, lambda name, folder: model)
+    said: list[tuple[int, int]] = []
+    score_models(
+        reader,
+        {"one": Path("one"), "two": Path("two")},
+        [own],
+        batch_size=3,
+        skip_too_long=False,
+        on_answers=lambda done, total: said.append((done, total)),
+    )
+    assert {total for _, total in said} == {2 * 2 * len(items)}
+    done = [number for number, _ in said]
+    assert done == sorted(done) and done[-1] == 16
+    first, second = {number for number in done if number <= 8}, {number for number in done if number > 8}
+    assert len(first) > 1 and second == {8 + number for number in first}, "from where the first model ended"
 
 
 def save_comparisons(file: Path, items: list[Comparison]) -> Path:

@@ -147,6 +147,13 @@ class TestSafetyLoss:
         assert two.item() == pytest.approx(expected, abs=1e-6)
         assert one.item() == pytest.approx(expected, abs=1e-6)
 
+    @pytest.mark.parametrize("wrong", range(3))
+    def test_what_would_broadcast_is_refused(self, wrong: int) -> None:
+        given = [torch.ones(2), torch.ones(2), torch.ones(2, dtype=torch.bool)]
+        given[wrong] = given[wrong][:, None]
+        with pytest.raises(ValueError, match="one shape"):
+            safety_loss(*given, n_pairs=2)
+
     def test_unlabelled_answers_have_no_gradient(self) -> None:
         logits = torch.tensor([math.nan, 0.0, 0.0], requires_grad=True)
         mask = torch.tensor([False, True, True])

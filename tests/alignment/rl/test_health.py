@@ -155,6 +155,8 @@ def test_figures_are_in_the_words() -> None:
     assert "-0.11 at most" in finding.what, "14 / 128"
     (finding,) = examine(from_update(healthy(), 5, policy__clip_fraction=0.45, policy__approx_kl=0.3), TOY)
     assert "45%" in finding.what and "0.3 nats" in finding.what
+    (blowup,) = examine(from_update(healthy(), 20, objective__kl=8.0, objective__kl_k3=8.0, objective__beta=0.03), TOY)
+    assert blowup.what_to_do.endswith("raise ppo.kl_beta (now 0.03)")
     line = str(finding)
     assert line.startswith("warning at update 5, clip fraction: 45%")
     assert finding.likely_cause in line and finding.what_to_do in line and "\n" not in line

@@ -44,12 +44,19 @@ def test_a_stage_that_makes_two_folders_lists_what_either_reads(capsys: pytest.C
     assert "sft.epochs" not in listed
 
 
+def test_chat_lists_how_answers_are_sampled(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = keys_in(help_of(capsys, "chat", "--help"))
+    assert {"model.dtype", "evaluate.sampling.temperature", "evaluate.sampling.max_new_tokens"} <= listed
+    assert not any(key.startswith(("ppo.", "evaluate.judge")) for key in listed)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_says_what_the_stage_does_and_how_to_see_the_rest(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = help_of(capsys, stage, "--help")
     assert shown.startswith(f"usage: python -m stages.{stage} ")
     assert f"    python -m stages.{stage}" in shown
-    assert f"python -m stages.{stage} --help-all" in shown
+    rest = "every stage" if stage == "pipeline" else "the other stages"
+    assert f"The settings of {rest}: python -m stages.{stage} --help-all" in " ".join(shown.split())
     assert "run_dir" in keys_in(shown)
 
 
