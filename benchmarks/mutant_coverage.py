@@ -8,9 +8,9 @@ they reach is kept in ``.mutants/recording``, one file for each test file, so th
 others.
 
 A test reaches the lines that run while it is set up, called and torn down, and those that ran while a fixture that it
-shares with others was set up. What runs while a module is imported is nobody's, and so is what runs in processes that a
-test starts. Only tests that pass are kept. A line is counted from the start of its function, which is kept with a
-digest, so that a function that has moved is found again.
+shares with others was set up, whose seconds count for it, too. What runs while a module is imported is nobody's, and so
+is what runs in processes that a test starts. Only tests that pass are kept. A line is counted from the start of its
+function, which is kept with a digest, so that a function that has moved is found again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -82,6 +83,8 @@ class Recorder:
         """(name, node id) of each shared fixture that was set up -> its context."""
         self.fixtures_of: dict[str, frozenset[str]] = {}
         self.contexts: list[str] = []
+        self.setup_seconds: dict[str, float] = {}
+        """Context of a shared fixture -> how long its own setup took, without those that it asked for."""
 
     def pytest_sessionstart(self) -> None:
         self.coverage.start()
@@ -103,9 +106,12 @@ class Recorder:
         self.shared[self.contexts[0]].append(context)
         self.contexts.append(context)
         self.coverage.switch_context(context)
+        before, began = sum(self.setup_seconds.values()), time.perf_counter()
         try:
             return (yield)
         finally:
+            inner = sum(self.setup_seconds.values()) - before
+            self.setup_seconds[context] = time.perf_counter() - began - inner
             self.contexts.pop()
             self.coverage.switch_context(self.contexts[-1])
 
@@ -148,10 +154,15 @@ class Recorder:
             "test_file": test_file,
             "digest": digest((self.root / test_file).read_text(encoding="utf-8")),
             "tests": passed,
-            "seconds": [round(self.seconds[test], 3) for test in passed],
+            "seconds": [round(self.seconds_of(test), 3) for test in passed],
             "failed": [test for test in tests if self.outcomes[test] == "failed"],
             "functions": functions,
         }
+
+    def seconds_of(self, test: str) -> float:
+        """How long a test takes alone: every shared fixture counts, whichever test it was set up for."""
+        others = set(self.contexts_of(test)) - set(self.shared.get(test, ()))
+        return self.seconds[test] + sum(self.setup_seconds.get(context, 0.0) for context in others)
 
     def contexts_of(self, test: str) -> list[str]:
         """The contexts whose lines a test reaches."""

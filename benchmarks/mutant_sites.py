@@ -10,15 +10,15 @@ Not drawn, and counted by their reason:
   ``if __name__ == "__main__"``, and overloads
 - words for people: strings of three or more words, the arguments of an error that is raised (but for an exit code), and
   whatever is printed, warned of, logged or shown as progress
-- ``encoding=`` of files and ``strict=`` of ``zip``: without the first, this system's encoding is the same; without the
-  second, only a mistake of ours would show
+- ``encoding=`` of files, ``strict=`` of ``zip`` and the type of ``cast``: without the first, this system's encoding is
+  the same; without the second, only a mistake of ours would show; the third is for the type checker
 - the arguments of ``len`` and ``isinstance``, as in mutmut: any change raises at once
 """
 
 from __future__ import annotations
 
 import ast
-import random
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,12 +26,13 @@ from pathlib import Path
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
-from mutant_anchors import Mutant, places, scope_at
+from mutant_anchors import Mutant, digest, places, scope_at
 from mutmut.mutation.mutators import mutation_operators
 
 FEWEST_WORDS = 3
 SPEAKING = frozenset({"print", "print_line", "progress", "warnings", "logging"})
 RAISING = frozenset({"len", "isinstance"})
+GUARDS = "encoding=, strict= and cast"
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,13 @@ class _Visitor(cst.CSTVisitor):
         super().__init__()
         self.module, self.tree, self.found = module, tree, found
         self.reasons: list[str | None] = [None]
+        self.guards: set[cst.CSTNode] = set()
+        """Arguments that are left out because of the function that they are handed to."""
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        reason = self.reasons[-1] or _reason(node)
+        if isinstance(node, cst.Call):
+            self.guards.update(_guards(node))
+        reason = self.reasons[-1] or (GUARDS if node in self.guards else _reason(node))
         self.reasons.append(reason)
         for kind, operator in mutation_operators:
             for new in operator(node) if isinstance(node, kind) else ():
@@ -105,16 +110,26 @@ def _reason(node: cst.CSTNode) -> str | None:
         case cst.SimpleString() | cst.ConcatenatedString() | cst.FormattedString() if _is_text(node):
             return "words for people"
         case cst.Arg(keyword=cst.Name(value="encoding")):
-            return "encoding= and strict="
+            return GUARDS
     return None
+
+
+def _guards(call: cst.Call) -> list[cst.Arg]:
+    """``strict=`` of ``zip`` and the type of ``cast``."""
+    match _code(call.func):
+        case "zip":
+            return [arg for arg in call.args if arg.keyword and arg.keyword.value == "strict"]
+        case "cast":
+            return list(call.args[:1])
+    return []
 
 
 def _reason_of_change(node: cst.CSTNode, new: cst.CSTNode) -> str | None:
     """Why a change to a node is not drawn although others to it are: it takes away what is itself left out."""
     if isinstance(node, cst.Call) and isinstance(new, cst.Call):
         gone = [arg for arg in node.args if not any(arg is other for other in new.args)]
-        if any(arg.keyword and arg.keyword.value == "strict" for arg in gone) and _code(node.func) == "zip":
-            return "encoding= and strict="
+        if any(arg is guard for arg in gone for guard in _guards(node)):
+            return GUARDS
         return next((why for arg in gone if (why := _reason(arg) or _reason(arg.value))), None)
     if isinstance(node, cst.Assign | cst.AnnAssign) and node.value is not None:
         return _reason(node.value) if _is_text(node.value) else None
@@ -149,11 +164,17 @@ def find_sites(root: Path, modules: Iterable[str]) -> Found:
 def draw(sites: Sequence[Site], *, seed: int) -> Iterator[Mutant]:
     """Mutants in an order by ``seed``, each once; fewer or more of them begin alike.
 
-    Changes that leave the program the same, parentheses for example, or that are no Python are passed over.
+    A site's place in the order depends on the seed and on itself, so that other code may change and the draw stays but
+    for what has gone or come. Changes that leave the program the same, parentheses for example, or that are no Python
+    are passed over.
     """
-    order, seen = list(sites), set()
-    random.Random(seed).shuffle(order)
-    for site in order:
+    alike, places, seen = Counter[tuple[str, ...]](), dict[str, Site](), set()
+    for site in sites:
+        scope = scope_at(site.tree.code, site.line)
+        what = (site.module, scope.name if scope else "", _code(site.node), _code(site.new))
+        places[digest(json.dumps([seed, *what, alike[what]]))] = site
+        alike[what] += 1
+    for _, site in sorted(places.items()):
         mutant = mutant_at(site)
         if mutant is not None and mutant not in seen:
             seen.add(mutant)

@@ -180,6 +180,20 @@ def test_part_of_a_test_file_is_not_recorded_in_place_of_the_whole(part: str, tm
         importlib.import_module("mutant_coverage").main([part], tmp_path)
 
 
+def test_a_shared_fixture_takes_its_seconds_of_each_test_that_needs_it(tmp_path: Path) -> None:
+    recorder = importlib.import_module("mutant_coverage").Recorder(tmp_path, tmp_path, [])
+    run, files = (" shares run", "run"), (" shares files", "files")
+    first, second, third = (f"tests/test_runs.py::test_{name}" for name in ("first", "second", "third"))
+    # The first test waited for both fixtures, which took 5 and 2 of its 8 seconds.
+    recorder.fixtures = {(name, ""): context for context, name in (run, files)}
+    recorder.setup_seconds = {run[0]: 5.0, files[0]: 2.0}
+    recorder.shared = {first: [run[0], files[0]], second: [], third: []}
+    names = {first: {"run", "files"}, second: {"run", "files"}, third: {"files"}}
+    recorder.fixtures_of = {test: frozenset(found) for test, found in names.items()}
+    recorder.seconds.update({first: 8.0, second: 1.0, third: 0.5})
+    assert [recorder.seconds_of(test) for test in (first, second, third)] == [8.0, 8.0, 2.5]
+
+
 def test_fast_tests_come_first_and_those_of_a_file_together(tmp_path: Path) -> None:
     recording = importlib.import_module("mutant_tests").Recording(tmp_path, tmp_path)
     recording.seconds = {"b::1": 0.01, "a::2": 0.05, "b::3": 0.02, "a::4": 0.5, "a::5": 20.0, "b::6": 3.0}
@@ -372,6 +386,27 @@ def test_a_seed_decides_the_order_and_a_line_that_stands_twice_is_told_apart(tmp
     lines = ["    a += 2\n", "    a -= 1\n", "    a = 1\n"]
     once = [f"def twice(a):\n{line}    a += 1\n    return a\n" for line in lines]
     assert made == sorted([*once, *(f"def twice(a):\n    a += 1\n{line}    return a\n" for line in lines)])
+
+
+def test_what_only_the_type_checker_reads_and_a_guard_of_ours_are_not_drawn(tmp_path: Path) -> None:
+    found = drawn(tmp_path, "def pairs(a, b):\n    return zip(a, cast(int, b), strict=True)\n")
+    assert {item.new.strip().removeprefix("return ") for item in found} == {
+        "zip(None, cast(int, b), strict=True)",
+        "zip(a, None, strict=True)",
+        "zip(a, cast(int, None), strict=True)",
+        "zip(cast(int, b), strict=True)",
+        "zip(a, strict=True)",
+        "zip(a, cast(int, ), strict=True)",
+    }
+    found = drawn(tmp_path, "def load(a):\n    return take(a, strict=True)\n")  # another's strict= may matter
+    assert "return take(a, strict=False)" in {item.new.strip() for item in found}
+
+
+def test_other_code_leaves_the_draw_as_it_is(tmp_path: Path) -> None:
+    text = "def small(a):\n    return a + 1\n\n\ndef large(a):\n    return a * 100 - 7\n"
+    before = drawn(tmp_path, text)
+    after = drawn(tmp_path, f"def new(a):\n    return a <= 3 or a == 4\n\n\n{text}")
+    assert [item for item in after if item.function != "new"] == before and len(after) > len(before) > 3
 
 
 @pytest.mark.integration
