@@ -35,7 +35,9 @@ class Muon(torch.optim.Muon):
                 if matrix.grad is None:
                     continue
                 state = self.state[matrix]
-                average = state.setdefault("momentum_buffer", torch.zeros_like(matrix.grad))
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix.grad)
+                average = state["momentum_buffer"]
                 average.lerp_(matrix.grad, 1 - group["momentum"])
                 update = matrix.grad.lerp(average, group["momentum"]) if group["nesterov"] else average
                 update = orthogonalized(
