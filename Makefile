@@ -38,8 +38,10 @@ demo: .venv/.installed ## Run the whole recipe on the toy world; ends with a tab
 demo-clean: ## Remove what `make demo` made.
 	rm -rf runs/toy
 
-# Each worker takes whole files, so that what the tests of a file share is made once. WORKERS=0: all in this process.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Each worker takes whole files, so that what the tests of a file share is made once, in the order of tests/conftest.py.
+# WORKERS=0: all in this process.
+SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(SPREAD)
 FAST := not slow and not gpu and not integration and not browser
 
 test: .venv/.installed ## Run the tests (offline; without those marked slow or gpu).
@@ -85,10 +87,10 @@ test-wheel: .venv/.installed ## Build the wheel, install it into an empty enviro
 	@touch $@
 
 test-lowest: .venv-lowest/.installed ## Run the fast tests on the lowest versions that pyproject.toml allows.
-	@.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$(FAST)" $(ARGS)
+	@.venv-lowest/bin/python -m pytest $(SPREAD) -m "$(FAST)" $(ARGS)
 
 mutants-coverage: .venv/.installed ## Record which tests reach which lines, for `make mutants`.
-	@$(BIN)/python benchmarks/mutant_coverage.py -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python benchmarks/mutant_coverage.py $(SPREAD) $(ARGS)
 
 mutants: .venv/.installed ## Plant wrong changes in a copy and see whether tests notice (CONTRIBUTING.md).
 	@$(BIN)/python benchmarks/mutants.py --workers $(WORKERS) $(ARGS)
