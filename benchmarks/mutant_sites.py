@@ -37,9 +37,10 @@ GUARDS = "encoding=, strict= and cast"
 
 @dataclass(frozen=True)
 class Site:
-    """One change to one node of a module that is parsed."""
+    """One change to one node of a module that is parsed; ``function`` is the innermost function or class around it."""
 
     module: str
+    function: str
     tree: cst.Module
     node: cst.CSTNode
     new: cst.CSTNode
@@ -62,6 +63,7 @@ class _Visitor(cst.CSTVisitor):
     def __init__(self, module: str, tree: cst.Module, found: Found) -> None:
         super().__init__()
         self.module, self.tree, self.found = module, tree, found
+        self.source = tree.code
         self.reasons: list[str | None] = [None]
         self.guards: set[cst.CSTNode] = set()
         """Arguments that are left out because of the function that they are handed to."""
@@ -77,7 +79,8 @@ class _Visitor(cst.CSTVisitor):
                     self.found.left_out[why] += 1
                 else:
                     line = self.get_metadata(PositionProvider, node).start.line
-                    self.found.sites.append(Site(self.module, self.tree, node, new, line))
+                    scope = scope_at(self.source, line)
+                    self.found.sites.append(Site(self.module, scope.name if scope else "", self.tree, node, new, line))
         return True
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
@@ -170,8 +173,7 @@ def draw(sites: Sequence[Site], *, seed: int) -> Iterator[Mutant]:
     """
     alike, places, seen = Counter[tuple[str, ...]](), dict[str, Site](), set()
     for site in sites:
-        scope = scope_at(site.tree.code, site.line)
-        what = (site.module, scope.name if scope else "", _code(site.node), _code(site.new))
+        what = (site.module, site.function, _code(site.node), _code(site.new))
         places[digest(json.dumps([seed, *what, alike[what]]))] = site
         alike[what] += 1
     for _, site in sorted(places.items()):

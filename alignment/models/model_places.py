@@ -79,6 +79,8 @@ def why_not(path: str, error: Exception | None) -> str:
         return "that is a file; give the folder that it is in"
     if not path or (not place.exists() and not is_hub_name(path)):
         return "there is no such folder"
+    if "trust_remote_code" in str(error):
+        return "it needs Python code that comes with it; look at that, then pass model.trust_remote_code=true"
     said = first_line(error) if error is not None else "nothing to load"
     return said if place.exists() else f"there is no such folder, and as a name on the Hub: {said}"
 

@@ -279,7 +279,7 @@ class PPO:
             for master in policy_masters:
                 master.grad = None
         # Sum the gradients over the processes, clip each role's norm, and step.
-        self.processes.sum_gradients([*(policy_masters if train_policy else []), *value_masters])
+        self.processes.sum_gradients([*policy_masters, *value_masters])
         for name, masters in (("policy", policy_masters), ("value", value_masters)):
             norm = float(nn.utils.clip_grad_norm_(masters, self.settings.max_grad_norm))
             if not math.isfinite(norm):

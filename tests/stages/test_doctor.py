@@ -16,6 +16,7 @@ from ppo_history import from_update, healthy
 from safetensors.torch import load_file, save_file
 from stage_fixtures import own_data, own_model, reduced_recipe, without_manifests
 from tiny import LORA, add_reward_model, encoded_prompts, randomize, tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
 from alignment.models.backbone import Backbone, Role
 from alignment.rl.health.health_history import HealthSettings
@@ -247,6 +248,15 @@ class TestModelThatDoesNotFit:
         assert list(found) == ["vocabulary"]
         assert "resize_token_embeddings" in found["vocabulary"]
 
+    @pytest.mark.parametrize(("share", "is_said"), [(0.04, False), (0.06, True)])
+    def test_embeddings_that_no_token_has(self, share: float, is_said: bool, ready: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(str(ready / "model"))
+        tokens = len(tiny_tokenizer())
+        model.resize_token_embeddings(round(tokens / (1 - share)))
+        model.save_pretrained(str(ready / "model"))
+        assert self.checked(ready) == {}
+        assert ("many are never used" in self.checked(ready, status="warning").get("vocabulary", "")) == is_said
+
     def test_a_stop_token_without_an_embedding(self, ready: Path) -> None:
         tokenizer = tiny_tokenizer()
         tokenizer.add_special_tokens({"eos_token": "<|new|>"})
@@ -292,6 +302,13 @@ class TestDataThatDoesNotFit:
     def test_no_room_for_answers_to_held_out_prompts(self, made: Path) -> None:
         found = only(fresh(made, "evaluate.sampling.max_new_tokens=510"), "problem")
         assert list(found) == ["room for answers"] and "prompt h0 has" in found["room for answers"]
+
+    @pytest.mark.parametrize(("source", "problems"), [("simulated", ["room for answers"]), ("dataset", [])])
+    def test_no_room_for_answers_that_are_compared(self, source: str, problems: list[str], made: Path) -> None:
+        pairs = made / "data" / "pairs.jsonl"
+        settings = [f"annotate.source={source}", f"annotate.data={pairs}", "annotate.max_new_tokens=510"]
+        assert list(only(fresh(made, *settings, "reward.safety.data=collected"), "problem")) == problems
+        assert list(only(fresh(made, *settings), "problem")) == []
 
     def test_a_demonstration_too_long(self, made: Path) -> None:
         assert list(only(fresh(made, "sft.max_length_tokens=5"), "problem")) == ["room for demonstrations"]

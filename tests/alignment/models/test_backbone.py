@@ -24,6 +24,7 @@ from tiny import (
     separate_model,
     state_of,
     tiny_settings,
+    tiny_tokenizer,
     token_rows,
     unchanged,
 )
@@ -307,10 +308,37 @@ class TestFiles:
         with pytest.raises(UserError, match="no tokenizer there"):
             load_tokenizer(str(tmp_path / "nothing"))
 
-    def test_a_model_that_transforms_its_logits_is_refused(self, backbone: Backbone, tmp_path: Path) -> None:
-        backbone.base.config.final_logit_softcapping = 30.0
+    def test_a_tokenizer_with_code_of_its_own_needs_leave(self, tmp_path: Path) -> None:
+        tiny_tokenizer().save_pretrained(str(tmp_path))
+        file = tmp_path / "tokenizer_config.json"
+        own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own_tokens.Own"]}}
+        file.write_text(json.dumps({**json.loads(file.read_text()), **own}))
+        code = "from transformers import PreTrainedTokenizerFast\n\n\nclass Own(PreTrainedTokenizerFast):\n    pass\n"
+        (tmp_path / "own_tokens.py").write_text(code)
+        with pytest.raises(UserError, match=r"model\.trust_remote_code=true"):
+            load_tokenizer(str(tmp_path))
+        assert type(load_tokenizer(str(tmp_path), trust_remote_code=True)).__name__ == "Own"
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "final_logit_softcapping",  # Gemma 2
+            "logits_soft_cap",  # RecurrentGemma
+            "logit_scale",  # Cohere
+            "logits_scaling",  # Granite
+            "lm_head_multiplier",  # Falcon H1
+            "output_multiplier",
+        ],
+    )
+    def test_a_model_that_transforms_its_logits_is_refused(
+        self, setting: str, backbone: Backbone, tmp_path: Path
+    ) -> None:
+        setattr(backbone.base.config, setting, 1.0)
         backbone.base.save_pretrained(str(tmp_path))
-        with pytest.raises(UserError, match="final_logit_softcapping"):
+        load_causal_lm(str(tmp_path), tiny_settings())
+        setattr(backbone.base.config, setting, 30.0)
+        backbone.base.save_pretrained(str(tmp_path))
+        with pytest.raises(UserError, match=f"models with {setting} are not supported"):
             load_causal_lm(str(tmp_path), tiny_settings())
 
 

@@ -469,7 +469,7 @@ class TestRefusals:
     @pytest.mark.parametrize("head", sorted(HEADS.keys() - {"linear"}))
     def test_other_heads(self, head: str, backbone: Backbone, tmp_path: Path) -> None:
         model = add_reward_model(backbone, "helpfulness", head_name=head)
-        with pytest.raises(UserError, match=rf"head '{head}'.*reward\.head\.name=linear"):
+        with pytest.raises(UserError, match=rf"^helpfulness: .*head '{head}'.*reward\.head\.name=linear"):
             export_reward_model(model, tmp_path / "out", merged=True)
         assert list(tmp_path.iterdir()) == []
 
@@ -539,6 +539,15 @@ class TestPolicy:
         with torch.no_grad():
             assert torch.allclose(loaded.eval()(input_ids=ids).logits, expected, atol=1e-4)
         assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == backbone.tokenizer.chat_template
+
+    def test_another_export_is_replaced_where_that_is_said(self, backbone: Backbone, tmp_path: Path) -> None:
+        add_role(backbone, "policy", seed=5)
+        export_policy(backbone, "policy", tmp_path / "out", merged=True)
+        with pytest.raises(UserError, match="out exists"):
+            export_policy(backbone, "policy", tmp_path / "out", merged=False)
+        export_policy(backbone, "policy", tmp_path / "out", merged=False, overwrite=True)
+        weights = [file.name for file in (tmp_path / "out").glob("*.safetensors")]
+        assert weights == ["adapter_model.safetensors"]
 
     def test_a_whole_model_is_no_adapter(self, backbone: Backbone, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"export\.form=merged"):

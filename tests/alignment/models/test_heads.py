@@ -161,7 +161,7 @@ class TestQuantileHead:
 
     @pytest.mark.parametrize("arguments", [{"quantiles": 1}, {"share": 1.5}, {"share": "half"}, {"share": math.nan}])
     def test_senseless_arguments_are_refused(self, arguments: dict[str, float | str]) -> None:
-        with pytest.raises(UserError, match=next(iter(arguments))):
+        with pytest.raises(UserError, match=f"reward head 'quantile': {next(iter(arguments))} must be"):
             build_head("quantile", H, arguments=arguments)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import LORA, add_reward_model, add_role, as_answers, load_tiny, separate_model, token_rows
 from torch import Tensor
@@ -168,6 +169,8 @@ class TestFiles:
     def test_nothing_is_a_pickle(self, backbone: Backbone, tmp_path: Path) -> None:
         add_reward_model(backbone, "helpfulness").save(tmp_path, calibration={})
         assert {file.suffix for file in tmp_path.iterdir()} <= {".json", ".safetensors", ".md"}
+        with safe_open(str(tmp_path / "head.safetensors"), framework="pt") as file:
+            assert file.metadata() == {"format": "pt"}, "without it some readers refuse the file"
 
     @pytest.mark.parametrize(
         "file", ["reward_model.json", "head.safetensors", "adapter_model.safetensors", "adapter_config.json"]

@@ -23,6 +23,8 @@ from alignment.settings.sections import SamplingSection
 COLD = 1e-4
 """A temperature at which the likeliest token is drawn: two tokens are never this close."""
 
+PLAIN = Prompt(id="p", messages=(Message(role="user", content="of which the tokens alone are read"),))
+
 
 class Answer(NamedTuple):
     """One answer: its tokens, the stop token included where there is one."""
@@ -110,16 +112,22 @@ class TestGreedyAnswers:
         add_role(any_backbone, "policy", seed=0)
         end_at_many_tokens(any_backbone)
         rows = token_rows(5, 14, 3, 9, 9, 4, 20, 6)
-        plain = Prompt(id="p", messages=(Message(role="user", content="of which the tokens alone are read"),))
         answers = answer_prompts(
             Role(any_backbone, "policy"),
-            [EncodedPrompt(plain, row) for row in rows],
+            [EncodedPrompt(PLAIN, row) for row in rows],
             SamplingSection(temperature=COLD, max_new_tokens=7, batch_size_prompts=3),
         )
         expected = [greedy(any_backbone, row, 7, "policy") for row in rows]
         assert len({tuple(item.token_ids) for item in expected}) >= 5, "answers tell prompts apart"
         assert answers.row_ids() == [item.token_ids for item in expected]
         assert answers.stopped.tolist() == [item.stopped for item in expected]
+
+    def test_an_answer_may_fill_the_context_and_no_more(self, backbone: Backbone) -> None:
+        settings = SamplingSection(temperature=1.0, max_new_tokens=7, batch_size_prompts=1)
+        fits = [1] * (backbone.context_tokens - 7)
+        assert answer_prompts(Role(backbone, None), [EncodedPrompt(PLAIN, fits)], settings).token_ids.shape == (1, 7)
+        with pytest.raises(AssertionError, match="97 tokens do not fit in 96"):
+            answer_prompts(Role(backbone, None), [EncodedPrompt(PLAIN, [1, *fits])], settings)
 
 
 class TestStopping:

@@ -278,11 +278,24 @@ class TestEvaluateOnly:
         for name in ("helpfulness", "safety"):
             assert found["figures"][name][name]["accuracy"] == trained["models"][name]["accuracy"]
             assert found["figures"][name][name]["length"] == trained["models"][name]["length"]
-        changed = reduced_recipe(
-            {**files, "pretraining": "unused"}, tmp_path / "run", *settings, "reward.evaluation.to=elsewhere"
-        )
+
+        def with_setting(setting: str) -> Recipe:
+            return reduced_recipe({**files, "pretraining": "unused"}, tmp_path / "run", *settings, setting)
+
+        changed = with_setting("reward.evaluation.to=elsewhere")
         assert changed_settings(folder.stage("reward", 1), "reward", changed) == {}
         assert folder.changed_inputs("reward", 1) == []
+        # Held out is what the trained split left over: another split could hold out what was trained on.
+        for setting in (
+            "seed=5",
+            "reward.heldout_share=0.4",
+            f"reward.safety.data={files['prompts']}",
+            "reward.safety.format=tandem",
+        ):
+            with pytest.raises(UserError, match=rf"other settings \({setting.partition('=')[0]}=.* is not known"):
+                evaluate_only(with_setting(setting))
+        for setting in ("reward.safety.learning_rate=0.5", "data.on_error=skip"):  # it was made without an error
+            assert evaluate_only(with_setting(setting))["figures"] == found["figures"]
 
 
 class ScoresByAnswer:

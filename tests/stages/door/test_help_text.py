@@ -32,6 +32,13 @@ def test_no_line_is_wider_than_the_terminal_but_for_a_word_or_a_command_that_is(
         assert len(line) <= columns or "python -m" in line or len(line.split()) == 1, line
 
 
+def test_it_is_plain_text_in_a_terminal_with_colours_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in help_of(capsys, "sft", "--help")
+
+
 def test_a_stage_lists_its_own_settings_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
     listed = keys_in(help_of(capsys, "base", "--help"))
     sections = {"run_dir", "seed", "overwrite", "plugins", "model.name_or_path", "model.dtype", "data.on_error"}
@@ -54,6 +61,7 @@ def test_chat_lists_how_answers_are_sampled(capsys: pytest.CaptureFixture[str]) 
 def test_help_says_what_the_stage_does_and_how_to_see_the_rest(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = help_of(capsys, stage, "--help")
     assert shown.startswith(f"usage: python -m stages.{stage} ")
+    assert shown.partition("\n\n")[0].split("[--config RECIPE.yaml]")[1].endswith("[key=value ...]")
     assert f"    python -m stages.{stage}" in shown
     rest = "every stage" if stage == "pipeline" else "the other stages"
     assert f"The settings of {rest}: python -m stages.{stage} --help-all" in " ".join(shown.split())
