@@ -23,6 +23,8 @@ from typing import Any
 
 TOOLS = Path(__file__).resolve().parent
 CONFTEST = Path("tests/conftest.py")
+NO_ANSWER = 70
+"""Exit code of a run in which pytest could not be asked; none of pytest's own."""
 
 
 class TestServer:
@@ -162,7 +164,7 @@ def _is_own(module: Any) -> bool:
 
 def _run_tests(request: dict[str, Any]) -> None:
     """In the forked process: run pytest and end."""
-    code = 3  # pytest's for an error of its own
+    code = NO_ANSWER
     try:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

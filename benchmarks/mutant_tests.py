@@ -3,7 +3,7 @@
 A change in the body of a function is asked of the tests that reach its statement (of a compound one, its head). Where
 the function has changed since the recording, of all that reach the function; so is a change in its head, defaults
 among it. What stands outside of functions runs while the module is imported, and is asked of all tests that reach any
-function of the module.
+function of the module; of one without functions, of those that reach a module beside or below it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ class Recording:
         last = first + mutant.old.rstrip("\n").count("\n")
         scope = scope_at(source, first)
         if scope is None or scope.is_class:
-            found = [test for name in self.lines[mutant.module] for test in self._tests_of(mutant.module, name)]
+            beside = f"{Path(mutant.module).parent}/"
+            modules = (
+                [mutant.module] if mutant.module in self.lines else [m for m in self.lines if m.startswith(beside)]
+            )
+            found = [test for module in modules for name in self.lines[module] for test in self._tests_of(module, name)]
         elif first < scope.body:
             found = self._tests_of(mutant.module, scope.name)
         else:

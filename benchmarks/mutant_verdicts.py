@@ -31,12 +31,12 @@ from typing import Any
 import pytest
 from mutant_anchors import Mutant
 from mutant_copy import Copy
-from mutant_server import TestServer
+from mutant_server import NO_ANSWER, TestServer
 
 LIMIT_S = 60.0
 ASKED_AT, SAID_AT, SOURCE_AT, LIMIT_AT = "MUTANTS_ASKED", "MUTANTS_SAID", "MUTANTS_SOURCE", "MUTANTS_LIMIT_S"
-FAILED, STOPPED_AT_IMPORT, BROKEN_SETUP = 1, 2, 4
-"""Exit codes of pytest: a test failed; a test file, or a file of fixtures, could not be imported."""
+FAILED, STOPPED_AT_IMPORT, BROKEN_PLUGIN, BROKEN_SETUP = 1, 2, 3, 4
+"""Exit codes of pytest: a test failed; a test file, a module of fixtures, or a conftest.py could not be imported."""
 
 
 @dataclass
@@ -121,7 +121,7 @@ def verdict(bench: Bench, question: Question, *, limit_s: float) -> dict[str, An
             return row | {"verdict": "timed out"}
         case 0:
             return row | {"verdict": "survived"}
-        case code if code in (FAILED, STOPPED_AT_IMPORT, BROKEN_SETUP) or _crashed(code):
+        case code if code in (FAILED, STOPPED_AT_IMPORT, BROKEN_PLUGIN, BROKEN_SETUP) or _crashed(code):
             who, why = next(
                 iter(answer.failed.items()), (tests[answer.passed] if answer.passed < len(tests) else "", "")
             )
@@ -246,7 +246,7 @@ def pytest_configure() -> None:
     found = find_spec(top.removesuffix(".py"))
     places = [*(found.submodule_search_locations or []), found.origin or ""] if found else []
     if not any(Path(place).is_relative_to(Path.cwd()) for place in places if place):
-        pytest.exit(f"{top} would be imported from {places}, not from the copy", returncode=3)
+        pytest.exit(f"{top} would be imported from {places}, not from the copy", returncode=NO_ANSWER)
 
 
 @pytest.hookimpl(trylast=True)

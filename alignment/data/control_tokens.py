@@ -66,7 +66,6 @@ class TwoWayTokenizer:
             text,
             add_special_tokens=False,
             split_special_tokens=False,
-            truncation=False,
             padding=False,
             verbose=False,
         )

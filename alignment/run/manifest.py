@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,25 +95,60 @@ class Manifests:
         """
         if not (isinstance(before, str) and isinstance(now, str) and self.of(stage)):
             return False
+        known, there = self._outside(stage), resolve(now)
+        return there.exists() and any(self._holds(there, known[path]) for path in _meant_by(before, known))
+
+    def leading_elsewhere(self, stage: str, paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Which relative paths of a stage's settings name another file than they did, since they are read elsewhere.
+
+        Returns:
+            Path -> where it led when the stage was made, where it leads now. Not those that lead to the same, or to
+            what holds the same, or to nothing.
+        """
+        relative = [path for path in paths if path and not Path(path).is_absolute() and resolve(path).exists()]
+        known = self._outside(stage) if relative else {}
+        found = {}
+        for path in relative:
+            there, meant = resolve(path).resolve(), _meant_by(path, known)
+            if meant and str(there) not in known and not any(self._holds(there, known[other]) for other in meant):
+                found[path] = meant[0], str(there)
+        return found
+
+    def _outside(self, stage: str) -> dict[str, dict[str, str]]:
+        """What a stage and those that it was made from read outside the run, and what their settings name."""
         made_from = read_object(self.root / stage / RESULT).get("made_from") or {}
-        inputs: dict[str, dict[str, str]] = {}
+        found: dict[str, dict[str, str]] = {}
         for place in (*made_from, stage):
             manifest = self.of(place) or {"inputs": {}}
-            inputs |= {**manifest.get("named", {}), **manifest["inputs"]}
-        held, there = inputs.get(str(resolve(before).resolve())), resolve(now)
-        if held is None or not there.exists():
-            return False
+            found |= {**manifest.get("named", {}), **manifest["inputs"]}
+        return found
+
+    def _holds(self, path: Path, held: Mapping[str, str]) -> bool:
+        """Whether a file, by whatever name, or a folder holds just that."""
         hashes = self._hashes()
-        found = contents(there, hashes)
+        found = contents(path, hashes)
         hashes.save()
-        return bool(found == held or (there.is_file() and [*found.values()] == [*held.values()]))
+        return bool(found == held or (path.is_file() and [*found.values()] == [*held.values()]))
 
     def missing_inputs(self, stage: str) -> list[str]:
         """The files and folders outside the run that a stage was made from, and that are not there to be looked at."""
         return [name for name in (self.of(stage) or {"inputs": {}})["inputs"] if not Path(name).exists()]
 
+    def look_at(self, files: Sequence[Path]) -> dict[str, dict[str, str]]:
+        """Path -> hashes of what is there now."""
+        hashes = self._hashes()
+        found = {str(path.resolve()): contents(path, hashes) for path in files}
+        hashes.save()
+        return found
+
     def write(
-        self, folder: Path, result: Mapping[str, Any], *, inputs: Sequence[Path], named: Sequence[Path] = ()
+        self,
+        folder: Path,
+        result: Mapping[str, Any],
+        *,
+        inputs: Sequence[Path],
+        named: Sequence[Path] = (),
+        begun_with: Mapping[str, dict[str, str]],
     ) -> None:
         """Finish a stage: write its manifest and, last of all, its result.
 
@@ -121,10 +157,13 @@ class Manifests:
             result: what ``result.json`` is to hold.
             inputs: files and folders outside the run that it was made from.
             named: further files that its settings name.
+            begun_with: what files held when the stage began, which counts where they have changed since.
         """
-        hashes = self._hashes()
-        given, others = ({str(path.resolve()): contents(path, hashes) for path in paths} for paths in (inputs, named))
-        self._write(folder, result, {"inputs": given, "named": others}, hashes)
+        given, others = (
+            {path: begun_with.get(path, held) for path, held in self.look_at(paths).items()}
+            for paths in (inputs, named)
+        )
+        self._write(folder, result, {"inputs": given, "named": others}, self._hashes())
 
     def accept(self, stage: str) -> list[str]:
         """Take a stage's files as they are now; stages made from it are out of date then.
@@ -197,6 +236,13 @@ class KnownHashes:
         known = {key: value for key, value in self._known.items() if Path(key).exists()}
         with suppress(OSError):
             write_text(self._file, json.dumps(known))
+
+
+def _meant_by(path: str, known: Iterable[str]) -> list[str]:
+    """Which of some full paths a path may have meant: a relative one, read in whatever folder, is the end of one."""
+    full, parts = str(resolve(path).resolve()), tuple(part for part in Path(path).parts if part != os.pardir)
+    relative = not Path(path).is_absolute() and parts
+    return [other for other in known if other == full or (relative and Path(other).parts[-len(parts) :] == parts)]
 
 
 def contents(path: Path, hashes: KnownHashes, *, read: bool = False) -> dict[str, str]:

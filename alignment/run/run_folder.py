@@ -24,7 +24,7 @@ from alignment.files import content_hash, read_json, read_object, write_json
 from alignment.run.manifest import RESULT
 from alignment.run.run_lock import RunLock, forget_running, note_running
 from alignment.run.run_recipe import changes, command, keep_recipe
-from alignment.run.stage_inputs import StageInputs
+from alignment.run.stage_inputs import StageInputs, round_folders
 from alignment.run.stage_records import (
     CHECKPOINTS,
     EACH_FOR_ITSELF,
@@ -36,7 +36,6 @@ from alignment.run.stage_records import (
     changed_settings,
     environment,
     files_named,
-    within,
 )
 from alignment.run.stage_replacement import beside, copy_to_measure, put_in_place, settle
 from alignment.settings.read_recipe import save_recipe
@@ -50,6 +49,8 @@ class RunFolder:
         self.root = Path(root)
         self.inputs = StageInputs(self.root)
         self.manifests = self.inputs.manifests
+        self.outdated: list[str] = []
+        """What is to be said of stages that were finished from files that have changed since they began."""
 
     def stage(self, name: str, round_number: int | None = None) -> Path:
         """Folder of a stage: ``sft`` at the top, ``round-1/ppo`` inside a round."""
@@ -131,7 +132,7 @@ class RunFolder:
 
     def latest_round(self, name: str) -> int | None:
         """The highest round in which that stage is finished."""
-        rounds = [int(path.name.removeprefix("round-")) for path in self.root.glob("round-*") if path.is_dir()]
+        rounds = [int(path.name.removeprefix("round-")) for path in round_folders(self.root)]
         return max((number for number in rounds if self.finished(name, number)), default=None)
 
     @property
@@ -149,7 +150,12 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for writing, also inside a block that does; raise ``UserError`` if another command holds it."""
+        """Hold the run for writing, also inside a block that does.
+
+        Raises:
+            UserError: another command holds it; or, after the block, a file that a stage was made from has changed
+                while it was made.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -162,6 +168,8 @@ class RunFolder:
             finally:
                 if first:
                     forget_running(self.root)
+        if self.outdated:
+            raise UserError(self.outdated.pop())
 
     def let_go(self) -> AbstractContextManager[None]:
         """A block in which other commands may write to the run that this one holds."""
@@ -189,7 +197,7 @@ class RunFolder:
     def _check_same_settings(
         self, name: str, round_number: int | None, recipe: Recipe, free: Sequence[str] = ("evaluate",)
     ) -> None:
-        if changed := self.changed_settings(self.place(name, round_number), recipe, free):
+        if changed := self.inputs.changed_settings(self.place(name, round_number), recipe, free):
             raise UserError(
                 f"{self.stage(name, round_number)} was made with other settings: {changes(changed)}. "
                 "Put them back, choose another run_dir, or pass overwrite=true to make everything again."
@@ -207,7 +215,7 @@ class RunFolder:
         evaluation = all(place.endswith("/eval") for place in making)
         free = (*EACH_FOR_ITSELF, "evaluate", *(FREE_IN_EVALUATION if evaluation else ()))
         for place in self._finished_before(making):
-            if changed := self.changed_settings(place, recipe, free):
+            if changed := self.inputs.changed_settings(place, recipe, free):
                 again = self.command_for(place.rpartition("/")[2], "overwrite=true", round_number=_order(place)[0])
                 raise UserError(
                     f"{self.root / place} was made with other settings: {changes(changed)}. To go on from it, put them "
@@ -216,29 +224,18 @@ class RunFolder:
 
     def _of_one_command(self, recipe: Recipe, making: str) -> list[str]:
         """The settings that are meant for one stage alone, and not for the run: others than stages before it have."""
-        found = [self.changed_settings(place, recipe, ("evaluate",)) for place in self._finished_before([making])]
+        found = [
+            self.inputs.changed_settings(place, recipe, ("evaluate",)) for place in self._finished_before([making])
+        ]
         return ["ppo.method", *(key for changed in found for key in changed)]
 
     def _finished_before(self, making: Sequence[str]) -> list[str]:
         """The finished stages before any of some others, but evaluations, and those that are being made again."""
-        files = sorted((*self.root.glob(f"*/{RESULT}"), *self.root.glob(f"round-*/*/{RESULT}")))
+        parents = (self.root, *round_folders(self.root))
+        files = sorted(file for parent in parents for file in parent.glob(f"*/{RESULT}"))
         folders = [file.parent for file in files if file.parent.name in SECTIONS and file.parent.name != "eval"]
         places = [folder.relative_to(self.root).as_posix() for folder in folders if not beside(folder).is_dir()]
         return sorted((p for p in places if any(_order(p) < _order(made) for made in making)), key=_order)
-
-    def changed_settings(self, place: str, recipe: Recipe, free: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
-        """The settings in which a finished stage was made otherwise: key -> its value, the recipe's.
-
-        A file or folder that holds what it held when the stage was made is the same wherever it lies.
-
-        Args:
-            place: of the stage in the run.
-            recipe: to compare with.
-            free: settings, and sections, that do not count.
-        """
-        found = changed_settings(self.root / place, place.rpartition("/")[2], recipe)
-        counted = {key: values for key, values in found.items() if not within(key, free)}
-        return {key: values for key, values in counted.items() if not self.manifests.hold_the_same(place, *values)}
 
     def check_not_finished(self, name: str, recipe: Recipe, round_number: int | None = None) -> None:
         """Raise ``UserError`` if the stage is finished, and neither to be made again nor to be measured again.
@@ -286,6 +283,7 @@ class RunFolder:
             save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         note_running(self.root, place)
         stage = self.stage_run(name, recipe, round_number)
+        stage.begun_with = self.manifests.look_at(files_named(folder, name))
         stage.has_stale_figures = bool(self.inputs.changed_figures_since(place, before, inputs))
         return stage
 
@@ -333,7 +331,7 @@ class RunFolder:
         save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         write_json(folder / "env.json", environment(recipe.seed))
         self.seed(name, recipe, round_number)
-        return StageRun(name=stage, folder=folder)
+        return StageRun(name=stage, folder=folder, begun_with=self.manifests.look_at(files_named(folder, name)))
 
     def begin_measuring(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
         """Start to measure a finished stage again, in a copy of what it made; its time and memory stay on record."""
@@ -342,14 +340,17 @@ class RunFolder:
         write_json(folder / MEASURED_ENVIRONMENT, environment(recipe.seed))
         note_running(self.root, self.place(name, round_number))
         self.seed(name, recipe, round_number)
-        return StageRun(name=self.place(name, round_number), folder=folder, before=before)
+        begun_with = self.manifests.look_at(files_named(folder, name))
+        return StageRun(name=self.place(name, round_number), folder=folder, before=before, begun_with=begun_with)
 
     def finish(
         self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path], measured_on: Sequence[Path] = ()
     ) -> dict[str, Any]:
         """Write the ledger line and, last of all, ``result.json``; returns the result.
 
-        A stage that was made beside a finished one takes its place, and ``stage.folder`` is that place.
+        A stage that was made beside a finished one takes its place, and ``stage.folder`` is that place. Where a file
+        that it was made from has changed since it began, it is recorded with what that held then, and the run's lock
+        says so when it is let go.
 
         Args:
             stage: the one at work.
@@ -361,7 +362,9 @@ class RunFolder:
         from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
 
         output = content_hash(stage.folder)
-        hashes = {str(path): content_hash(path) for path in inputs}
+        held = self.manifests.look_at(inputs)
+        changed = [path for path in inputs if _other(stage.begun_with, held, path)]
+        hashes = {str(path): MEANWHILE if path in changed else content_hash(path) for path in inputs}
         inside = self.root.resolve()
         complete = {
             **result,
@@ -385,12 +388,30 @@ class RunFolder:
         with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(line) + "\n")
         named = files_named(stage.folder, stage.name.rpartition("/")[2])
-        self.manifests.write(stage.folder, complete, inputs=[Path(path) for path in complete["files"]], named=named)
-        if stage.folder != (place := self.root / stage.name):
+        outside = [Path(path) for path in complete["files"]]
+        self.manifests.write(stage.folder, complete, inputs=outside, named=named, begun_with=stage.begun_with)
+        place = self.root / stage.name
+        if stage.folder != place:
             put_in_place(place, stage.folder)
             stage.folder = place
         forget_running(self.root)
+        if changed:
+            again = self.command_for(place.name, "overwrite=true", round_number=_order(stage.name)[0] or None)
+            self.outdated.append(
+                f"{place} is finished, but {' and '.join(map(str, changed))} changed while it was made. Put back what "
+                f"it was made from, or make it again: {again}"
+            )
         return complete
+
+
+MEANWHILE = "changed while it was read"
+"""In place of a hash: what was read is no longer there."""
+
+
+def _other(before: Mapping[str, object], now: Mapping[str, object], path: Path) -> bool:
+    """Whether a file held something else before, where that is known."""
+    name = str(path.resolve())
+    return before.get(name, now[name]) != now[name]
 
 
 def _order(place: str) -> tuple[int, int]:

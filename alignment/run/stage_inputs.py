@@ -16,7 +16,14 @@ from typing import Any
 
 from alignment.files import content_hash, read_object
 from alignment.run.manifest import RESULT, Manifests
-from alignment.run.stage_records import MEASURED_ENVIRONMENT
+from alignment.run.stage_records import (
+    MEASURED_ENVIRONMENT,
+    changed_settings,
+    recipe_made_with,
+    texts,
+    within,
+)
+from alignment.settings.recipe import Recipe
 
 INPUT_STAGES = {
     "base": (),
@@ -46,6 +53,16 @@ RECORDS = (
 """Files of a stage that tell of it, and that no later stage but the evaluation is made from."""
 BY_FILE = "files:"
 """Before the hash of the files of a stage that another one reads."""
+
+
+WITH_PLUGINS = ("reward", "rejection", "ppo")
+"""Stages whose heads, losses and gates may be a plugin's."""
+
+
+def round_folders(root: Path) -> list[Path]:
+    """The rounds of a run, in their order; ``round-1-backup`` and the like are the user's own."""
+    found = {path.name.removeprefix("round-"): path for path in root.glob("round-*") if path.is_dir()}
+    return [found[number] for number in sorted(filter(str.isdecimal, found), key=int)]
 
 
 def inputs_of(stage: str) -> list[str]:
@@ -129,6 +146,38 @@ class StageInputs:
             for name in self.made_from(stage)
             for file in MEASURED_ON.get((_name(stage), _name(name)), ())
         }
+
+    def changed_settings(self, place: str, recipe: Recipe, free: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+        """The settings in which a finished stage was made otherwise: key -> its value, the recipe's.
+
+        A file or folder that holds what it held when the stage was made is the same wherever it lies.
+
+        Args:
+            place: of the stage in the run.
+            recipe: to compare with.
+            free: settings, and sections, that do not count.
+        """
+        folder, name = self.root / place, place.rpartition("/")[2]
+        found = changed_settings(folder, name, recipe)
+        found = {key: values for key, values in found.items() if not self.manifests.hold_the_same(place, *values)}
+        if name in WITH_PLUGINS and self._plugins_gone(place, recipe):
+            found["plugins"] = recipe_made_with(folder).get("plugins", []), recipe.plugins
+        # The same path may name another file, where the command is given in another folder.
+        now = {*texts(recipe.model_dump(mode="json"), name)}
+        paths = {text: key for key, text in texts(recipe_made_with(folder), name) if (key, text) in now}
+        elsewhere = self.manifests.leading_elsewhere(place, paths)
+        found |= {key: elsewhere[text] for text, key in paths.items() if text in elsewhere}
+        return {key: values for key, values in found.items() if not within(key, free)}
+
+    def _plugins_gone(self, place: str, recipe: Recipe) -> list[str]:
+        """The plugins that a finished stage was made with, and of which a recipe names none that holds the same."""
+        return [
+            plugin
+            for plugin in recipe_made_with(self.root / place).get("plugins", [])
+            if not any(
+                plugin == other or self.manifests.hold_the_same(place, plugin, other) for other in recipe.plugins
+            )
+        ]
 
     def begun_with(self, stage: str, files: Sequence[Path]) -> dict[str, str]:
         """Hashes of the stages and files that a stage, ``round-1/ppo`` say, is made from."""

@@ -41,6 +41,8 @@ class StageRun:
     started: float = field(default_factory=time.monotonic)
     before: Mapping[str, Any] = field(default_factory=dict)
     """The result that it has already, where it is only measured again."""
+    begun_with: Mapping[str, dict[str, str]] = field(default_factory=dict)
+    """Path of a file that its settings name -> what that held when the stage began."""
     has_stale_figures: bool = False
     """Whether parts of it that are finished were measured on something else than there is now."""
 
@@ -231,19 +233,25 @@ def files_named(folder: Path, name: str) -> list[Path]:
         folder: the stage's, with its recipe.
         name: its name, as in ``SECTIONS``.
     """
-    recipe = recipe_made_with(folder)
-    values = [value_at(recipe, key) for key in SECTIONS[name]]
-    found = (resolve(text) for text in _texts(values))
+    found = (resolve(text) for _, text in texts(recipe_made_with(folder), name))
     return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """The texts in nested settings."""
+def texts(recipe: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
+    """Key and text of the settings which decide what a stage makes, and are texts; plugins are."""
+    for key in (*SECTIONS[name], "plugins"):
+        yield from _texts(key, value_at(recipe, key))
+
+
+def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
+        yield key, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(f"{key}.{name}", item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(key, item)
 
 
 def _value_then(before: Any, key: str) -> Any:

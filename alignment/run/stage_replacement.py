@@ -12,8 +12,11 @@ import shutil
 from pathlib import Path
 
 from alignment.run.manifest import MANIFEST, RESULT
+from alignment.run.stage_inputs import INPUT_STAGES, round_folders
 
-_NEW, _MEASURED, _OLD = ".new", ".measured", ".old"
+_NEW, _MEASURED, _OLD = ".new", ".measured", ".replaced"
+_OLD_ONCE = ".old"
+"""In an earlier version. Beside a finished stage, it may as well be a copy that somebody keeps."""
 
 
 def beside(folder: Path) -> Path:
@@ -61,7 +64,13 @@ def settle(root: Path) -> None:
             shutil.rmtree(old)
         else:
             old.rename(folder)
+    for old in _stages_called(root, _OLD_ONCE):
+        if not old.with_suffix("").exists():
+            old.rename(old.with_suffix(""))
 
 
 def _stages_called(root: Path, suffix: str) -> list[Path]:
-    return [*root.glob(f"*{suffix}"), *root.glob(f"round-*/*{suffix}")]
+    """The folders of stages with that at the end of their names; what else bears it is the user's own."""
+    parents = (root, *round_folders(root))
+    found = (parent / f"{name}{suffix}" for parent in parents for name in INPUT_STAGES)
+    return [folder for folder in found if folder.is_dir()]

@@ -147,8 +147,9 @@ def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
         own = replace(
             own,
             train=own.train + drawn,
+            left_out=own.left_out | {f"of what is mixed in, {reason}": n for reason, n in others.left_out.items()},
             inputs=list(dict.fromkeys(own.inputs + others.inputs)),
-            notes=[*own.notes, *_shortage(dimension, source, wanted=wanted, found=len(drawn))],
+            notes=[*own.notes, *others.notes, *_shortage(dimension, source, wanted=wanted, found=len(drawn))],
         )
     return own
 

@@ -69,7 +69,8 @@ def judged_by_people(
         keep_projects(store, settings, change=not store.is_served())
         projects = _projects(store, settings, goals)
         round_name = f"round-{round_number}-{run_id(folder)}"
-        batch = f"{round_name}-{made_of(recipe, folder, round_number, projects, prompt_files, parts=parts)}"
+        made = made_of(recipe, folder, round_number, projects, prompt_files, parts=parts)
+        batch = f"{round_name}-{made}"
         sampled = folder.root / "annotation" / f"{batch}.json"
         items: dict[str, list[NewItem]] = {}
         if not (has_batch(store, batch) and sampled.is_file()):
@@ -78,6 +79,12 @@ def judged_by_people(
         take_up(store, batch, round_name, items)
         with folder.let_go():  # for hours, perhaps
             wait_for_people(RoundProgress(store, batch, goals), settings)
+        if made_of(recipe, folder, round_number, projects, prompt_files, parts=parts) != made:
+            raise UserError(
+                f"the policy that answered, or the prompts, are others than when {folder.root} gave people its pairs. "
+                "Their judgments are kept: put back what was changed to use them, or run the command again for pairs "
+                "of what is there now."
+            )
         put_away(store, batch)
         return collected(store, batch, read_json(sampled))
 

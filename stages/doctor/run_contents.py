@@ -7,7 +7,7 @@ from pathlib import Path
 from alignment.errors import UserError
 from alignment.run.manifest import RESULT
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_inputs import INPUT_STAGES
+from alignment.run.stage_inputs import INPUT_STAGES, round_folders
 from stages.doctor.output import counted, print_line
 
 
@@ -58,9 +58,6 @@ def _run(run_dir: str) -> RunFolder:
 
 def _finished_stages(root: Path) -> list[str]:
     """The finished stages of a run, in the order in which they are made."""
-    rounds = sorted(
-        (path for path in root.glob("round-*") if path.name.removeprefix("round-").isdecimal()),
-        key=lambda path: int(path.name.removeprefix("round-")),
-    )
-    found = [root / "base", root / "sft", *(folder / name for folder in rounds for name in list(INPUT_STAGES)[2:])]
+    of_rounds = [folder / name for folder in round_folders(root) for name in list(INPUT_STAGES)[2:]]
+    found = [root / "base", root / "sft", *of_rounds]
     return [folder.relative_to(root).as_posix() for folder in found if (folder / RESULT).is_file()]

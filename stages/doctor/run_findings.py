@@ -7,6 +7,7 @@ from pathlib import Path
 from alignment.errors import UserError
 from alignment.rl.health.health_history import HealthSettings
 from alignment.rl.health.health_watch import Finding, examine
+from alignment.run.stage_inputs import round_folders
 from alignment.run.stage_records import read_metrics
 from alignment.settings.read_recipe import load_recipe
 from stages.doctor.output import counted, print_finding, print_line
@@ -40,7 +41,7 @@ def ppo_folders(root: Path) -> list[Path]:
     """The PPO folders of a run that have metrics, by round."""
     if not root.is_dir():
         raise UserError(f"no such run: {root}. A run is made by: python -m stages.pipeline run_dir={root}")
-    folders = [file.parent for file in root.glob("round-*/ppo/metrics.jsonl")]
+    folders = [folder / "ppo" for folder in round_folders(root) if (folder / "ppo" / "metrics.jsonl").is_file()]
     if not folders:
         raise UserError(f"{root} has no PPO stage to look at yet. Make it: python -m stages.ppo run_dir={root}")
-    return sorted(folders, key=lambda folder: int(folder.parent.name.removeprefix("round-")))
+    return folders

@@ -197,7 +197,10 @@ def why_evaluated_again(folder: RunFolder, name: str, number: int | None, recipe
     """
     if name != "eval" or not folder.finished(name, number):
         return ""
-    inputs, others = folder.changed_inputs(name, number), folder.changed_settings(folder.place(name, number), recipe)
+    inputs, others = (
+        folder.changed_inputs(name, number),
+        folder.inputs.changed_settings(folder.place(name, number), recipe),
+    )
     why = [f"made before the present {' and '.join(inputs)}"] if inputs else []
     why += [f"made with other settings: {changes(others)}"] if others else []
     if not why and folder.is_made_again(name, number):

@@ -17,7 +17,7 @@ from alignment.data.chat_template import date_of
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import Dimension, JudgedAnswer
-from alignment.files import resolve
+from alignment.files import read_json, resolve
 from alignment.judges.gold_verdicts import JUDGE, check_prompts_known, gold_ceilings, gold_helpfulness, with_verdicts
 from alignment.models.backbone import Backbone, Role
 from alignment.models.pretrained import load_base
@@ -87,6 +87,7 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
             left_out=counts,
             prompt_files=inputs,
             evaluate_seconds=stage.seconds,
+            environment=read_json(stage.folder / "env.json"),
         )
         write_report(report, folder.root)
         # Write the result.

@@ -18,7 +18,7 @@ from alignment.figures.policy_figures import (
     summarise_policy,
 )
 from alignment.figures.reward_model_figures import score_histograms
-from alignment.files import content_hash, read_json, read_object
+from alignment.files import content_hash, read_object
 from alignment.models.pretrained import resolve_dtype
 from alignment.report.blocks_and_reward_schema import RewardFigures
 from alignment.run.manifest import RESULT
@@ -50,6 +50,7 @@ def assemble_report(
     left_out: Mapping[str, int],
     prompt_files: Sequence[Path],
     evaluate_seconds: float,
+    environment: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The report of a run up to one round.
 
@@ -65,9 +66,8 @@ def assemble_report(
         left_out: reason -> how many held-out prompts were left out for it.
         prompt_files: what the held-out prompts were read from.
         evaluate_seconds: what the evaluation took so far.
+        environment: what the evaluation noted of versions, commit and device.
     """
-    # Read what the evaluation noted of its environment; its recipe lies beside it.
-    environment = read_json(folder.stage("eval", round_number) / "env.json")
     used = folder.stage("eval", round_number) / "config.yaml"
     own_memory, gpu_memory = memory(folder, round_number)
     evaluation = {
@@ -101,7 +101,14 @@ def assemble_report(
         "reward_models": _reward_models(folder, round_number, ceilings),
         "policies": _policies(rows, seed=recipe.seed),
         "win_rates": _win_rates(rows, judge, seed=recipe.seed),
-        "curves": curves(folder, round_number, verdicts=gold_helpfulness, judge=judge, seed=recipe.seed),
+        "curves": curves(
+            folder,
+            round_number,
+            verdicts=gold_helpfulness,
+            judge=judge,
+            seed=recipe.seed,
+            temperature=recipe.evaluate.sampling.temperature,
+        ),
         # Answers to read, and how the scores are spread.
         "samples": choose_samples(
             prompts,

@@ -9,17 +9,21 @@ from alignment.errors import UserError
 from alignment.figures.intervals import Figure, mean_interval
 from alignment.rl.heldout_answers import HeldoutScores, Snapshot, parting, read_snapshots
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import read_metrics
+from alignment.run.stage_records import read_metrics, recipe_made_with
+from alignment.settings.read_recipe import value_at
 
 CURVE = ("update", "objective/score", "objective/kl", "rollout/length", "rollout/stop_rate", "objective/beta")
 """Metrics of an update of PPO that the report draws."""
+SNAPSHOTS = "heldout_samples.jsonl"
 GUARD = "guard"
 
 Verdicts = Mapping[int, Sequence[float | None]]
 """Update -> the judge's verdict on each answer of its snapshot; ``None`` on those that it does not count."""
 
 
-def curves(folder: RunFolder, round_number: int, *, verdicts: Verdicts, judge: str | None, seed: int) -> dict[str, Any]:
+def curves(
+    folder: RunFolder, round_number: int, *, verdicts: Verdicts, judge: str | None, seed: int, temperature: float
+) -> dict[str, Any]:
     """The report's block of a round's PPO.
 
     Args:
@@ -28,12 +32,13 @@ def curves(folder: RunFolder, round_number: int, *, verdicts: Verdicts, judge: s
         verdicts: of the judge; empty without one.
         judge: who gave them.
         seed: of the bootstrap.
+        temperature: of the evaluation.
     """
     taken = snapshots(folder, round_number)
     return {
         "ppo": _points(ppo_metrics(folder, round_number), taken, verdicts, seed=seed),
         "parting": _parting(taken, verdicts, judge),
-        "notes": notes(folder, round_number),
+        "notes": notes(folder, round_number, temperature=temperature),
     }
 
 
@@ -53,17 +58,28 @@ def snapshots(folder: RunFolder, round_number: int) -> dict[int, list[Snapshot]]
     Raises:
         UserError: two updates do not answer the same prompts in one order; names the file.
     """
-    file = folder.stage("ppo", round_number) / "heldout_samples.jsonl"
+    file = folder.stage("ppo", round_number) / SNAPSHOTS
     taken = read_snapshots(file)
     if len({tuple(item.prompt.id for item in answers) for answers in taken.values()}) > 1:
         raise UserError(f"{file}: its updates do not answer the same prompts. Put it back, or make that stage again.")
     return taken
 
 
-def notes(folder: RunFolder, round_number: int) -> list[str]:
-    """What was said while PPO trained: findings about its health, over-optimisation, why it stopped."""
-    finished = folder.finished("ppo", round_number)
-    said: list[str] = folder.result("ppo", round_number).get("said", []) if finished else []
+def notes(folder: RunFolder, round_number: int, *, temperature: float | None = None) -> list[str]:
+    """What was said while PPO trained: findings about its health, over-optimisation, why it stopped.
+
+    Args:
+        folder: the run.
+        round_number: of the round.
+        temperature: of the evaluation, if any; that snapshots were drawn at another one is said, too.
+    """
+    if not folder.finished("ppo", round_number):
+        return []
+    stage = folder.stage("ppo", round_number)
+    said: list[str] = folder.result("ppo", round_number).get("said", [])
+    then = value_at(recipe_made_with(stage), "evaluate.sampling.temperature")
+    if (stage / SNAPSHOTS).is_file() and None not in (then, temperature) and then != temperature:
+        said = [*said, f"snapshots were drawn at temperature {then:g}, the other answers at {temperature:g}"]
     return said
 
 

@@ -36,7 +36,7 @@ from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import StageRun
 from alignment.settings.recipe import Recipe
 from alignment.workflow.prompts_and_policies import encoded_for, load_policy, newest_before
-from stages.door.progress_and_exit import progress
+from stages.door.progress_and_exit import progress, say_left_out
 from stages.ppo.round_inputs import Round
 
 
@@ -149,7 +149,7 @@ def _earlier_winners(folder: RunFolder, round_number: int) -> list[Candidate]:
 
 def encode_demonstrations(recipe: Recipe, backbone: Backbone) -> tuple[list[EncodedDialogue], dict[str, int]]:
     """The SFT demonstrations, which are fine-tuned on again with the winners, and reason -> how many were left out."""
-    demonstrations, _ = load_demonstrations(
+    demonstrations, report = load_demonstrations(
         str(resolve(recipe.sft.data)),
         format=recipe.sft.format,
         on_error=recipe.data.on_error,
@@ -162,7 +162,9 @@ def encode_demonstrations(recipe: Recipe, backbone: Backbone) -> tuple[list[Enco
         max_length_tokens=min(recipe.sft.max_length_tokens, backbone.context_tokens),
         skip_too_long=recipe.data.too_long == "skip",
     )
-    return encoded, {**marked, "too long": too_long}
+    later = {**marked, "too long": too_long}
+    say_left_out(report, later)
+    return encoded, {**report.skipped, **later}
 
 
 def finetune_on_winners(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.data.encoded_dialogues import EncodedPrompt
+from alignment.errors import UserError
 from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone
 from alignment.models.scorers.load_reward_models import load_reward_models
@@ -16,7 +17,9 @@ from alignment.models.scorers.reward_model import RewardModel
 from alignment.models.scorers.scorer_protocol import RewardScorer
 from alignment.reward.gate import gate_named
 from alignment.run.run_folder import RunFolder
-from alignment.run.stage_records import StageRun
+from alignment.run.run_recipe import changes
+from alignment.run.stage_records import StageRun, recipe_made_with
+from alignment.settings.read_recipe import value_at
 from alignment.settings.recipe import Recipe
 from alignment.workflow.own_data import is_left_over
 from alignment.workflow.plugins import plugin_files
@@ -59,7 +62,9 @@ class Round:
         settings = self.recipe.ppo
         found = selection_prompts(self.recipe, self.folder, self.number)
         longest = settings.sampling.max_new_tokens
-        encoded, _ = with_room(self.backbone, found.prompts, self.recipe.data, max_new_tokens=longest)
+        encoded, unusable = with_room(self.backbone, found.prompts, self.recipe.data, max_new_tokens=longest)
+        if set(found.files) != set(self.prompt_files):  # what is left out of those has been said
+            say_left_out(found.report, unusable)
         check_can_watch(settings, n_prompts=len(encoded), guarded=self.guard is not None)
         return encoded
 
@@ -78,10 +83,24 @@ class Round:
         """Give the backbone the policy to train: the rejection-sampling checkpoint, else a fresh adapter."""
         if self.folder.finished("rejection", self.number):
             start = self.folder.require("rejection", self.number)
+            self._check_adapter(start)
             self.backbone.load_adapter(adapter, start, trainable=True)
         else:
             self.folder.seed("ppo", self.recipe, self.number)  # its weights are drawn before the stage begins
             self.backbone.add_adapter(adapter, self.recipe.model.lora)
+
+    def _check_adapter(self, start: Path) -> None:
+        """Raise ``UserError`` where the recipe wants another adapter than the one that rejection sampling trained."""
+        made = recipe_made_with(start)
+        wanted = self.recipe.model.lora.model_dump(mode="json")
+        keys = ("r", "alpha", "target_modules")
+        found = {f"model.lora.{key}": (value_at(made, f"model.lora.{key}"), wanted[key]) for key in keys}
+        if changed := {key: values for key, values in found.items() if values[0] not in (None, values[1])}:
+            again = self.folder.command_for("rejection", "overwrite=true", round_number=self.number)
+            raise UserError(
+                f"PPO goes on training the adapter in {start}, which was made with other settings: {changes(changed)}. "
+                f"Put them back, or make that one with these: {again}"
+            )
 
     # -- one process of several writes ---------------------------------------------------------------------------
 

@@ -195,7 +195,7 @@ def _heldout_of_run(recipe: Recipe, folder: RunFolder) -> list[ComparisonSet]:
             "'reward.evaluation.data=[{data: FILE, dimension: safety}]'"
         )
     if folder.finished("reward", round_number):
-        found = folder.changed_settings(folder.place("reward", round_number), recipe)
+        found = folder.inputs.changed_settings(folder.place("reward", round_number), recipe)
         if changed := {key: values for key, values in found.items() if _decides_the_split(key)}:
             raise UserError(
                 f"the reward models of {folder.root} were trained with other settings ({changes(changed)}), so which "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,9 @@ def test_those_who_reach_a_line_are_asked_shared_fixtures_and_workers_included(
         CHEAP,
     }
     assert set(recording.tests_for(mutant("total", "(prices, tax)", "(tax, prices)"), SHOP)) == ADDING
+    # So is what runs where a module without functions is imported, of all that reach one beside it.
+    beside = replace(mutant("", "A shop", "No shop"), module="shop/__init__.py")
+    assert {*ADDING, WORD, CHEAP} < set(recording.tests_for(beside, '"""A shop."""\n'))
 
 
 @pytest.mark.integration
@@ -278,6 +282,18 @@ def test_one_that_never_ends_is_ended_and_not_caught(asking: Asking) -> None:
 def test_code_that_can_no_longer_be_imported_is_caught(asking: Asking) -> None:
     (row,) = asking((mutant("", '"""A shop."""', "import no_such_module"), [TOTAL]))
     assert (row["verdict"], row["caught_by"]) == ("caught", "tests/test_prices.py")
+
+
+@pytest.mark.integration
+def test_fixtures_that_can_no_longer_be_imported_have_caught_it(shop: Path, asking: Asking) -> None:
+    (shop / "conftest.py").write_text('pytest_plugins = ("shop.fixtures",)\n')
+    (shop / "shop" / "fixtures.py").write_text("from shop.prices import described\n\nWORD = described(1)\n")
+    again = Asking(shop, n_benches=1)
+    caught, survived = again(
+        (mutant("described", '"cheap"', "cheap"), [TOTAL]), (mutant("described", '"dear"', "dear"), [TOTAL])
+    )
+    assert (caught["verdict"], caught["passed"], survived["verdict"]) == ("caught", 0, "survived")
+    again.benches[0].server.end()
 
 
 @pytest.mark.integration

@@ -471,3 +471,40 @@ def test_a_page_whose_server_has_ended_stops_the_wait(monkeypatch: pytest.Monkey
         page.keep_open()  # it runs
         with pytest.raises(UserError, match=r"exit code 137"):
             page.keep_open()
+
+
+def test_judgments_of_pairs_from_other_prompts_than_there_are_now_are_kept_and_not_taken(
+    recipe: Recipe, room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("before")
+    wait = people.wait_for_people
+
+    def edited_meanwhile(*given: Any) -> None:
+        wait(*given)
+        prompts.write_text("after")
+
+    def judgments() -> rounds.RoundJudgments:
+        folder = RunFolder(recipe.run_dir)
+        return people.judged_by_people(room.recipe(recipe), folder, 1, {}, prompt_files=[prompts])
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"prompts, are others than when .*are kept"):
+        patch.setattr(people, "wait_for_people", edited_meanwhile)
+        judgments()
+    prompts.write_text("before")
+    monkeypatch.setattr(room, "says", iter(()))  # nobody has to judge anything again
+    assert len(ids(judgments())) == 8
+
+
+def test_the_bar_counts_the_judgments_that_are_wanted(
+    recipe: Recipe, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[int, int]] = []
+
+    @contextmanager
+    def progress(title: str) -> Iterator[Any]:
+        yield lambda done, total, figures: steps.append((done, total))
+
+    monkeypatch.setattr(people, "progress", progress)
+    judged(room, recipe, safety_pairs=2)
+    assert steps[-1] == (5, 5)

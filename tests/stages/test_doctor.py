@@ -6,8 +6,9 @@ import json
 import runpy
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from stage_fixtures import own_data, own_model, reduced_recipe, without_manifest
 from tiny import LORA, add_reward_model, encoded_prompts, randomize, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
+from alignment.data.encoded_dialogues import EncodedAnswer
+from alignment.data.records import Demonstration, Message
 from alignment.models.backbone import Backbone, Role
 from alignment.rl.health.health_history import HealthSettings
 from alignment.rl.health.health_watch import Finding, examine
@@ -28,7 +31,7 @@ from alignment.settings.ppo_sections import PPOSection
 from alignment.settings.read_recipe import save_recipe
 from alignment.settings.recipe import Recipe
 from alignment.settings.sections import SamplingSection
-from stages.doctor import recipe_checks
+from stages.doctor import model_checks, recipe_checks
 from stages.doctor.check_subject import CheckResult, Subject
 from stages.doctor.recipe_checks import CHECKS, check_recipe
 from stages.reward import train_reward_models
@@ -455,3 +458,26 @@ class TestCommand:
 
     def test_main_returns_what_it_prints(self, made: Path) -> None:
         assert list(recipe_checks.run(fresh(made))) == list(CHECKS)
+
+
+def test_reward_models_are_asked_about_whole_dialogues_up_to_their_last_answer(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once; the last answer is the one that is scored."""
+    asked: list[str] = []
+
+    def score(dialogues: Sequence[EncodedAnswer], **options: Any) -> torch.Tensor:
+        asked.extend(backbone.encoder.decode(item.answer_ids) for item in dialogues)
+        return torch.arange(len(dialogues), dtype=torch.float32)
+
+    def dialogue(*texts: str) -> Demonstration:
+        roles = ("user", "assistant") * 2
+        messages = (Message(role=role, content=text) for role, text in zip(roles, texts, strict=False))  # type: ignore[arg-type]
+        return Demonstration(id=" ".join(texts), messages=tuple(messages))
+
+    long = dialogue("why", "the sea", "is it grey", "the sun")
+    rows = [dialogue("what is it", "the cat"), long, long.model_copy(update={"id": "again"})]
+    monkeypatch.setattr(model_checks, "_scorer", lambda *_: SimpleNamespace(score=score, folders=[Path("x")]))
+    subject: Any = SimpleNamespace(demonstrations=(rows, None), encoder=backbone.encoder, folder=RunFolder("run"))
+    assert model_checks.reward_model_scores(subject, dimension="safety").status == "ok"
+    assert asked == ["the cat", "the sun"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,20 @@ def test_the_base_models_prompts_are_encoded_by_its_own_tokenizer(
     recipe = load_recipe(None, [f"model.name_or_path={base}", "model.dtype=float32", "evaluate.answers_per_prompt=2"])
     read: dict[str, list[list[int]]] = {}
 
-    def measure(role: Role, prompts: Sequence[EncodedPrompt], *_: Any, **__: Any) -> list[Any]:
+    steps: list[tuple[int, int]] = []
+
+    def measure(role: Role, prompts: Sequence[EncodedPrompt], *_: Any, on_batch: Any, **__: Any) -> list[Any]:
         read["sft" if role.backbone is backbone else "base"] = [item.token_ids for item in prompts]
+        on_batch(2)
+        on_batch(len(prompts) - 2)
         return []
 
+    @contextmanager
+    def progress(title: str) -> Iterator[Any]:
+        yield lambda done, total, figures: steps.append((done, total))
+
     prompts = encoded_prompts(backbone, 3)
+    monkeypatch.setattr(judge_policies, "progress", progress)
     monkeypatch.setattr(judge_policies, "measure_policy", measure)
     monkeypatch.setattr(judge_policies, "load_policy", lambda *_: Policy("sft", Role(backbone, None), ""))
     judge_policies.sample_policies(recipe, RunFolder(str(tmp_path / "run")), backbone, prompts, 1)
@@ -48,4 +58,5 @@ def test_the_base_models_prompts_are_encoded_by_its_own_tokenizer(
         "sft": [item.token_ids for item in prompts],
     }
     assert read == {name: rows * 2 for name, rows in once.items()}
+    assert steps == [(2, 12), (6, 12), (8, 12), (12, 12)], "3 prompts, each twice, of 2 policies"
     assert all(len(ours) == len(sft) + 1 for ours, sft in zip(once["base"], once["sft"], strict=True))

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
-from tiny import TEXTS
+from stage_fixtures import write_lines
+from tiny import LORA, TEXTS
 
 from alignment.data.jsonl_and_raw_rows import write_jsonl
 from alignment.data.records import Message, Prompt
+from alignment.errors import UserError
+from alignment.machine.device_and_processes import Processes
 from alignment.models.backbone import Backbone
 from alignment.rl.rejection import Winner, encode_winner
 from alignment.run.run_folder import RunFolder
-from stages.ppo.rejection_sampling import _earlier_winners
+from alignment.settings.read_recipe import load_recipe
+from stages.ppo.rejection_sampling import _earlier_winners, encode_demonstrations
+from stages.ppo.round_inputs import Round
 
 
 def winner(answer_ids: list[int], *, stopped: bool) -> Winner:
@@ -63,3 +69,43 @@ def test_the_pool_holds_every_winner_of_every_round_before(tmp_path: Path) -> No
         assert [(item.answer_ids, item.stopped, item.round) for item in pool] == [
             (item.answer_ids, item.stopped, item.round) for item in wanted
         ]
+
+
+def test_demonstrations_that_cannot_be_read_are_said_and_counted(
+    backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), TEXTS[:2], strict=True)]
+    rows = [{"messages": turns}, {"messages": turns, "label": False}, {"messages": [*turns, *turns * 9]}]
+    file = write_lines(tmp_path / "demonstrations.jsonl", rows)
+    settings = [f"sft.data={file}", "data.too_long=skip", "data.on_error=skip"]
+    encoded, left_out = encode_demonstrations(load_recipe(None, settings), backbone)
+    assert (len(encoded), left_out) == (1, {"label is false": 1, "too long": 1})
+    said = capsys.readouterr().err
+    assert "label is false" in said and "1 too long, left out" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.lora.r=8", r"model\.lora\.r=2, now 8"),
+        ("model.lora.alpha=9", r"model\.lora\.alpha=4\.?0?, now 9"),
+        ("model.lora.target_modules=[q_proj]", r"model\.lora\.target_modules=.*, now \[\"q_proj\"\]"),
+    ],
+)
+def test_ppo_that_goes_on_from_it_cannot_have_another_adapter(
+    setting: str, said: str, backbone: Backbone, tmp_path: Path
+) -> None:
+    folder, lora = RunFolder(tmp_path), ("model.lora.r=2", "model.lora.alpha=4")
+    stage = folder.begin("rejection", load_recipe(None, lora), 1)
+    backbone.add_adapter("made", LORA)
+    backbone.save_adapter("made", stage.folder)
+    folder.finish(stage, {}, inputs=[])
+
+    def round_with(*settings: str) -> Round:
+        recipe = load_recipe(None, [*lora, f"run_dir={tmp_path}", *settings])
+        return Round(recipe, 1, folder, backbone, {}, None, [], [], {}, Processes())
+
+    with pytest.raises(UserError, match=f"goes on training the adapter in .*rejection.*{said}.*overwrite=true"):
+        round_with(setting).add_policy("policy")
+    round_with("model.lora.dropout=0.3").add_policy("policy")
+    assert backbone.adapter_parameters("policy")

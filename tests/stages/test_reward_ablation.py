@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from stage_fixtures import reduced_recipe
 
+from alignment.data.records import GRADES
 from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.models.heads.known_heads import HEADS
@@ -16,7 +17,7 @@ from alignment.reward.losses import LOSSES
 from alignment.settings.recipe import Recipe
 from stages.annotate import collect as annotate
 from stages.reward import ablate, train_reward_models
-from stages.reward.ablate import columns_of, row_of, variants
+from stages.reward.ablate import columns_of, row_of, table_of, variants
 
 pytestmark = pytest.mark.integration
 
@@ -45,6 +46,15 @@ def test_variants_differ_in_one_setting_only(recipe: Recipe) -> None:
     losses = {name: item.reward.safety.loss for name, item in variants(recipe, "loss", "safety").items()}
     assert losses == {name: name for name in LOSSES}
     assert set(variants(recipe, "head", "safety")) == set(HEADS)
+
+
+def test_a_variants_row_in_the_terminal_has_its_name_and_its_figures() -> None:
+    accuracy = {"all": figure(0.25), **{grade: figure(0.75) for grade in GRADES}}
+    table = table_of("margin", "helpfulness", {"small": {"accuracy": accuracy}, "large": {"accuracy": accuracy}})
+    first, *others = ([*column.cells] for column in table.columns)
+    assert first == ["small", "large"]
+    assert len(others) == len(columns_of("margin"))
+    assert [str(cells[0])[:2] for cells in others] == ["25", "75", "75", "75", "75"]
 
 
 def test_rows_are_those_of_tables_28_and_29() -> None:

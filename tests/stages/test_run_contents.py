@@ -12,8 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from stage_fixtures import outcome, put_right_afterwards, reduced_recipe
 
+from alignment.files import read_json
+from alignment.run import run_folder
 from alignment.settings.recipe import Recipe
 from stages.doctor import __main__ as doctor
+from stages.evaluate import judge_policies
 from stages.pipeline import run_stages
 
 PLUGIN = '''"""A gate of one's own that no recipe here asks for."""
@@ -163,3 +166,13 @@ def test_an_input_that_is_gone_is_said_once_and_stops_nothing(
     code, shown = outcome(lambda: run_stages.run(recipe_of(own, files)), capsys)
     assert code == 0 and shown.count("already finished") == 7
     assert shown.count(f"; not checked, for it is not there: {prompts}") == 1
+
+
+def test_a_report_made_again_names_the_machine_that_made_it(
+    own: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_this_one = run_folder.environment
+    monkeypatch.setattr(run_folder, "environment", lambda seed: {**of_this_one(seed), "device": "another machine"})
+    recipe = recipe_of(own, files).model_copy(update={"overwrite": True})
+    assert judge_policies.run(recipe)["environment"]["device"] == "another machine"
+    assert read_json(own / "run" / "report.json")["environment"]["device"] == "another machine"

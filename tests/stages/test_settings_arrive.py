@@ -14,17 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
-from stage_fixtures import REDUCED, reduced_recipe
+from stage_fixtures import REDUCED, own_model, reduced_recipe, write_lines
 from tiny import encoded_prompts, state_of, unchanged
 from torch import Tensor
 
 from alignment.data.encoded_dialogues import EncodedPrompt
 from alignment.data.jsonl_and_raw_rows import read_jsonl
 from alignment.data.records import Comparison, Prompt
+from alignment.errors import UserError
 from alignment.files import read_json
 from alignment.models import sft_trainer
 from alignment.models.backbone import Backbone, Role
@@ -37,6 +38,7 @@ from alignment.rl.rejection import Winner
 from alignment.rl.rollout import Episodes, Rollout
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import StageRun
+from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
 from alignment.settings.sections import AnnotateSection, SamplingSection
 from alignment.workflow.prompts_and_policies import Policy, load_backbone
@@ -90,18 +92,39 @@ def test_sft_trains_at_its_own_rate_and_weight_decay(files: dict[str, str], sft_
     assert groups_of(made) == [(3e-3, 0.23)]
 
 
+def test_sft_leaves_a_label_unread_where_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "the sea"}]
+    file = write_lines(tmp_path / "demonstrations.jsonl", [{"messages": turns, "label": "good"}])
+    settings = [
+        f"model.name_or_path={own_model(tmp_path / 'model')}",
+        f"sft.data={file}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    with pytest.raises(UserError, match=r"data\.unused=\[label\]"):
+        finetune.run(load_recipe(None, settings))
+
+    def load_base(*_: Any, **__: Any) -> NoReturn:
+        raise KeyboardInterrupt  # what was read has been taken
+
+    monkeypatch.setattr(finetune, "load_base", load_base)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(load_recipe(None, [*settings, "data.unused=[label]"]))
+
+
 # -- comparisons ------------------------------------------------------------------------------------------------------
 
 
 def test_one_variant_answers_cold_and_the_other_hot(backbone: Backbone) -> None:
     """At a temperature near 0 the same answers come again, at a high one others."""
-    policy = Policy("sft", Role(backbone, None), "sft")
+    policy = Policy("ppo-1", Role(backbone, None), "run/round-1/ppo")
     settings = AnnotateSection(temperatures=(1e-4, 3.0), max_new_tokens=5, batch_size_prompts=4)
     pairs = [answers_of_both(policy, encoded_prompts(backbone, 6), settings) for _ in range(2)]
     (cold, hot), (cold_again, hot_again) = [[[item.text for item in side] for side in pair] for pair in pairs]
     assert cold == cold_again
     assert hot != hot_again and hot != cold
     assert [{item.source.temperature for item in side} for side in pairs[0]] == [{1e-4}, {3.0}]
+    assert [{item.source.variant for item in side} for side in pairs[0]] == [{"ppo-1@0.0001"}, {"ppo-1@3.0"}]
+    assert {item.source.checkpoint for side in pairs[0] for item in side} == {"ppo"}
 
 
 def test_every_comparison_is_between_the_two_temperatures(rewarded_run: Path) -> None:

@@ -68,8 +68,27 @@ class WatchedRow(Mapping[str, Any]):
 
     @property
     def unread(self) -> list[str]:
-        """Keys with something in them that nobody has read."""
-        return [key for key, value in self._row.items() if key not in self.read and value not in (None, "", [], {})]
+        """Keys with something in them that nobody has read; those of turns as ``messages[].name``."""
+        there = {key: value for key, value in self._row.items() if value not in EMPTY}
+        whole = [key for key in there if key not in self.read]
+        turns = [(key, turn) for key in there if key in self.read for turn in _turns(there[key])]
+        parts = [
+            f"{key}[].{part}"
+            for key, turn in turns
+            for part in turn.keys() - PARTS_OF_A_TURN
+            if turn[part] not in EMPTY
+        ]
+        return whole + sorted(set(parts))
+
+
+EMPTY: tuple[object, ...] = (None, "", [], {})
+PARTS_OF_A_TURN = {"role", "content", "from", "value", "weight"}
+"""Keys of a turn that readers know."""
+
+
+def _turns(value: object) -> list[Mapping[str, Any]]:
+    """The turns of a dialogue that is a list of objects; none of anything else."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
 
 
 def dimension_of(row: Row, default: Dimension) -> Dimension:
@@ -157,6 +176,8 @@ def in_context(row: Row, dialogue: Dialogue) -> Dialogue:
     earlier = [*_history(row.get("history")), *_context_turns(row.get("context"))]
     if isinstance(text := row.get("context"), str) and text.strip():
         place = 1 if dialogue and dialogue[0].role == "system" else 0
+        if len(dialogue) <= place:
+            raise ValueError("'context' is a text that belongs to a question, and there is none")
         asked = dialogue[place].model_copy(update={"content": f"{dialogue[place].content}\n\n{text}"})
         dialogue = (*dialogue[:place], asked, *dialogue[place + 1 :])
     if (system := row.get("system")) is not None:

@@ -35,6 +35,8 @@ def _message(item: object, where: str) -> Message:
         raise ValueError(f"{where} has role {role!r}; known are {', '.join(get_args(ChatRole))}")
     if not isinstance(content, str):
         raise ValueError(f"{where} has content that is {kind_of(content)}, not a text")
+    if (weight := item.get("weight")) not in (None, 1):
+        raise ValueError(f"{where} has weight {weight!r}: a turn is learned from or not by its place alone")
     return turn_of(cast(ChatRole, role), content)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from alignment.data.control_tokens import find_markers
+from alignment.data.control_tokens import TwoWayTokenizer, find_markers
 from alignment.data.dialogue_encoder import DialogueEncoder
 from alignment.data.encoded_dialogues import check_length, encode_prompts
 from alignment.data.records import Message, Prompt
@@ -527,3 +527,10 @@ class TestEncodingPrompts:
         encoder = encoder_named("llama2_first")
         with pytest.raises(UserError, match=r"^prompt forged: message 1"):
             encode_prompts([forged], encoder, max_new_tokens=5, context_tokens=99, skip_too_long=skip_too_long)
+
+
+@pytest.mark.parametrize("name", ["llama2_legacy", "llama2_first", "llama2_always", "chatml"])
+def test_plain_text_comes_back_with_its_leading_spaces(name: str) -> None:
+    text = TwoWayTokenizer(tokenizer_named(name), template="")
+    for plain in ("two", " two", "  two"):
+        assert text.decode(text.plain_ids(plain), skip_control=False) == plain

@@ -226,3 +226,26 @@ def test_reports_say_whether_a_file_was_used_whole() -> None:
     assert ReadReport(path="f", read=1).is_whole
     assert not ReadReport(path="f", read=1, unread={"k": 1}).is_whole
     assert not ReadReport(path="f", read=1, skipped={"malformed": 1}).is_whole
+
+
+@pytest.mark.parametrize("turns_before", [[], [{"role": "system", "content": "Be kind."}]])
+def test_a_context_without_a_question_is_refused_or_skipped(turns_before: Turns, file: Write) -> None:
+    for row in ({"messages": turns_before, "context": "It rains."}, {**TRL, "prompt": turns_before, "context": "Rain"}):
+        rows = file(row, {"messages": turns("Hi?")})
+        assert f"{rows}, line 1: 'context' is a text that belongs to a question" in refusal(load_prompts, rows)
+        (found,), report = load_prompts(rows, on_error="skip")
+        assert (said(found), report.n_skipped) == ([("user", "Hi?")], 1)
+
+
+def test_what_else_a_turn_holds_is_named(file: Write) -> None:
+    asked, answered = turns("Hi?", "Yes.")
+    row = {"messages": [{**asked, "name": "ada", "thread": None}, {**answered, "weight": 1, "tool_calls": [{"id": 1}]}]}
+    found, report = load_demonstrations(file(row, row))
+    assert said(found[0]) == [("user", "Hi?"), ("assistant", "Yes.")]
+    assert report.unread == {"messages[].name": 2, "messages[].tool_calls": 2}
+
+
+def test_a_turn_that_is_not_to_be_learned_is_refused(file: Write) -> None:
+    asked, answered = turns("Hi?", "Yes.")
+    message = refusal(load_demonstrations, file({"messages": [asked, {**answered, "weight": 0}]}))
+    assert "messages[1] has weight 0" in message

@@ -451,3 +451,10 @@ class TestNF4:
     def test_full_fine_tuning_is_refused(self, quantized: Backbone) -> None:
         with pytest.raises(UserError, match=r"sft\.method=lora"):
             quantized.unfreeze()
+
+
+def test_adapter_layers_are_named_by_the_end_of_their_path(backbone: Backbone) -> None:
+    backbone.check_layers(LORA.model_copy(update={"target_modules": ["q_proj", "mlp.down_proj"]}))
+    for unknown in ("nowhere_proj", "proj", "own_proj"):
+        with pytest.raises(UserError, match=f"the model has no {unknown}; it has down_proj, "):
+            backbone.check_layers(LORA.model_copy(update={"target_modules": ["q_proj", unknown]}))

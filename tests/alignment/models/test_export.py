@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub.constants
@@ -43,7 +44,7 @@ from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.data.records import Message
 from alignment.errors import UserError
 from alignment.models.backbone import Backbone
-from alignment.models.export import model_card
+from alignment.models.export import model_card, standard_folders
 from alignment.models.export.model_card import OWN_FOLDER
 from alignment.models.export.standard_folders import export_policy, export_reward_model, tokenizer_with_pad
 from alignment.models.heads.known_heads import HEADS
@@ -251,6 +252,31 @@ class TestAdapter:
                 module.support_avx512bf16_for_cpu = False  # its kernel wants wider layers
         loaded = PeftModel.from_pretrained(base, tmp_path / "out")
         assert logits_of(loaded, tmp_path / "out", rows) == pytest.approx(logits_by_hand(model, rows), abs=1e-4)
+
+    def test_the_code_of_the_card_loads_a_base_by_the_name_that_it_has(
+        self, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(standard_folders, "_hub_name", lambda backbone: "someone/model")
+        export_reward_model(add_reward_model(backbone, "helpfulness"), tmp_path / "out", merged=False)
+        assert "from_pretrained(\n    'someone/model'," in (tmp_path / "out" / "README.md").read_text()
+
+    @pytest.mark.parametrize("what", ["bias", "trunk", "prefix"])
+    def test_a_classifier_of_another_kind_is_refused(
+        self, what: str, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def other(config: Any, **options: Any) -> Any:
+            made = AutoModelForSequenceClassification.from_config(config)
+            if what == "bias":
+                made.score = torch.nn.Linear(config.hidden_size, 1, bias=True)
+            if what == "trunk":
+                made.model = torch.nn.Identity()
+            if what == "prefix":
+                made.base_model_prefix = "score"
+            return made
+
+        monkeypatch.setattr(standard_folders, "AutoModelForSequenceClassification", SimpleNamespace(from_config=other))
+        with pytest.raises(UserError, match="is not a linear map of the states of"):
+            export_reward_model(add_reward_model(backbone, "helpfulness"), tmp_path / "out", merged=True)
 
     def test_by_itself_peft_finds_a_base_that_has_a_name(self, backbone: Backbone, tmp_path: Path) -> None:
         model = add_reward_model(backbone, "helpfulness", seed=3)

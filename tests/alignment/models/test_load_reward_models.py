@@ -21,7 +21,14 @@ from tiny import (
     tiny_settings,
     tiny_tokenizer,
 )
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from alignment.data.encoded_dialogues import EncodedAnswer
 from alignment.errors import UserError
@@ -96,6 +103,22 @@ class TestSequenceClassifier:
                 expected = plain(input_ids=torch.tensor([encoded.input_ids])).logits[0, 0].item()
             assert score == pytest.approx(expected, abs=1e-5)
         assert len(set(found)) == 3
+
+    def test_padding_is_not_read_where_attention_goes_both_ways(self, tmp_path: Path) -> None:
+        tokenizer = tiny_tokenizer()
+        torch.manual_seed(0)
+        shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config = BertConfig(vocab_size=len(tokenizer), num_labels=1, initializer_range=0.5, **shape)
+        BertForSequenceClassification(config).save_pretrained(str(tmp_path))
+        tokenizer.save_pretrained(str(tmp_path))
+        model = SequenceClassifier.load(tmp_path, tiny_settings())
+        rows = [
+            model.encoder.encode_answer(prompt.messages, "the sea " * 3**number)
+            for number, prompt in enumerate(tiny_prompts(3))
+        ]
+        together = model.score(rows, batch_size=3).tolist()
+        assert together == pytest.approx(model.score(rows, batch_size=1).tolist(), abs=1e-5)
+        assert len(set(together)) == 3
 
     def test_dialogues_end_as_its_template_ends_them(self, backbone: Backbone, classifier: Path) -> None:
         """A line break after the stop token: those who trained it have had it there."""

@@ -77,6 +77,15 @@ class TestStates:
             torch.testing.assert_close(found[: len(expected)], expected, atol=2e-5, rtol=1e-4)
 
     @torch.no_grad()
+    def test_in_bfloat16_too(self, backbone: Backbone) -> None:
+        backbone.base = random_model("llama").to(torch.bfloat16)
+        token_ids, *lengths = pack_answers(ROWS, 0, CPU)
+        states = dialogue_states(backbone, token_ids, SharedPrompts(*lengths))
+        expected = states_alone(backbone.base, ROWS[0][2])
+        assert states.dtype == torch.bfloat16
+        torch.testing.assert_close(states[2, : len(expected)], expected, atol=0.1, rtol=0.1)
+
+    @torch.no_grad()
     def test_the_prompt_passes_once(self, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
         passed: list[int] = []
         forward = backbone.base.base_model.forward

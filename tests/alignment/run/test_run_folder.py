@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -337,3 +338,67 @@ def test_importing_the_stages_needs_nothing_that_windows_lacks() -> None:
     )
     done = child_process.run([sys.executable, "-c", program])
     assert done.returncode == 0, done.stderr
+
+
+def test_a_file_that_changes_while_a_stage_is_made_is_told_and_is_not_taken_for_what_was_read(tmp_path: Path) -> None:
+    data = tmp_path / "demonstrations.jsonl"
+    data.write_text("one\n")
+    settings, folder = recipe(f"sft.data={data}"), RunFolder(tmp_path / "run")
+    said = r"sft is finished, but .*demonstrations\.jsonl changed while it was made.*stages\.sft .*overwrite=true"
+    with pytest.raises(UserError, match=said), folder.lock():
+        stage = folder.begin("sft", settings)
+        data.write_text("another\n")
+        folder.finish(stage, {}, inputs=[data])
+    assert folder.result("sft")["files"] == {str(data): "changed while it was read"}
+    with pytest.raises(UserError, match=r"made before the present .*demonstrations\.jsonl"):
+        folder.kept("sft", None, settings)
+    data.write_text("one\n")
+    assert folder.kept("sft", None, settings)
+    with folder.lock():
+        pass
+
+
+def test_a_relative_path_that_leads_to_another_file_is_another_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("here", "one\n"), ("there", "another\n"), ("copied", "one\n"), ("empty", "")):
+        (tmp_path / name).mkdir()
+        if text:
+            (tmp_path / name / "demonstrations.jsonl").write_text(text)
+    settings, folder = recipe("sft.data=demonstrations.jsonl"), RunFolder(tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "here")
+    folder.finish(folder.begin("sft", settings), {}, inputs=[Path("demonstrations.jsonl")])
+    for name in ("here", "copied", "empty"):
+        monkeypatch.chdir(tmp_path / name)
+        assert folder.kept("sft", None, settings), name
+    monkeypatch.chdir(tmp_path / "there")
+    file = "demonstrations.jsonl"
+    with pytest.raises(UserError, match=rf"sft\.data={tmp_path}/here/{file}, now {tmp_path}/there/{file}"):
+        folder.kept("sft", None, settings)
+    assert folder.kept("sft", None, recipe(f"sft.data={tmp_path / 'copied' / file}")), "which is named, and is read"
+
+
+def test_a_plugin_that_is_no_longer_named_is_another_setting(tmp_path: Path) -> None:
+    one, copy, other = (tmp_path / f"{name}.py" for name in ("one", "copy", "other"))
+    for file, text in ((one, "1"), (copy, "1"), (other, "2")):
+        file.write_text(text)
+    folder = RunFolder(tmp_path / "run")
+    for name, number in (("sft", None), ("reward", 1)):
+        finish(folder, name, number, settings=recipe(f"plugins=[{one}]"))
+    for same in ([one], [one, other], [other, one], [copy]):
+        assert folder.kept("reward", 1, recipe(f"plugins=[{','.join(map(str, same))}]")), same
+    assert folder.kept("sft", None, recipe(f"plugins=[{other}]")), "which no plugin has a part in"
+    for others in (f"plugins=[{other}]", "plugins=[]"):
+        with pytest.raises(UserError, match=r"reward was made with other settings: plugins=\[.*one\.py"):
+            folder.kept("reward", 1, recipe(others))
+        with pytest.raises(UserError, match=r"reward was made with other settings: plugins="):
+            folder.check_settings(recipe(others), ["round-1/ppo"])
+
+
+def test_folders_of_ones_own_beside_the_rounds_are_no_rounds(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for number in (2, 10):
+        finish(folder, "ppo", number)
+    shutil.copytree(tmp_path / "round-2", tmp_path / "round-2-before")
+    assert folder.latest_round("ppo") == 10
+    folder.check_settings(recipe(), ["round-11/ppo"])

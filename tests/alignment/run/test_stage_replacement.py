@@ -129,3 +129,21 @@ def test_a_kill_before_the_new_one_is_finished_keeps_the_old_one(folder: RunFold
     with RunFolder(folder.root).lock():
         assert weights(folder) == "good"
         assert beside(folder.stage("ppo", 1)).is_dir(), "to be gone on with"
+
+
+def test_what_somebody_keeps_beside_a_stage_is_left_alone(folder: RunFolder) -> None:
+    mine = ("round-1/ppo.old", "round-1/mine.replaced", "ppo.replaced.old")
+    for name in mine:
+        shutil.copytree(folder.stage("ppo", 1), folder.root / name)
+    (folder.root / "report.json.old").write_text("{}")
+    with RunFolder(folder.root).lock():
+        pass
+    assert all((folder.root / name / "model.safetensors").read_text() == "good" for name in mine)
+    assert (folder.root / "report.json.old").is_file() and weights(folder) == "good"
+
+
+def test_one_that_an_earlier_version_was_replacing_comes_back(folder: RunFolder) -> None:
+    ppo = folder.stage("ppo", 1)
+    ppo.rename(ppo.with_name("ppo.old"))
+    with RunFolder(folder.root).lock():
+        assert weights(folder) == "good" and names(folder) == ["ppo"]

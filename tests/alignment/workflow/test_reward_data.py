@@ -157,6 +157,15 @@ class TestMixture:
         assert counts["safety"] <= 5
         assert len(data.notes) == 1 and f"took the {counts['safety']} there are" in data.notes[0]
 
+    def test_what_is_left_out_of_a_mixture_is_said_and_counted(self, files: dict[str, Path], tmp_path: Path) -> None:
+        with files["few"].open("a") as rows:
+            rows.write("no row\n")
+        source = f"{{data: {files['few']}, dimension: safety, share: 0.01}}"
+        settings = (self.both(files)[0], "reward.models=[helpfulness]", f"reward.helpfulness.mix=[{source}]")
+        data = self.load(tmp_path, *settings, "data.on_error=skip")["helpfulness"]
+        assert data.left_out["of what is mixed in, malformed"] == 1
+        assert len(data.notes) == 1 and f"{files['few']}: " in data.notes[0] and "1 malformed" in data.notes[0]
+
     def test_shares_that_leave_no_room_are_refused(self, files: dict[str, Path], tmp_path: Path) -> None:
         with pytest.raises(UserError, match="add up to less than 1"):
             self.load(

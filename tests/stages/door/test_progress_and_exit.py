@@ -45,3 +45,20 @@ def test_without_a_terminal_one_line_at_the_end_has_every_figure(monkeypatch: py
         on_step(3, 3, METRICS)
     said = screen.getvalue().strip()  # rich before 15 puts an empty line first
     assert re.fullmatch(r"ppo: 3 done in \d+ s  score 1\.23  kl 0\.5  length 45\.2  stop_rate 0\.98", said)
+
+
+@pytest.mark.parametrize(
+    ("title", "total", "room"),
+    [("ppo", 7, 19), ("ppo", 4000, 13), ("helpfulness: ranking only", 4000, 10)],
+)
+def test_figures_get_what_title_bar_clocks_and_count_leave(
+    title: str, total: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 80 columns: 22 of the title or more, 16 of the bar, 14 of two clocks, 6 between, and "7/7" or "4000/4000"."""
+    rooms: list[int | None] = []
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, legacy_windows=False)
+    monkeypatch.setattr(module, "console", console)
+    monkeypatch.setattr(module, "figures_line", lambda figures, room=None: str(rooms.append(room)))
+    with progress(title) as on_step:
+        on_step(1, total, METRICS)
+    assert rooms == [room]
