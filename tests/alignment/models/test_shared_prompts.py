@@ -77,10 +77,20 @@ class TestStates:
             torch.testing.assert_close(found[: len(expected)], expected, atol=2e-5, rtol=1e-4)
 
     @torch.no_grad()
-    def test_in_bfloat16_too(self, backbone: Backbone) -> None:
+    def test_in_bfloat16_too(self, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
         backbone.base = random_model("llama").to(torch.bfloat16)
+        masks: list[Tensor] = []
+        forward = backbone.base.base_model.forward
+
+        def noted(**inputs: Any) -> Any:
+            masks.append(inputs["attention_mask"])
+            return forward(**inputs)
+
+        monkeypatch.setattr(backbone.base.base_model, "forward", noted)
         token_ids, *lengths = pack_answers(ROWS, 0, CPU)
         states = dialogue_states(backbone, token_ids, SharedPrompts(*lengths))
+        assert [mask.dtype for mask in masks] == [torch.bfloat16], "a GPU takes no other"
+        monkeypatch.undo()
         expected = states_alone(backbone.base, ROWS[0][2])
         assert states.dtype == torch.bfloat16
         torch.testing.assert_close(states[2, : len(expected)], expected, atol=0.1, rtol=0.1)
