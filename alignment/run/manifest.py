@@ -1,8 +1,9 @@
 """Manifests: what each finished stage made and was made from, file by file, and whether that is still so.
 
 ``manifest.json`` in a stage's folder holds ``files`` (place in the folder -> SHA-256, ``result.json`` included),
-``inputs`` (path of a file or folder outside the run -> the same of what it held) and ``named`` (further files that the
-stage's settings name, so that they are known again where they have moved). What the stage read of the run itself
+``inputs`` (path of a file or folder outside the run -> the same of what it held), ``named`` (further files that the
+stage's settings name, so that they are known again where they have moved) and ``paths`` (relative path of a setting ->
+where it led). What the stage read of the run itself
 is in ``made_from`` of its result. Stages are named by their place in the run: ``sft``, ``round-1/ppo``.
 
 A file is read again only where its size, times or inode are others than when it was last read, as git's index does it;
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -83,7 +83,10 @@ class Manifests:
         hashes, changed = self._hashes(), []
         for name, before in (self.of(stage) or {"inputs": {}})["inputs"].items():
             path = Path(name)
-            if path.exists() and (found := differences(before, contents(path, hashes, read=read))):
+            now = contents(path, hashes, read=read) if path.exists() else before
+            if path.is_file() and [*now.values()] == [*before.values()]:
+                continue  # which may have been named by a link
+            if found := differences(before, now):
                 changed.append(name if path.is_file() else f"{name} ({', '.join(found)})")
         hashes.save()
         return changed
@@ -95,24 +98,26 @@ class Manifests:
         """
         if not (isinstance(before, str) and isinstance(now, str) and self.of(stage)):
             return False
-        known, there = self._outside(stage), resolve(now)
-        return there.exists() and any(self._holds(there, known[path]) for path in _meant_by(before, known))
+        led = (self.of(stage) or {}).get("paths", {}).get(before, str(resolve(before).resolve()))
+        held, there = self._outside(stage).get(led), resolve(now)
+        return held is not None and there.exists() and self._holds(there, held)
 
-    def leading_elsewhere(self, stage: str, paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    def leading_elsewhere(self, stage: str, texts: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Which relative paths of a stage's settings name another file than they did, since they are read elsewhere.
 
         Returns:
             Path -> where it led when the stage was made, where it leads now. Not those that lead to the same, or to
-            what holds the same, or to nothing.
+            what holds the same, or to nothing; none of a stage that did not write down where its paths led.
         """
-        relative = [path for path in paths if path and not Path(path).is_absolute() and resolve(path).exists()]
-        known = self._outside(stage) if relative else {}
-        found = {}
-        for path in relative:
-            there, meant = resolve(path).resolve(), _meant_by(path, known)
-            if meant and str(there) not in known and not any(self._holds(there, known[other]) for other in meant):
-                found[path] = meant[0], str(there)
-        return found
+        led = (self.of(stage) or {}).get("paths", {})
+        now = {text: resolve(text).resolve() for text in texts if text in led}
+        others = {text: there for text, there in now.items() if there.exists() and str(there) != led[text]}
+        known = self._outside(stage) if others else {}
+        return {
+            text: (led[text], str(there))
+            for text, there in others.items()
+            if led[text] in known and not self._holds(there, known[led[text]])
+        }
 
     def _outside(self, stage: str) -> dict[str, dict[str, str]]:
         """What a stage and those that it was made from read outside the run, and what their settings name."""
@@ -137,7 +142,7 @@ class Manifests:
     def look_at(self, files: Sequence[Path]) -> dict[str, dict[str, str]]:
         """Path -> hashes of what is there now."""
         hashes = self._hashes()
-        found = {str(path.resolve()): contents(path, hashes) for path in files}
+        found = {str(path): contents(path, hashes) for path in (file.resolve() for file in files)}
         hashes.save()
         return found
 
@@ -148,6 +153,7 @@ class Manifests:
         *,
         inputs: Sequence[Path],
         named: Sequence[Path] = (),
+        paths: Mapping[str, str] | None = None,
         begun_with: Mapping[str, dict[str, str]],
     ) -> None:
         """Finish a stage: write its manifest and, last of all, its result.
@@ -157,13 +163,14 @@ class Manifests:
             result: what ``result.json`` is to hold.
             inputs: files and folders outside the run that it was made from.
             named: further files that its settings name.
+            paths: relative path that its settings name -> where it leads.
             begun_with: what files held when the stage began, which counts where they have changed since.
         """
         given, others = (
             {path: begun_with.get(path, held) for path, held in self.look_at(paths).items()}
             for paths in (inputs, named)
         )
-        self._write(folder, result, {"inputs": given, "named": others}, self._hashes())
+        self._write(folder, result, {"inputs": given, "named": others, "paths": paths or {}}, self._hashes())
 
     def accept(self, stage: str) -> list[str]:
         """Take a stage's files as they are now; stages made from it are out of date then.
@@ -181,7 +188,7 @@ class Manifests:
         if found:
             hashes, folder = self._hashes(), self.root / stage
             output = hashlib.sha256(json.dumps(contents(folder, hashes)).encode()).hexdigest()[:16]
-            outside: dict[str, object] = {key: manifest[key] for key in ("inputs", "named") if key in manifest}
+            outside: dict[str, object] = {key: manifest[key] for key in ("inputs", "named", "paths") if key in manifest}
             self._write(folder, {**read_object(folder / RESULT), "output": output}, outside, hashes)
         return found
 
@@ -236,13 +243,6 @@ class KnownHashes:
         known = {key: value for key, value in self._known.items() if Path(key).exists()}
         with suppress(OSError):
             write_text(self._file, json.dumps(known))
-
-
-def _meant_by(path: str, known: Iterable[str]) -> list[str]:
-    """Which of some full paths a path may have meant: a relative one, read in whatever folder, is the end of one."""
-    full, parts = str(resolve(path).resolve()), tuple(part for part in Path(path).parts if part != os.pardir)
-    relative = not Path(path).is_absolute() and parts
-    return [other for other in known if other == full or (relative and Path(other).parts[-len(parts) :] == parts)]
 
 
 def contents(path: Path, hashes: KnownHashes, *, read: bool = False) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import UserError
-from alignment.files import content_hash, read_json, read_object, write_json
+from alignment.files import content_hash, read_json, read_object, resolve, write_json
 from alignment.run.manifest import RESULT
 from alignment.run.run_lock import RunLock, forget_running, note_running
 from alignment.run.run_recipe import changes, command, keep_recipe
@@ -36,6 +36,8 @@ from alignment.run.stage_records import (
     changed_settings,
     environment,
     files_named,
+    recipe_made_with,
+    texts,
 )
 from alignment.run.stage_replacement import beside, copy_to_measure, put_in_place, settle
 from alignment.settings.read_recipe import save_recipe
@@ -49,6 +51,7 @@ class RunFolder:
         self.root = Path(root)
         self.inputs = StageInputs(self.root)
         self.manifests = self.inputs.manifests
+        self._looked_at: dict[str, dict[str, dict[str, str]]] = {}
         self.outdated: list[str] = []
         """What is to be said of stages that were finished from files that have changed since they began."""
 
@@ -252,6 +255,16 @@ class RunFolder:
             "or choose another run_dir."
         )
 
+    def look(self, name: str, recipe: Recipe) -> None:
+        """See what the files hold that a stage's settings name; to be called before the stage reads any."""
+        self._looked_at[name] = self.manifests.look_at(files_named(recipe.model_dump(mode="json"), name))
+
+    def _seen(self, name: str, recipe: Recipe) -> dict[str, dict[str, str]]:
+        """What files held before a stage read them, or else now."""
+        if name not in self._looked_at:
+            self.look(name, recipe)
+        return self._looked_at.pop(name)
+
     def begin_or_resume(self, name: str, recipe: Recipe, round_number: int, *, inputs: Sequence[Path]) -> StageRun:
         """Go on with a stage that was stopped after a checkpoint, else begin it.
 
@@ -283,7 +296,7 @@ class RunFolder:
             save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         note_running(self.root, place)
         stage = self.stage_run(name, recipe, round_number)
-        stage.begun_with = self.manifests.look_at(files_named(folder, name))
+        stage.begun_with = self._seen(name, recipe)
         stage.has_stale_figures = bool(self.inputs.changed_figures_since(place, before, inputs))
         return stage
 
@@ -331,7 +344,7 @@ class RunFolder:
         save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         write_json(folder / "env.json", environment(recipe.seed))
         self.seed(name, recipe, round_number)
-        return StageRun(name=stage, folder=folder, begun_with=self.manifests.look_at(files_named(folder, name)))
+        return StageRun(name=stage, folder=folder, begun_with=self._seen(name, recipe))
 
     def begin_measuring(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
         """Start to measure a finished stage again, in a copy of what it made; its time and memory stay on record."""
@@ -340,8 +353,8 @@ class RunFolder:
         write_json(folder / MEASURED_ENVIRONMENT, environment(recipe.seed))
         note_running(self.root, self.place(name, round_number))
         self.seed(name, recipe, round_number)
-        begun_with = self.manifests.look_at(files_named(folder, name))
-        return StageRun(name=self.place(name, round_number), folder=folder, before=before, begun_with=begun_with)
+        place = self.place(name, round_number)
+        return StageRun(name=place, folder=folder, before=before, begun_with=self._seen(name, recipe))
 
     def finish(
         self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path], measured_on: Sequence[Path] = ()
@@ -387,9 +400,14 @@ class RunFolder:
         }
         with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(line) + "\n")
-        named = files_named(stage.folder, stage.name.rpartition("/")[2])
+        made_with, name = recipe_made_with(stage.folder), stage.name.rpartition("/")[2]
+        named = [path for path in files_named(made_with, name) if path.is_file()]
+        led = {text: resolve(text) for _, text in texts(made_with, name) if not Path(text).is_absolute()}
+        paths = {text: str(path.resolve()) for text, path in led.items() if path.exists()}
         outside = [Path(path) for path in complete["files"]]
-        self.manifests.write(stage.folder, complete, inputs=outside, named=named, begun_with=stage.begun_with)
+        self.manifests.write(
+            stage.folder, complete, inputs=outside, named=named, paths=paths, begun_with=stage.begun_with
+        )
         place = self.root / stage.name
         if stage.folder != place:
             put_in_place(place, stage.folder)

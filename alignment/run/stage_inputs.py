@@ -18,6 +18,7 @@ from alignment.files import content_hash, read_object
 from alignment.run.manifest import RESULT, Manifests
 from alignment.run.stage_records import (
     MEASURED_ENVIRONMENT,
+    WITH_PLUGINS,
     changed_settings,
     recipe_made_with,
     texts,
@@ -53,10 +54,6 @@ RECORDS = (
 """Files of a stage that tell of it, and that no later stage but the evaluation is made from."""
 BY_FILE = "files:"
 """Before the hash of the files of a stage that another one reads."""
-
-
-WITH_PLUGINS = ("reward", "rejection", "ppo")
-"""Stages whose heads, losses and gates may be a plugin's."""
 
 
 def round_folders(root: Path) -> list[Path]:

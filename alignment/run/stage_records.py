@@ -133,6 +133,10 @@ SECTIONS = {
     "eval": ("model", "data.heldout_prompts", "data.on_error", "data.too_long", "evaluate"),
 }
 """Stage folder -> the recipe's sections and settings that decide what the stage makes."""
+WITH_PLUGINS = ("reward", "rejection", "ppo")
+"""Stages whose heads, losses and gates may be a plugin's."""
+OF_FOLDERS = ("model.name_or_path", "ppo.reward_models")
+"""Settings that name folders; other words may happen to be a folder's name."""
 FROM_A_DATASET = ("annotate", "reward.heldout_share", "data.on_error", "data.heldout_prompts")
 """The same of annotation that takes comparisons from a file: no prompt is answered."""
 
@@ -200,6 +204,12 @@ def changed_rounding(folder: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]
     return {key: values for key, values in found.items() if values[0] != values[1]}
 
 
+def sections_of(recipe: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The sections and settings that decide what a stage makes with a recipe."""
+    from_a_dataset = name == "annotate" and value_at(recipe, "annotate.source") == "dataset"
+    return FROM_A_DATASET if from_a_dataset else SECTIONS[name]
+
+
 def changed_settings(folder: Path, name: str, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """The settings in which the recipe that a stage was made with differs from another, where they matter to the stage.
 
@@ -213,8 +223,7 @@ def changed_settings(folder: Path, name: str, recipe: Recipe) -> dict[str, tuple
     """
     before = recipe_made_with(folder)
     now = recipe.model_dump(mode="json")
-    read = FROM_A_DATASET if name == "annotate" and value_at(before, "annotate.source") == "dataset" else SECTIONS[name]
-    sections = (*read, "seed")
+    sections = (*sections_of(before, name), "seed")
     keys = differing_keys(
         {key: value_at(before, key) for key in sections}, {key: value_at(now, key) for key in sections}
     )
@@ -226,21 +235,25 @@ def changed_settings(folder: Path, name: str, recipe: Recipe) -> dict[str, tuple
     }
 
 
-def files_named(folder: Path, name: str) -> list[Path]:
-    """The files that are named by the settings which decide what a stage makes.
+def files_named(recipe: Mapping[str, Any], name: str) -> list[Path]:
+    """The files, and folders of models, that are named by the settings which decide what a stage makes.
 
-    Args:
-        folder: the stage's, with its recipe.
-        name: its name, as in ``SECTIONS``.
+    Arguments as of ``texts``.
     """
-    found = (resolve(text) for _, text in texts(recipe_made_with(folder), name))
-    return [path for path in dict.fromkeys(found) if path.is_file()]
+    found = {resolve(text): key for key, text in texts(recipe, name)}
+    return [path for path, key in found.items() if path.is_file() or (within(key, OF_FOLDERS) and path.is_dir())]
 
 
 def texts(recipe: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
-    """Key and text of the settings which decide what a stage makes, and are texts; plugins are."""
-    for key in (*SECTIONS[name], "plugins"):
-        yield from _texts(key, value_at(recipe, key))
+    """Key and text of the settings which decide what a stage makes, and are texts.
+
+    Args:
+        recipe: its values.
+        name: of the stage, as in ``SECTIONS``.
+    """
+    for key in (*sections_of(recipe, name), *(("plugins",) if name in WITH_PLUGINS else ())):
+        found = _texts(key, value_at(recipe, key))
+        yield from ((key, text) for key, text in found if not within(key, WITHOUT_EFFECT))
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:

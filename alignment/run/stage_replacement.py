@@ -15,8 +15,6 @@ from alignment.run.manifest import MANIFEST, RESULT
 from alignment.run.stage_inputs import INPUT_STAGES, round_folders
 
 _NEW, _MEASURED, _OLD = ".new", ".measured", ".replaced"
-_OLD_ONCE = ".old"
-"""In an earlier version. Beside a finished stage, it may as well be a copy that somebody keeps."""
 
 
 def beside(folder: Path) -> Path:
@@ -64,9 +62,6 @@ def settle(root: Path) -> None:
             shutil.rmtree(old)
         else:
             old.rename(folder)
-    for old in _stages_called(root, _OLD_ONCE):
-        if not old.with_suffix("").exists():
-            old.rename(old.with_suffix(""))
 
 
 def _stages_called(root: Path, suffix: str) -> list[Path]:

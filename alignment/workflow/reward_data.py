@@ -132,6 +132,9 @@ class Pools:
         return RewardData(comparisons, read_jsonl(heldout_file, Comparison)[0], {}, [*files, heldout_file])
 
 
+MIXED = "of what is mixed in, "
+
+
 def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
     """All comparisons of one dimension, with what the recipe mixes into those to train on."""
     section = recipe.reward.of(dimension)
@@ -147,7 +150,7 @@ def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
         own = replace(
             own,
             train=own.train + drawn,
-            left_out=own.left_out | {f"of what is mixed in, {reason}": n for reason, n in others.left_out.items()},
+            left_out=dict(Counter(own.left_out) + Counter({f"{MIXED}{why}": n for why, n in others.left_out.items()})),
             inputs=list(dict.fromkeys(own.inputs + others.inputs)),
             notes=[*own.notes, *others.notes, *_shortage(dimension, source, wanted=wanted, found=len(drawn))],
         )

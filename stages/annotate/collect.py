@@ -45,6 +45,7 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/annotate/``; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
     check_annotate(recipe, round_number)
+    folder.look("annotate", recipe)
     collect = {"dataset": from_dataset, "simulated": simulated, "ui": from_people}[recipe.annotate.source]
     return collect(recipe, folder, round_number)
 

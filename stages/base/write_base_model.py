@@ -24,6 +24,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     # Check the settings and read the corpus.
     check_base(recipe)
     folder = RunFolder(recipe.run_dir)
+    folder.look("base", recipe)
     corpus = resolve(recipe.base.corpus)
     texts = read_corpus(str(corpus), on_error=recipe.data.on_error)
     with folder.lock():

@@ -50,6 +50,7 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     check_readable(folder, round_number)
     if unseen := check_unseen(recipe, folder, round_number):
         say(f"not compared with the held-out prompts, for it is not here: {', '.join(unseen)}")
+    folder.look("eval", recipe)
     prompts, left_out = heldout_prompts(recipe.data)
     gold = recipe.evaluate.judge == "gold"
     if gold:

@@ -26,6 +26,8 @@ def run(recipe: Recipe, round_number: int = 1, *, method: str | None = None) -> 
     folder = RunFolder(recipe.run_dir)
     check_ppo(recipe, round_number, method=method)
     methods = unfinished_methods(recipe, folder, round_number, method=method)
+    for name in methods:
+        folder.look(name, recipe)
     inputs = load_round(recipe, folder, round_number)
     result: dict[str, Any] = {}
     for method in methods:

@@ -43,6 +43,7 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     folder = RunFolder(recipe.run_dir)
     check_reward(recipe, round_number)
     check_trainer_settings(recipe.reward.trainer, RewardConfig, section="reward.trainer")
+    folder.look("reward", recipe)
     data = data_of_models(recipe, folder, round_number)
     backbone = load_backbone(folder, recipe.model)
     encoded = {name: encode(recipe, backbone, item, name) for name, item in data.items()}

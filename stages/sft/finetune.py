@@ -36,6 +36,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     # Read the demonstrations and check them, before a model is loaded.
     folder = RunFolder(recipe.run_dir)
     check_sft(recipe)
+    folder.look("sft", recipe)
     base = base_model_path(recipe, folder)
     source = resolve(recipe.sft.data)
     demonstrations, report = load_demonstrations(

@@ -209,7 +209,7 @@ KNOBS = [
     Knob(
         "sft.format",
         "sft other",
-        ("trl", "alpaca"),
+        ("alpaca", "trl"),  # by itself, a reader takes such rows for Alpaca's
         see=lambda turned: {word for text in turned.kept["train_sft"][0] for word in ("told", "said") if word in text},
         law=lambda value, _: {"told"} if value == "trl" else {"said"},
         says="which of a row's two answers is learned",

@@ -378,7 +378,55 @@ def test_a_relative_path_that_leads_to_another_file_is_another_setting(
     assert folder.kept("sft", None, recipe(f"sft.data={tmp_path / 'copied' / file}")), "which is named, and is read"
 
 
-def test_a_plugin_that_is_no_longer_named_is_another_setting(tmp_path: Path) -> None:
+def test_two_files_of_one_name_are_not_taken_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("helpful", "harmless"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text(name)
+    monkeypatch.chdir(tmp_path / "helpful")
+    names = ("train.jsonl", "../harmless/train.jsonl")
+    settings = [f"reward.{model}.data={name}" for model, name in zip(("helpfulness", "safety"), names, strict=True)]
+    folder = RunFolder(tmp_path / "run")
+    folder.finish(folder.begin("reward", recipe(*settings), 1), {}, inputs=[Path(name) for name in names])
+    assert folder.kept("reward", 1, recipe(*settings))
+    with pytest.raises(UserError, match=r"helpfulness\.data=train\.jsonl, now \.\./harmless/train\.jsonl"):
+        folder.kept("reward", 1, recipe(f"reward.helpfulness.data={names[1]}", settings[1]))
+    monkeypatch.chdir(tmp_path / "harmless")
+    with pytest.raises(UserError, match=r"helpfulness\.data=.*helpful/train\.jsonl, now .*harmless/train\.jsonl"):
+        folder.kept("reward", 1, recipe(*settings))
+
+
+def test_a_file_that_is_named_by_a_link_is_the_file(tmp_path: Path) -> None:
+    (tmp_path / "v3.jsonl").write_text("one\n")
+    (tmp_path / "latest.jsonl").symlink_to("v3.jsonl")
+    settings, folder = recipe(f"sft.data={tmp_path / 'latest.jsonl'}"), RunFolder(tmp_path / "run")
+    with folder.lock():
+        stage = folder.begin("sft", settings)
+        folder.finish(stage, {}, inputs=[tmp_path / "v3.jsonl", tmp_path / "latest.jsonl"])
+    assert folder.kept("sft", None, settings)
+    (tmp_path / "v3.jsonl").write_text("another\n")
+    with pytest.raises(UserError, match=r"made before the present .*v3\.jsonl"):
+        folder.kept("sft", None, settings)
+
+
+def test_what_a_file_held_when_the_stage_looked_at_it_counts_and_a_base_model_is_one(tmp_path: Path) -> None:
+    """Stages read their data, and load models, before they begin."""
+    data, base = tmp_path / "demonstrations.jsonl", tmp_path / "base"
+    base.mkdir()
+    for edited in (data, base / "model.safetensors"):
+        data.write_text("one\n")
+        (base / "model.safetensors").write_text("weights")
+        settings = recipe(f"sft.data={data}", f"model.name_or_path={base}")
+        folder = RunFolder(tmp_path / f"run-{edited.stem}")
+        folder.look("sft", settings)
+        edited.write_text("another\n")
+        with (
+            pytest.raises(UserError, match=f"{'base' if edited != data else 'demonstrations'}.* changed while"),
+            folder.lock(),
+        ):
+            folder.finish(folder.begin("sft", settings), {}, inputs=[data, base])
+
+
+def test_a_plugin_that_is_no_longer_named_is_another_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, copy, other = (tmp_path / f"{name}.py" for name in ("one", "copy", "other"))
     for file, text in ((one, "1"), (copy, "1"), (other, "2")):
         file.write_text(text)
@@ -388,6 +436,15 @@ def test_a_plugin_that_is_no_longer_named_is_another_setting(tmp_path: Path) -> 
     for same in ([one], [one, other], [other, one], [copy]):
         assert folder.kept("reward", 1, recipe(f"plugins=[{','.join(map(str, same))}]")), same
     assert folder.kept("sft", None, recipe(f"plugins=[{other}]")), "which no plugin has a part in"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "one.py").write_text("2")
+    finish(folder, "ppo", 1, settings=recipe("plugins=[one.py]"))
+    finish(folder, "annotate", 1, settings=recipe("plugins=[one.py]"))
+    monkeypatch.chdir(tmp_path / "there")
+    assert folder.kept("annotate", 1, recipe("plugins=[one.py]"))
+    with pytest.raises(UserError, match=r"plugins=.*one\.py, now .*there/one\.py"):
+        folder.kept("ppo", 1, recipe("plugins=[one.py]"))
     for others in (f"plugins=[{other}]", "plugins=[]"):
         with pytest.raises(UserError, match=r"reward was made with other settings: plugins=\[.*one\.py"):
             folder.kept("reward", 1, recipe(others))

@@ -140,10 +140,9 @@ def test_what_somebody_keeps_beside_a_stage_is_left_alone(folder: RunFolder) -> 
         pass
     assert all((folder.root / name / "model.safetensors").read_text() == "good" for name in mine)
     assert (folder.root / "report.json.old").is_file() and weights(folder) == "good"
-
-
-def test_one_that_an_earlier_version_was_replacing_comes_back(folder: RunFolder) -> None:
-    ppo = folder.stage("ppo", 1)
-    ppo.rename(ppo.with_name("ppo.old"))
+    # One that is put away is not taken back, and not for one that was finished.
+    folder.stage("ppo", 1).rename(folder.root / "round-1" / "ppo.kept")
+    shutil.rmtree(folder.root / "round-1" / "ppo.old")
+    (folder.root / "round-1" / "ppo.kept").rename(folder.root / "round-1" / "ppo.old")
     with RunFolder(folder.root).lock():
-        assert weights(folder) == "good" and names(folder) == ["ppo"]
+        assert not folder.finished("ppo", 1) and names(folder) == ["mine.replaced", "ppo.old"]

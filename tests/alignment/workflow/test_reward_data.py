@@ -160,11 +160,16 @@ class TestMixture:
     def test_what_is_left_out_of_a_mixture_is_said_and_counted(self, files: dict[str, Path], tmp_path: Path) -> None:
         with files["few"].open("a") as rows:
             rows.write("no row\n")
-        source = f"{{data: {files['few']}, dimension: safety, share: 0.01}}"
-        settings = (self.both(files)[0], "reward.models=[helpfulness]", f"reward.helpfulness.mix=[{source}]")
+            files["open"].open("a").write("neither\n" * 2)
+        sources = ", ".join(f"{{data: {files[name]}, dimension: safety, share: 0.01}}" for name in ("few", "open"))
+        settings = (self.both(files)[0], "reward.models=[helpfulness]", f"reward.helpfulness.mix=[{sources}]")
         data = self.load(tmp_path, *settings, "data.on_error=skip")["helpfulness"]
-        assert data.left_out["of what is mixed in, malformed"] == 1
-        assert len(data.notes) == 1 and f"{files['few']}: " in data.notes[0] and "1 malformed" in data.notes[0]
+        assert data.left_out["of what is mixed in, malformed"] == 3
+        assert [f"{files[name]}: " in note for name, note in zip(("few", "open"), data.notes, strict=True)] == [
+            True,
+            True,
+        ]
+        assert "1 malformed" in data.notes[0] and "2 malformed" in data.notes[1]
 
     def test_shares_that_leave_no_room_are_refused(self, files: dict[str, Path], tmp_path: Path) -> None:
         with pytest.raises(UserError, match="add up to less than 1"):
