@@ -171,12 +171,12 @@ def draw(sites: Sequence[Site], *, seed: int) -> Iterator[Mutant]:
     for what has gone or come. Changes that leave the program the same, parentheses for example, or that are no Python
     are passed over.
     """
-    alike, places, seen = Counter[tuple[str, ...]](), dict[str, Site](), set()
+    alike, ordered, seen = Counter[tuple[str, ...]](), dict[str, Site](), set()
     for site in sites:
         what = (site.module, site.function, _code(site.node), _code(site.new))
-        places[digest(json.dumps([seed, *what, alike[what]]))] = site
+        ordered[digest(json.dumps([seed, *what, alike[what]]))] = site
         alike[what] += 1
-    for _, site in sorted(places.items()):
+    for _, site in sorted(ordered.items()):
         mutant = mutant_at(site)
         if mutant is not None and mutant not in seen:
             seen.add(mutant)

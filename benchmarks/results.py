@@ -26,6 +26,8 @@ POLICY_KEYS = (
     "mean_length_tokens",
     "stop_rate",
 )
+POLICIES = {"base": "Base", "sft": "SFT", "rejection": "Rejection", "ppo": "PPO"}
+"""What the demo calls each policy, in the order in which they are made."""
 GRADES = ("all", "significantly_better", "better", "slightly_better", "negligibly_better")
 NONE = "\N{EN DASH}"
 
@@ -154,7 +156,7 @@ def demo(results: dict[str, Any]) -> str:
     )
     rows = [
         (
-            {"base": "Base", "sft": "SFT", "rejection": "Rejection", "ppo": "PPO"}[name],
+            called,
             decimal(block["helpfulness"]["value"]),
             short(block["violation_rate"]),
             short(block["false_refusal_rate"]),
@@ -163,7 +165,8 @@ def demo(results: dict[str, Any]) -> str:
             f"{block['mean_length_tokens']['value']:.1f}",
             short(block["stop_rate"]),
         )
-        for name, block in policies.items()
+        for name, called in POLICIES.items()
+        if (block := policies.get(name))
     ]
 
     def line(cells: Sequence[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,3 +160,18 @@ def ppo_run(files: dict[str, str], rewarded_run: Path) -> Path:
     shutil.copytree(rewarded_run, run)
     train_policy.run(reduced_recipe(files, run, "ppo.method=ppo"))
     return run
+
+
+@pytest.fixture
+def without_plugins() -> Iterator[None]:
+    """Takes away again what plugins have added."""
+    from alignment.workflow.plugins import tables
+
+    before, modules = {name: dict(table) for name, table in tables().items()}, set(sys.modules)
+    yield
+    for name, table in tables().items():
+        table.clear()
+        table.update(before[name])
+    for module in set(sys.modules) - modules:
+        if module.startswith("tandem_plugin"):
+            del sys.modules[module]

@@ -23,6 +23,7 @@ from typing import Any
 
 from alignment.errors import UserError
 from alignment.files import json_text, read_object, resolve, write_json, write_text
+from alignment.run.look import Look, same
 
 RESULT = "result.json"
 """Written last, and atomically: a stage folder with one is finished."""
@@ -84,9 +85,8 @@ class Manifests:
         for name, before in (self.of(stage) or {"inputs": {}})["inputs"].items():
             path = Path(name)
             now = contents(path, hashes, read=read) if path.exists() else before
-            if path.is_file() and [*now.values()] == [*before.values()]:
-                continue  # which may have been named by a link
-            if found := differences(before, now):
+            if not same(path, before, now):
+                found = differences(before, now)
                 changed.append(name if path.is_file() else f"{name} ({', '.join(found)})")
         hashes.save()
         return changed
@@ -133,18 +133,19 @@ class Manifests:
         hashes = self._hashes()
         found = contents(path, hashes)
         hashes.save()
-        return bool(found == held or (path.is_file() and [*found.values()] == [*held.values()]))
+        return same(path, held, found)
 
     def missing_inputs(self, stage: str) -> list[str]:
         """The files and folders outside the run that a stage was made from, and that are not there to be looked at."""
         return [name for name in (self.of(stage) or {"inputs": {}})["inputs"] if not Path(name).exists()]
 
-    def look_at(self, files: Sequence[Path]) -> dict[str, dict[str, str]]:
-        """Path -> hashes of what is there now."""
+    def look_at(self, files: Iterable[Path]) -> Look:
+        """What is there now, at the names of files and folders."""
         hashes = self._hashes()
-        found = {str(path): contents(path, hashes) for path in (file.resolve() for file in files)}
+        led = {str(file.absolute()): file.resolve() for file in files}
+        held = {str(path): contents(path, hashes) for path in dict.fromkeys(led.values())}
         hashes.save()
-        return found
+        return Look({name: str(path) for name, path in led.items()}, held)
 
     def write(
         self,
@@ -154,7 +155,7 @@ class Manifests:
         inputs: Sequence[Path],
         named: Sequence[Path] = (),
         paths: Mapping[str, str] | None = None,
-        begun_with: Mapping[str, dict[str, str]],
+        begun_with: Look,
     ) -> None:
         """Finish a stage: write its manifest and, last of all, its result.
 
@@ -167,8 +168,8 @@ class Manifests:
             begun_with: what files held when the stage began, which counts where they have changed since.
         """
         given, others = (
-            {path: begun_with.get(path, held) for path, held in self.look_at(paths).items()}
-            for paths in (inputs, named)
+            dict(begun_with.at(path) or (str(path.resolve()), now.held[str(path.resolve())]) for path in paths)
+            for paths, now in ((inputs, self.look_at(inputs)), (named, self.look_at(named)))
         )
         self._write(folder, result, {"inputs": given, "named": others, "paths": paths or {}}, self._hashes())
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from alignment.errors import UserError
 from alignment.files import content_hash, read_json, read_object, resolve, write_json
+from alignment.run.look import Look
 from alignment.run.manifest import RESULT
 from alignment.run.run_lock import RunLock, forget_running, note_running
 from alignment.run.run_recipe import changes, command, keep_recipe
@@ -36,6 +37,7 @@ from alignment.run.stage_records import (
     changed_settings,
     environment,
     files_named,
+    files_to_read,
     recipe_made_with,
     texts,
 )
@@ -51,7 +53,7 @@ class RunFolder:
         self.root = Path(root)
         self.inputs = StageInputs(self.root)
         self.manifests = self.inputs.manifests
-        self._looked_at: dict[str, dict[str, dict[str, str]]] = {}
+        self._looked_at: dict[str, Look] = {}
         self.outdated: list[str] = []
         """What is to be said of stages that were finished from files that have changed since they began."""
 
@@ -172,7 +174,9 @@ class RunFolder:
                 if first:
                     forget_running(self.root)
         if self.outdated:
-            raise UserError(self.outdated.pop())
+            said = " ".join(self.outdated)
+            self.outdated.clear()
+            raise UserError(said)
 
     def let_go(self) -> AbstractContextManager[None]:
         """A block in which other commands may write to the run that this one holds."""
@@ -255,15 +259,33 @@ class RunFolder:
             "or choose another run_dir."
         )
 
-    def look(self, name: str, recipe: Recipe) -> None:
-        """See what the files hold that a stage's settings name; to be called before the stage reads any."""
-        self._looked_at[name] = self.manifests.look_at(files_named(recipe.model_dump(mode="json"), name))
+    def look(self, name: str, recipe: Recipe, *, also: Sequence[Path] = ()) -> None:
+        """See what the files hold that a stage's settings name; to be called before the stage reads any.
 
-    def _seen(self, name: str, recipe: Recipe) -> dict[str, dict[str, str]]:
-        """What files held before a stage read them, or else now."""
+        Args:
+            name: the stage's folder.
+            recipe: its settings.
+            also: other files that it will read.
+        """
+        named = files_to_read(recipe.model_dump(mode="json"), name)
+        self._looked_at[name] = self.manifests.look_at([*named, *also])
+
+    def _seen(self, name: str, recipe: Recipe) -> Look:
+        """What files held before a stage read them, and hold still.
+
+        Raises:
+            UserError: one has changed since.
+        """
         if name not in self._looked_at:
             self.look(name, recipe)
-        return self._looked_at.pop(name)
+        seen = self._looked_at.pop(name)
+        now = self.manifests.look_at(map(Path, seen.led))
+        if changed := seen.others(now):
+            raise UserError(
+                f"{' and '.join(changed)} changed while {name} read what it is made from. Nothing was begun: run the "
+                "same command again."
+            )
+        return seen
 
     def begin_or_resume(self, name: str, recipe: Recipe, round_number: int, *, inputs: Sequence[Path]) -> StageRun:
         """Go on with a stage that was stopped after a checkpoint, else begin it.
@@ -290,13 +312,14 @@ class RunFolder:
                 f"{folder} was stopped half-way, and what it was started with has changed since: {', '.join(changed)}. "
                 "Put that back to go on, choose another run_dir, or pass overwrite=true to start the stage again."
             )
-        keep_recipe(self.root, recipe, leaving=self._of_one_command(recipe, self.place(name, round_number)))
+        seen = self._seen(name, recipe)
+        keep_recipe(self.root, recipe, leaving=self._of_one_command(recipe, place))
         if rounding := changed_rounding(folder, recipe):
             _note_rounding(folder, changes(rounding))
             save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         note_running(self.root, place)
         stage = self.stage_run(name, recipe, round_number)
-        stage.begun_with = self._seen(name, recipe)
+        stage.begun_with = seen
         stage.has_stale_figures = bool(self.inputs.changed_figures_since(place, before, inputs))
         return stage
 
@@ -336,6 +359,7 @@ class RunFolder:
         """
         self.check_not_finished(name, recipe, round_number)
         folder, stage = self._at_work(name, round_number), self.place(name, round_number)
+        seen = self._seen(name, recipe)
         _clear(folder)
         note_running(self.root, stage)
         keep_recipe(self.root, recipe, leaving=self._of_one_command(recipe, stage))
@@ -344,17 +368,17 @@ class RunFolder:
         save_recipe(recipe.model_copy(update={"overwrite": False}), folder / "config.yaml", with_origin=True)
         write_json(folder / "env.json", environment(recipe.seed))
         self.seed(name, recipe, round_number)
-        return StageRun(name=stage, folder=folder, begun_with=self._seen(name, recipe))
+        return StageRun(name=stage, folder=folder, begun_with=seen)
 
     def begin_measuring(self, name: str, recipe: Recipe, round_number: int | None = None) -> StageRun:
         """Start to measure a finished stage again, in a copy of what it made; its time and memory stay on record."""
-        before = self.result(name, round_number)
+        before, seen = self.result(name, round_number), self._seen(name, recipe)
         folder = copy_to_measure(self.stage(name, round_number))
         write_json(folder / MEASURED_ENVIRONMENT, environment(recipe.seed))
         note_running(self.root, self.place(name, round_number))
         self.seed(name, recipe, round_number)
         place = self.place(name, round_number)
-        return StageRun(name=place, folder=folder, before=before, begun_with=self._seen(name, recipe))
+        return StageRun(name=place, folder=folder, before=before, begun_with=seen)
 
     def finish(
         self, stage: StageRun, result: Mapping[str, Any], *, inputs: Sequence[Path], measured_on: Sequence[Path] = ()
@@ -375,9 +399,8 @@ class RunFolder:
         from alignment.machine.device_and_processes import peak_gpu_memory_gib, peak_memory_gib
 
         output = content_hash(stage.folder)
-        held = self.manifests.look_at(inputs)
-        changed = [path for path in inputs if _other(stage.begun_with, held, path)]
-        hashes = {str(path): MEANWHILE if path in changed else content_hash(path) for path in inputs}
+        changed = stage.begun_with.others(self.manifests.look_at(inputs))
+        hashes = {str(path): MEANWHILE if str(path.absolute()) in changed else content_hash(path) for path in inputs}
         inside = self.root.resolve()
         complete = {
             **result,
@@ -416,7 +439,7 @@ class RunFolder:
         if changed:
             again = self.command_for(place.name, "overwrite=true", round_number=_order(stage.name)[0] or None)
             self.outdated.append(
-                f"{place} is finished, but {' and '.join(map(str, changed))} changed while it was made. Put back what "
+                f"{place} is finished, but {' and '.join(changed)} changed while it was made. Put back what "
                 f"it was made from, or make it again: {again}"
             )
         return complete
@@ -424,12 +447,6 @@ class RunFolder:
 
 MEANWHILE = "changed while it was read"
 """In place of a hash: what was read is no longer there."""
-
-
-def _other(before: Mapping[str, object], now: Mapping[str, object], path: Path) -> bool:
-    """Whether a file held something else before, where that is known."""
-    name = str(path.resolve())
-    return before.get(name, now[name]) != now[name]
 
 
 def _order(place: str) -> tuple[int, int]:

@@ -22,9 +22,10 @@ import yaml
 from alignment.data.jsonl_and_raw_rows import iter_json_lines, write_jsonl
 from alignment.errors import UserError
 from alignment.files import resolve
+from alignment.run.look import Look
 from alignment.settings.read_recipe import default_of, value_at
 from alignment.settings.recipe import Recipe
-from alignment.settings.sections import HELDOUT
+from alignment.settings.sections import HELDOUT, TOY_MODEL
 
 CHECKPOINTS = "checkpoints"
 """Of a stage, inside its folder."""
@@ -41,8 +42,8 @@ class StageRun:
     started: float = field(default_factory=time.monotonic)
     before: Mapping[str, Any] = field(default_factory=dict)
     """The result that it has already, where it is only measured again."""
-    begun_with: Mapping[str, dict[str, str]] = field(default_factory=dict)
-    """Path of a file that its settings name -> what that held when the stage began."""
+    begun_with: Look = field(default_factory=Look)
+    """What the files that its settings name held when the stage read them."""
     has_stale_figures: bool = False
     """Whether parts of it that are finished were measured on something else than there is now."""
 
@@ -137,6 +138,8 @@ WITH_PLUGINS = ("reward", "rejection", "ppo")
 """Stages whose heads, losses and gates may be a plugin's."""
 OF_FOLDERS = ("model.name_or_path", "ppo.reward_models")
 """Settings that name folders; other words may happen to be a folder's name."""
+READ_LATER = ("annotate.ui_settings",)
+"""Settings that name a file which may be edited while its stage runs: the app reads it again whenever it starts."""
 FROM_A_DATASET = ("annotate", "reward.heldout_share", "data.on_error", "data.heldout_prompts")
 """The same of annotation that takes comparisons from a file: no prompt is answered."""
 
@@ -240,7 +243,20 @@ def files_named(recipe: Mapping[str, Any], name: str) -> list[Path]:
 
     Arguments as of ``texts``.
     """
-    found = {resolve(text): key for key, text in texts(recipe, name)}
+    return _there(texts(recipe, name))
+
+
+def files_to_read(recipe: Mapping[str, Any], name: str) -> list[Path]:
+    """Those of them that a stage reads before it begins, and not while it runs.
+
+    Arguments as of ``texts``.
+    """
+    return _there((key, text) for key, text in texts(recipe, name) if key not in READ_LATER)
+
+
+def _there(named: Iterable[tuple[str, str]]) -> list[Path]:
+    """What is there, of files and folders by the settings that name them."""
+    found = {resolve(text): key for key, text in named if (key, text) != ("model.name_or_path", TOY_MODEL)}
     return [path for path, key in found.items() if path.is_file() or (within(key, OF_FOLDERS) and path.is_dir())]
 
 

@@ -17,7 +17,9 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from alignment.errors import UserError
@@ -52,20 +54,39 @@ def load_plugins(files: Sequence[str]) -> None:
     """Run each file once.
 
     Raises:
-        UserError: a file is missing, fails, adds nothing, or takes a name that is already in use.
+        UserError: a file is missing, fails, adds nothing, takes a name that is already in use, or is no longer what
+            was run.
     """
     check_plugins(files)
     for file in (Path(name).resolve() for name in files):
         module = f"tandem_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
         if module not in sys.modules:
             _run(file, module)
+        elif _digest(file.read_bytes()) != sys.modules[module].__dict__[WAS_RUN]:
+            raise UserError(f"plugins: {file} has changed since it was run. Run the same command again.")
+
+
+WAS_RUN = "__sha256__"
+"""Name in a plugin's module: the hash of the source that was run."""
+
+
+class _Source(SourceFileLoader):
+    """Runs a file as it is, not a compiled copy, which a file of the same size and second would be taken for."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = self.get_data(self.path)
+        sys.modules[fullname].__dict__[WAS_RUN] = _digest(source)
+        return self.source_to_code(source, self.path)
+
+
+def _digest(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()
 
 
 def _run(file: Path, module_name: str) -> None:
     before = {table: dict(entries) for table, entries in tables().items()}
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"plugins: {file} is no Python file")
+    spec = importlib.util.spec_from_file_location(module_name, file, loader=_Source(module_name, str(file)))
+    assert spec is not None and spec.loader is not None, "there is a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # so that what it defines can be found by its module's name
     try:

@@ -142,6 +142,8 @@ def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
     own_share, n_own = 1 - sum(source.share for source in section.mix), len(own.train)
     for number, source in enumerate(section.mix):
         others = _others(recipe, pools, source, mixed_into=section)
+        left_out = Counter(own.left_out)
+        left_out.update({f"{MIXED}{why}": n for why, n in others.left_out.items()})  # unlike +, it keeps what is 0
         taken = {(item.id, item.dimension) for item in own.train}
         candidates = [item for item in others.train if (item.id, item.dimension) not in taken]
         # ``share`` of the mixture, not of what it is drawn from.
@@ -150,7 +152,7 @@ def _mixture(recipe: Recipe, pools: Pools, dimension: Dimension) -> RewardData:
         own = replace(
             own,
             train=own.train + drawn,
-            left_out=dict(Counter(own.left_out) + Counter({f"{MIXED}{why}": n for why, n in others.left_out.items()})),
+            left_out=dict(left_out),
             inputs=list(dict.fromkeys(own.inputs + others.inputs)),
             notes=[*own.notes, *others.notes, *_shortage(dimension, source, wanted=wanted, found=len(drawn))],
         )

@@ -6,12 +6,13 @@ made on: a checkpoint that is chosen by the prompts it is reported on looks bett
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.data.jsonl_and_raw_rows import ReadReport, read_jsonl
 from alignment.data.readers import load_comparisons, load_demonstrations
-from alignment.data.records import Comparison, Prompt
+from alignment.data.records import Comparison, Dimension, Prompt
 from alignment.data.splits import answered_prompts, check_heldout_apart, dialogue_key, split_by_conversation
 from alignment.errors import UserError
 from alignment.files import resolve
@@ -96,6 +97,21 @@ def selection_prompts(recipe: Recipe, folder: RunFolder, round_number: int) -> P
     return PromptSet(prompts, report, [resolve(given)])
 
 
+def other_prompt_files(recipe: Recipe) -> list[Path]:
+    """What prompts are read from, beside the files that ``data.prompts`` and ``data.selection_prompts`` name.
+
+    Those are comparisons of the user's own, where their prompts are trained on, and the held-out prompts, where they
+    select.
+    """
+    named: list[str | None] = []
+    if is_left_over(recipe, "data.prompts"):
+        sources = (name for model in recipe.reward.models for name in source_names(recipe.reward.of(model).data))
+        named += [name for name in sources if name != COLLECTED]
+    if recipe.data.selection_prompts == HELDOUT:
+        named.append(recipe.data.heldout_prompts)
+    return [path for path in (resolve(name) for name in named if name) if path.is_file()]
+
+
 def selected_by(recipe: Recipe) -> str:
     """Where the prompts that select a checkpoint are from, in words."""
     given = recipe.data.selection_prompts
@@ -130,12 +146,11 @@ def check_unseen(recipe: Recipe, folder: RunFolder, round_number: int) -> list[s
     else:
         unseen.append(recipe.sft.data)
     for name in recipe.reward.models if folder.finished("reward", round_number) else ():
-        section = recipe.reward.of(name)
-        for source in source_names(section.data):
+        for source, format, dimension in _sources(recipe, name):
             if source == COLLECTED:
                 continue
             if (file := resolve(source)).is_file():
-                pairs, _ = load_comparisons(str(file), dimension=name, format=section.format, **reading)
+                pairs, _ = load_comparisons(str(file), dimension=dimension, format=format, **reading)
                 train, _ = split_by_conversation(pairs, heldout_fraction=recipe.reward.heldout_share, seed=recipe.seed)
                 check_against_heldout(recipe, (item.prompt for item in train), name=str(file))
             else:
@@ -148,6 +163,15 @@ def check_unseen(recipe: Recipe, folder: RunFolder, round_number: int) -> list[s
             training_prompts(recipe, folder, round_number)
         unseen += map(str, gone)
     return list(dict.fromkeys(unseen))
+
+
+def _sources(recipe: Recipe, name: Dimension) -> Iterator[tuple[str, str, Dimension]]:
+    """What a reward model's comparisons are from, those that are mixed in too: source, format, dimension."""
+    section = recipe.reward.of(name)
+    yield from ((source, section.format, name) for source in source_names(section.data))
+    for mix in section.mix:
+        given = recipe.reward.of(mix.dimension) if mix.data is None else mix
+        yield from ((source, given.format, mix.dimension) for source in source_names(given.data))
 
 
 def prompts_of_run(root: Path) -> PromptSet:

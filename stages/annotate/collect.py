@@ -32,7 +32,7 @@ from alignment.workflow.prompts_and_policies import (
     load_policy,
     newest_before,
 )
-from alignment.workflow.training_prompts import training_prompts
+from alignment.workflow.training_prompts import other_prompt_files, training_prompts
 from stages.annotate.people import judged_by_people
 from stages.annotate.people_pairs import BOTH
 from stages.annotate.prompt_queues import encode_queues, fill_queues
@@ -45,7 +45,7 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     """Make ``round-N/annotate/``; returns the stage's result."""
     folder = RunFolder(recipe.run_dir)
     check_annotate(recipe, round_number)
-    folder.look("annotate", recipe)
+    folder.look("annotate", recipe, also=other_prompt_files(recipe))
     collect = {"dataset": from_dataset, "simulated": simulated, "ui": from_people}[recipe.annotate.source]
     return collect(recipe, folder, round_number)
 

@@ -14,7 +14,9 @@ from alignment.rl.ppo import PPO
 from alignment.rl.ppo_metrics import marked_answers, rollout_metrics
 from alignment.run.run_folder import RunFolder
 from alignment.settings.recipe import Recipe
+from alignment.workflow.plugins import load_plugins
 from alignment.workflow.prompts_and_policies import prompt_batches
+from alignment.workflow.training_prompts import other_prompt_files
 from stages.door.preconditions import check_ppo, unfinished_methods
 from stages.ppo.keeper import keeping
 from stages.ppo.rejection_sampling import rejection
@@ -27,7 +29,8 @@ def run(recipe: Recipe, round_number: int = 1, *, method: str | None = None) -> 
     check_ppo(recipe, round_number, method=method)
     methods = unfinished_methods(recipe, folder, round_number, method=method)
     for name in methods:
-        folder.look(name, recipe)
+        folder.look(name, recipe, also=other_prompt_files(recipe))
+    load_plugins(recipe.plugins)  # after the look, so that what was run is what was looked at
     inputs = load_round(recipe, folder, round_number)
     result: dict[str, Any] = {}
     for method in methods:

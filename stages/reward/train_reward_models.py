@@ -30,7 +30,7 @@ from alignment.reward.reward_training import train_reward_model
 from alignment.run.run_folder import RunFolder
 from alignment.run.stage_records import CHECKPOINTS, StageRun
 from alignment.settings.recipe import Recipe
-from alignment.workflow.plugins import plugin_files
+from alignment.workflow.plugins import load_plugins, plugin_files
 from alignment.workflow.prompts_and_policies import load_backbone
 from alignment.workflow.reward_data import RewardData, data_of_models
 from stages.door.preconditions import check_reward
@@ -44,6 +44,7 @@ def run(recipe: Recipe, round_number: int = 1) -> dict[str, Any]:
     check_reward(recipe, round_number)
     check_trainer_settings(recipe.reward.trainer, RewardConfig, section="reward.trainer")
     folder.look("reward", recipe)
+    load_plugins(recipe.plugins)  # after the look, so that what was run is what was looked at
     data = data_of_models(recipe, folder, round_number)
     backbone = load_backbone(folder, recipe.model)
     encoded = {name: encode(recipe, backbone, item, name) for name, item in data.items()}

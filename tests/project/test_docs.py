@@ -415,3 +415,10 @@ def test_an_entry_of_the_results_holds_the_figures_of_a_report(tmp_path: Path) -
     text = made["rendered"]({"runs": [entry]})
     assert f"{100 * rate['win_rate']:.3g} % [{100 * rate['ci95'][0]:.3g}, {100 * rate['ci95'][1]:.3g}]" in text
     assert made["demo"]({"runs": [entry]}).count("\n") > 8
+    sorted_by_name = {**entry, "policies": dict(sorted(entry["policies"].items()))}
+    lines = made["demo"]({"runs": [sorted_by_name]}).splitlines()
+    rows = [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in made["POLICIES"].values()]
+    assert [row for row in rows if row != "PPO"] == [
+        made["POLICIES"][name] for name in ("base", "sft", "rejection") if name in entry["policies"]
+    ]
+    assert rows[-1] == "PPO"

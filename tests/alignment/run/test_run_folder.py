@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -417,13 +418,59 @@ def test_what_a_file_held_when_the_stage_looked_at_it_counts_and_a_base_model_is
         (base / "model.safetensors").write_text("weights")
         settings = recipe(f"sft.data={data}", f"model.name_or_path={base}")
         folder = RunFolder(tmp_path / f"run-{edited.stem}")
-        folder.look("sft", settings)
-        edited.write_text("another\n")
-        with (
-            pytest.raises(UserError, match=f"{'base' if edited != data else 'demonstrations'}.* changed while"),
-            folder.lock(),
-        ):
-            folder.finish(folder.begin("sft", settings), {}, inputs=[data, base])
+        for begin in (folder.begin, partial(folder.begin_or_resume, round_number=1, inputs=[data, base])):
+            folder.look("sft", settings)
+            edited.write_text("another\n")
+            changed = f"{'base' if edited != data else 'demonstrations'}.* changed while sft read"
+            with pytest.raises(UserError, match=changed), folder.lock():
+                begin("sft", settings)
+            edited.write_text("one\n" if edited == data else "weights")
+        assert not (folder.root / "sft").exists()
+
+
+def test_a_link_that_is_turned_to_another_file_is_recorded_as_the_file_that_was_read(tmp_path: Path) -> None:
+    for name in ("v3", "v4"):
+        (tmp_path / f"{name}.jsonl").write_text(name)
+    latest = tmp_path / "latest.jsonl"
+    latest.symlink_to("v3.jsonl")
+    settings, folder = recipe(f"sft.data={latest}"), RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match=r"sft is finished, but .*latest\.jsonl changed while"), folder.lock():
+        stage = folder.begin("sft", settings)
+        latest.unlink()
+        latest.symlink_to("v4.jsonl")
+        folder.finish(stage, {}, inputs=[latest])
+    manifest = folder.manifests.of("sft")
+    assert manifest is not None
+    assert {*manifest["inputs"]} == {str(tmp_path.resolve() / "v3.jsonl")}
+
+
+def test_what_is_looked_at_counts_where_a_stage_goes_on_too(tmp_path: Path) -> None:
+    """What it was begun with is on record, and what it reads now may be another already."""
+    data, folder = tmp_path / "prompts.jsonl", RunFolder(tmp_path / "run")
+    data.write_text("one\n")
+    settings = recipe(f"data.prompts={data}")
+    begun = folder.begin_or_resume("ppo", settings, 1, inputs=[data])
+    (begun.folder / CHECKPOINTS / "step-1").mkdir(parents=True)
+    data.write_text("another\n")
+    folder.look("ppo", settings)
+    data.write_text("one\n")
+    with pytest.raises(UserError, match=r"prompts\.jsonl changed while ppo read"):
+        folder.begin_or_resume("ppo", settings, 1, inputs=[data])
+    assert (begun.folder / CHECKPOINTS / "step-1").is_dir()
+    folder.look("ppo", settings)
+    assert folder.begin_or_resume("ppo", settings, 1, inputs=[data]).folder == begun.folder
+
+
+def test_a_measuring_anew_is_refused_too_where_what_it_read_has_changed(tmp_path: Path) -> None:
+    data, folder = tmp_path / "heldout.jsonl", RunFolder(tmp_path / "run")
+    data.write_text("one\n")
+    settings = recipe(f"data.heldout_prompts={data}")
+    finish(folder, "annotate", 1, settings=settings)
+    folder.look("annotate", settings)
+    data.write_text("another\n")
+    with pytest.raises(UserError, match=r"heldout\.jsonl changed while annotate read"):
+        folder.begin_measuring("annotate", settings, 1)
+    assert not folder.stage("annotate", 1).with_name("annotate.measured").exists()
 
 
 def test_a_plugin_that_is_no_longer_named_is_another_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

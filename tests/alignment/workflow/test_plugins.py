@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import child_process
@@ -42,17 +43,7 @@ GATES["worse"] = worse_of_both
 """
 
 
-@pytest.fixture(autouse=True)
-def clean_tables() -> Iterator[None]:
-    before = {name: dict(table) for name, table in tables().items()}
-    modules = set(sys.modules)
-    yield
-    for name, table in tables().items():
-        table.clear()
-        table.update(before[name])
-    for module in set(sys.modules) - modules:
-        if module.startswith("tandem_plugin"):
-            del sys.modules[module]
+pytestmark = pytest.mark.usefixtures("without_plugins")
 
 
 @pytest.fixture
@@ -101,6 +92,27 @@ def test_a_file_is_run_once(tmp_path: Path) -> None:
     load_plugins([str(file)])
     load_plugins([str(file)])
     assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_a_file_that_changed_since_it_was_run_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "changed.py"
+    file.write_text("from alignment.reward.losses import LOSSES\nLOSSES['one'] = 1\n")
+    load_plugins([str(file)])
+    file.write_text("from alignment.reward.losses import LOSSES\nLOSSES['two'] = 1\n")
+    with pytest.raises(UserError, match=r"changed\.py has changed since it was run"):
+        load_plugins([str(file)])
+
+
+def test_a_compiled_copy_is_not_run_in_its_place(tmp_path: Path) -> None:
+    """Python takes one for a file's whose size and second are the same."""
+    file = tmp_path / "compiled.py"
+    file.write_text("from alignment.reward.losses import LOSSES\nLOSSES['before'] = 1\n")
+    py_compile.compile(str(file))
+    status = file.stat()
+    file.write_text("from alignment.reward.losses import LOSSES\nLOSSES['behind'] = 1\n")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    load_plugins([str(file)])
+    assert "behind" in tables()["LOSSES"] and "before" not in tables()["LOSSES"]
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,13 @@ class TestMixture:
         ]
         assert "1 malformed" in data.notes[0] and "2 malformed" in data.notes[1]
 
+    def test_what_was_looked_for_and_not_found_stays_on_record(self, files: dict[str, Path], tmp_path: Path) -> None:
+        source = f"{{data: {files['few']}, dimension: safety, share: 0.5}}"
+        settings = (self.both(files)[0], "reward.models=[helpfulness]", f"reward.helpfulness.mix=[{source}]")
+        data = self.load(tmp_path, *settings, "reward.overlap=majority")["helpfulness"]
+        found = [data.left_out[f"{mixed}pairs with even votes"] for mixed in ("", "of what is mixed in, ")]
+        assert found == [0, 0]
+
     def test_shares_that_leave_no_room_are_refused(self, files: dict[str, Path], tmp_path: Path) -> None:
         with pytest.raises(UserError, match="add up to less than 1"):
             self.load(

@@ -13,7 +13,14 @@ from alignment.errors import UserError
 from alignment.run.run_folder import RunFolder
 from alignment.settings.read_recipe import load_recipe
 from alignment.settings.recipe import Recipe
-from alignment.workflow.training_prompts import selected_by, selection_prompts, training_prompts
+from alignment.workflow.training_prompts import other_prompt_files, selected_by, selection_prompts, training_prompts
+
+
+def test_held_out_prompts_that_select_are_a_file_more_that_is_read() -> None:
+    heldout = "data/toy/heldout_prompts.jsonl"
+    recipe = load_recipe(None, ["data.selection_prompts=heldout", f"data.heldout_prompts={heldout}"])
+    assert [path.name for path in other_prompt_files(recipe)] == ["heldout_prompts.jsonl"]
+    assert other_prompt_files(load_recipe(None)) == []
 
 
 def dialogue(*texts: str) -> tuple[Message, ...]:
