@@ -84,7 +84,7 @@ class Manifests:
         hashes, changed = self._hashes(), []
         for name, before in (self.of(stage) or {"inputs": {}})["inputs"].items():
             path = Path(name)
-            now = contents(path, hashes, read=read) if path.exists() else before
+            now = self._outside_the_run(path, hashes, read=read) if path.exists() else before
             if not same(path, before, now):
                 found = differences(before, now)
                 changed.append(name if path.is_file() else f"{name} ({', '.join(found)})")
@@ -131,9 +131,14 @@ class Manifests:
     def _holds(self, path: Path, held: Mapping[str, str]) -> bool:
         """Whether a file, by whatever name, or a folder holds just that."""
         hashes = self._hashes()
-        found = contents(path, hashes)
+        found = self._outside_the_run(path, hashes)
         hashes.save()
         return same(path, held, found)
+
+    def _outside_the_run(self, path: Path, hashes: KnownHashes, *, read: bool = False) -> dict[str, str]:
+        """What a file or folder holds; of a folder that the run lies in, a model's, say, what is not the run's."""
+        run, there = self.root.resolve(), path if path.is_file() else path.resolve()
+        return contents(there, hashes, read=read, but=run if there in run.parents else None)
 
     def missing_inputs(self, stage: str) -> list[str]:
         """The files and folders outside the run that a stage was made from, and that are not there to be looked at."""
@@ -143,7 +148,7 @@ class Manifests:
         """What is there now, at the names of files and folders."""
         hashes = self._hashes()
         led = {str(file.absolute()): file.resolve() for file in files}
-        held = {str(path): contents(path, hashes) for path in dict.fromkeys(led.values())}
+        held = {str(path): self._outside_the_run(path, hashes) for path in dict.fromkeys(led.values())}
         hashes.save()
         return Look({name: str(path) for name, path in led.items()}, held)
 
@@ -246,17 +251,18 @@ class KnownHashes:
             write_text(self._file, json.dumps(known))
 
 
-def contents(path: Path, hashes: KnownHashes, *, read: bool = False) -> dict[str, str]:
+def contents(path: Path, hashes: KnownHashes, *, read: bool = False, but: Path | None = None) -> dict[str, str]:
     """Hashes of the files in a folder, by their place in it; of a file, under its name; of nothing, none.
 
     Args:
         path: a file or folder.
         hashes: what is known already, and what is found.
         read: read every byte.
+        but: a folder whose files do not count.
     """
     if path.is_file():
         return {path.name: hashes.of(path, read=read)}
-    inside = (file for file in sorted(path.rglob("*")) if file.is_file())
+    inside = (file for file in sorted(path.rglob("*")) if file.is_file() and but not in file.parents)
     places = ((file.relative_to(path), file) for file in inside)
     return {
         place.as_posix(): hashes.of(file, read=read)

@@ -428,6 +428,35 @@ def test_what_a_file_held_when_the_stage_looked_at_it_counts_and_a_base_model_is
         assert not (folder.root / "sft").exists()
 
 
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_run_in_the_folder_of_its_base_model_is_no_part_of_that(tmp_path: Path, by_link: bool) -> None:
+    """``cd my-model; python -m stages.sft model.name_or_path=. run_dir=runs/mine``"""
+    base = tmp_path / "model"
+    base.mkdir()
+    weights = base / "model.safetensors"
+    weights.write_text("weights")
+    if by_link:
+        (tmp_path / "link").symlink_to(base)
+        base = tmp_path / "link"
+    settings, folder = recipe(f"model.name_or_path={base}"), RunFolder(base / "runs" / "mine")
+    with folder.lock():
+        folder.look("sft", settings)
+        finish(folder, "annotate", 1)
+        folder.finish(folder.begin("sft", settings), {}, inputs=[base])
+    manifest = folder.manifests.of("sft")
+    assert manifest is not None
+    assert manifest["inputs"] == {str(base.resolve()): {"model.safetensors": file_hash(weights)}}
+    finish(folder, "reward", 1)
+    assert folder.kept("sft", None, settings)
+    weights.write_text("other weights")
+    with pytest.raises(UserError, match=r"made before the present .*model"):
+        folder.kept("sft", None, settings)
+
+
+def file_hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def test_a_link_that_is_turned_to_another_file_is_recorded_as_the_file_that_was_read(tmp_path: Path) -> None:
     for name in ("v3", "v4"):
         (tmp_path / f"{name}.jsonl").write_text(name)
